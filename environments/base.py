@@ -1,0 +1,139 @@
+"""What an environment is: the records and the one Protocol between an agent and a world.
+
+A task is data (frozen, content-hashed, JSON-able); an environment is behaviour, made for
+one task and used once: ``start`` → ``step`` … → ``close``. Tools live in the environment,
+and so does grading: no other part of the system decides what a reward is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+
+class SuiteError(ValueError):
+    """A suite or task file that cannot be used; the message says which and what to do."""
+
+
+class EnvironmentFailure(RuntimeError):
+    """The environment itself broke (not the agent's action): the episode is void."""
+
+
+class Task(BaseModel):
+    """One problem. Two tasks with the same content have the same id, whoever made them.
+
+    Args:
+        suite: name of the suite the task belongs to.
+        family: group of related tasks (curriculum, balance and reports are per family).
+        prompt: what the agent is told; the first observation of a plain environment.
+        data: everything the environment needs to run and grade it. Never shown to the agent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    family: str
+    prompt: str
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """Hex digest (16 characters) of the task's content."""
+        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+class Tool(BaseModel):
+    """A tool that an environment offers: its name, what it does, its JSON-schema parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Action(BaseModel):
+    """What the policy adapter parsed out of the policy's text.
+
+    Args:
+        text: the policy's own words, whole.
+        tool: name of the tool to call, or None where the text holds no valid call.
+        arguments: the tool's arguments.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    tool: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class StepResult(BaseModel):
+    """The world's answer to one action.
+
+    Args:
+        observation: text shown to the agent; data, never an instruction.
+        reward: reward of this step; the trajectory's reward is that of its last step.
+        terminated: the task reached an end of its own (solved, answered, lost).
+        truncated: a budget of the environment ran out.
+        error: short name of what went wrong inside a tool (``NameError: …``), if anything did.
+        metrics: numbers beside the reward, averaged in reports.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    observation: str
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    error: str | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A world for one task, used once.
+
+    Raises:
+        EnvironmentFailure: from ``start`` or ``step`` when the world itself broke; anything
+            the agent did wrong is an observation, never an exception.
+    """
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """The tools the agent may call here."""
+        ...
+
+    def start(self) -> str:
+        """Begin the episode; returns the first observation."""
+        ...
+
+    def step(self, action: Action) -> StepResult:
+        """Carry out one action."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """A named set of tasks and how to make an environment for each."""
+
+    name: str
+    description: str
+
+    def tasks(self) -> Sequence[Task]:
+        """All tasks, the same ones in the same order at every call."""
+        ...
+
+    def environment(self, task: Task) -> Environment:
+        """A fresh environment for one task."""
+        ...

@@ -1,0 +1,243 @@
+"""The records everything else is made of: frozen, JSON-able, identified by their content.
+
+Names are the field's: a *trajectory* is one episode of *steps*; a *memory item* is what
+was kept of some; a *generation* is one set of memory and weights with the proof that it
+was worth keeping. Nothing here is ever changed: a new state is a new record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 (64 hex digits) of a JSON-able value in canonical form."""
+    body = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+class Record(BaseModel):
+    """A frozen record; ``id`` is the first 16 hex digits of its content hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @cached_property
+    def id(self) -> str:
+        return content_hash(self.model_dump(mode="json"))[:16]
+
+
+class StopReason(StrEnum):
+    """Why an episode ended; each trajectory has exactly one."""
+
+    TERMINATED = "terminated"  # the task's own end
+    TRUNCATED = "truncated"  # the environment's budget ran out
+    TURNS = "turns"  # the agent's turn budget ran out
+    CONTEXT = "context"  # the prompt outgrew the context window
+    FAILED = "failed"  # something broke; see Failure
+
+
+class Failure(Record):
+    """What broke an episode, and whose fault it was. Such an episode is never trained on."""
+
+    source: Literal["agent", "environment", "sandbox", "policy"]
+    message: str
+
+
+class Step(Record):
+    """One turn: what the policy read, what it wrote, what the world answered.
+
+    Args:
+        token_ids: ids of the whole turn, the prompt's followed by the generated ones, exactly
+            as they went through the model; never re-tokenised.
+        loss_mask: as long as ``token_ids``; 1 where the policy produced the token.
+        logprobs: natural log-probability of each produced token under the policy at
+            temperature 1, in order; as many as ``loss_mask`` has ones.
+        policy: version of the weights that produced it.
+        text: the produced tokens as text.
+        action: the parsed action, as JSON.
+        observation: the world's answer.
+        reward: reward of this step.
+        error: short name of the tool's error, if there was one.
+    """
+
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    policy: str
+    text: str
+    action: dict[str, JsonValue]
+    observation: str
+    reward: float = 0.0
+    error: str | None = None
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        if len(self.token_ids) != len(self.loss_mask):
+            raise ValueError("loss_mask must be as long as token_ids")
+        if sum(self.loss_mask) != len(self.logprobs):
+            raise ValueError("logprobs must have one entry per produced token")
+        return self
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return tuple(t for t, m in zip(self.token_ids, self.loss_mask, strict=True) if not m)
+
+    @property
+    def produced_ids(self) -> tuple[int, ...]:
+        return tuple(t for t, m in zip(self.token_ids, self.loss_mask, strict=True) if m)
+
+
+class Trajectory(Record):
+    """One episode.
+
+    Args:
+        slot: where it stands in the run (``3/acquire/<task>/2``); unique, so an episode is
+            run and counted once however often the process dies.
+        task, suite, family, split: the task's id and where it belongs.
+        phase: acquire, probe, gate, retention, test …
+        policy: version of the weights it began and ended with.
+        memory: id of the memory snapshot it could read ("" for none).
+        recalled: ids of the memory items that stood in its prompt.
+        temperature, seed: how it was sampled (0: greedy).
+        prompt: the first observation, without memory.
+        reward: reward of the last step; ``success`` is whether it reached full reward.
+    """
+
+    slot: str
+    task: str
+    suite: str
+    family: str
+    split: str
+    phase: str
+    policy: str
+    memory: str = ""
+    recalled: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
+    prompt: str = ""
+    steps: tuple[Step, ...] = ()
+    reward: float = 0.0
+    success: bool = False
+    stop: StopReason = StopReason.TERMINATED
+    failure: Failure | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def produced_tokens(self) -> int:
+        return sum(sum(s.loss_mask) for s in self.steps)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(len(s.loss_mask) - sum(s.loss_mask) for s in self.steps)
+
+
+class Kind(StrEnum):
+    """Kinds of memory item."""
+
+    EXEMPLAR = "exemplar"  # a verified solution
+    REFLECTION = "reflection"  # what went wrong in a failed one, and what mended it
+
+
+class Status(StrEnum):
+    """Where a memory item stands in a snapshot."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class MemoryItem(Record):
+    """Something worth remembering.
+
+    Args:
+        kind: what sort of thing it is.
+        text: what it says, as shown in a prompt.
+        key: the text whose embedding finds it again (the task's prompt, say).
+        content: the parts that prompts and tools need, by name.
+        sources: slots of the trajectories it was made from.
+        tasks: ids of the tasks it was made from; never recalled for those while learning.
+        family: the family of those tasks.
+        trust: verifier-graded > self-judged > tool or web text; the minimum of its parents'.
+        born: the generation that made it.
+    """
+
+    kind: Kind
+    text: str
+    key: str
+    content: dict[str, JsonValue] = Field(default_factory=dict)
+    sources: tuple[str, ...]
+    tasks: tuple[str, ...]
+    family: str
+    trust: Literal["verified", "judged", "untrusted"] = "verified"
+    born: int
+
+
+class MemoryChange(Record):
+    """One item's change between a snapshot and its parent.
+
+    Args:
+        item: the item's id.
+        status: its status from this snapshot on.
+        absorbed_by: versions of weights that solve the item's task without it; a policy of
+            such a version is not shown the item. Replaces the earlier value.
+        reason: one line for the reader of a diff.
+    """
+
+    item: str
+    status: Status
+    absorbed_by: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class MemorySnapshot(Record):
+    """A state of the memory, as the difference from its parent ("" for the empty memory)."""
+
+    parent: str = ""
+    generation: int
+    changes: tuple[MemoryChange, ...] = ()
+
+
+class Score(Record):
+    """A rate with its interval (95 %), and how many tasks it rests on."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Generation(Record):
+    """One generation: the incumbent after its gate, and why.
+
+    Args:
+        n: its number; 0 is the agent before any evolution.
+        parent: number of the incumbent it was bred from.
+        weights: version of the promoted weights ("base" for none).
+        memory: id of the promoted memory snapshot ("" for the empty memory).
+        decision: ``start``, ``promoted`` or ``kept`` (or ``rollback``).
+        cell: the promoted cell of the 2×2, or "incumbent".
+        cells: score of each cell on the gate split.
+        families: per family, the promoted agent's success rate on the gate split.
+        objective: per family, the weight that the next generation's tasks are drawn with.
+        tokens, seconds: what each phase cost.
+        details: numbers behind the decision: e-values, discordant pairs, retention, data.
+    """
+
+    n: int
+    parent: int
+    weights: str
+    memory: str
+    decision: Literal["start", "promoted", "kept", "rollback"]
+    cell: str
+    reason: str
+    cells: dict[str, Score] = Field(default_factory=dict)
+    families: dict[str, float] = Field(default_factory=dict)
+    objective: dict[str, float] = Field(default_factory=dict)
+    tokens: dict[str, int] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    details: dict[str, JsonValue] = Field(default_factory=dict)
