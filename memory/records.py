@@ -241,3 +241,9 @@ class Generation(Record):
     tokens: dict[str, int] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
     details: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Note(Record):
+    """A fact about the run that is no other record: a plan, a phase's cost, a text written."""
+
+    data: dict[str, JsonValue]

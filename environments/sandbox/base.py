@@ -42,6 +42,9 @@ class Limits(BaseModel):
     output_bytes: int = 16_384
 
 
+DEFAULT_LIMITS = Limits()
+
+
 class ExecResult(BaseModel):
     """What one execution did.
 
@@ -76,6 +79,10 @@ class Sandbox(Protocol):
         self, argv: Sequence[str], *, stdin: str = "", limits: Limits | None = None
     ) -> ExecResult:
         """Run a program in the workspace; its whole process tree is gone on return."""
+        ...
+
+    def python_argv(self) -> Sequence[str]:
+        """The Python inside, isolated and without site packages; add ``-`` or ``-c CODE``."""
         ...
 
     def read(self, path: str) -> bytes:

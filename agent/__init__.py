@@ -1,0 +1,1 @@
+"""Who acts and evolves: episodes, rollouts, policies, and the cycle that improves them."""

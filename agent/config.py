@@ -1,0 +1,218 @@
+"""The configuration: one small tree of frozen records, from YAML and ``key=value``.
+
+Each part's settings stand beside the part (``AgentSettings`` in ``agent/prompt.py``, and so
+on); this module puts them together, reads files and reports mistakes in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from agent.evolution.acquire import AcquireSettings
+from agent.evolution.evaluate import GateSettings
+from agent.evolution.refine import RefineSettings
+from agent.evolution.update.memory import MemoryUpdateSettings
+from agent.evolution.update.weights import WeightsUpdateSettings
+from agent.prompt import AgentSettings
+from environments.sandbox.base import Limits
+from memory.recall import RecallSettings
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line: which file and key, and what to do."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskCounts(_Settings):
+    """How many tasks of each family are used from each split (as many as there are, if fewer)."""
+
+    train: int = Field(60, ge=1)
+    gate: int = Field(16, ge=1)
+    retention: int = Field(8, ge=1)
+    test: int = Field(25, ge=1)
+
+
+class SuiteSettings(_Settings):
+    """Which tasks.
+
+    Args:
+        name: a name of ``instar suites`` or an import path ``package.module:Class``.
+        options: the suite's own options.
+        tasks: how many tasks per family and split.
+    """
+
+    name: str = "reasoning-gym"
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    tasks: TaskCounts = TaskCounts()
+
+
+class PolicySettings(_Settings):
+    """Who acts.
+
+    Args:
+        engine: transformers, or scripted (a function instead of a model; for tests).
+        model: ``default``, a folder, or a hub id; ``module:function`` for scripted.
+        slots: rows generated at a time.
+        context: longest prompt plus completion, in tokens.
+        dtype, device: torch's; ``auto`` is bfloat16, and a GPU where there is one.
+        threads: CPU threads; null is torch's default.
+    """
+
+    engine: Literal["transformers", "scripted"] = "transformers"
+    model: str = "default"
+    slots: int = Field(64, ge=1)
+    context: int = Field(2048, ge=128)
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+
+
+class SandboxSettings(_Settings):
+    """Where code runs: the backend and its limits."""
+
+    backend: str = "bubblewrap"
+    limits: Limits = Limits()
+
+
+class StoreSettings(_Settings):
+    """How memory is stored and recalled."""
+
+    embedder: str = "default"
+    recall: RecallSettings = RecallSettings()
+
+
+class TestSettings(_Settings):
+    """The final test.
+
+    Args:
+        run: whether to run it when the last generation is done.
+        best_of_temperature: temperature of the unevolved agent's samples.
+        best_of_max: most samples per task, whatever the token budget allows.
+    """
+
+    run: bool = True
+    best_of_temperature: float = 0.7
+    best_of_max: int = Field(64, ge=1)
+
+
+class Config(_Settings):
+    """Everything a run needs; stored in its folder.
+
+    Args:
+        generations: how many generations to evolve.
+        seed: decides tasks, samples and initialisations.
+    """
+
+    generations: int = Field(3, ge=1)
+    seed: int = 0
+    suite: SuiteSettings = SuiteSettings()
+    policy: PolicySettings = PolicySettings()
+    agent: AgentSettings = AgentSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    memory: StoreSettings = StoreSettings()
+    acquire: AcquireSettings = AcquireSettings()
+    refine: RefineSettings = RefineSettings()
+    update_memory: MemoryUpdateSettings = MemoryUpdateSettings()
+    update_weights: WeightsUpdateSettings = WeightsUpdateSettings()
+    gate: GateSettings = GateSettings()
+    test: TestSettings = TestSettings()
+
+
+def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """A configuration from a YAML file (or the name of a shipped recipe) and overrides.
+
+    Args:
+        source: path of a YAML file, the name of a recipe in ``agent/recipes``, or None.
+        overrides: ``key.path=value``; the value is read as YAML.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type or value; one line each.
+    """
+    tree: dict[str, Any] = {}
+    label = "the default configuration"
+    if source is not None:
+        path = _find(source)
+        label = str(source)
+        try:
+            loaded = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{label}: cannot be read: {error}") from error
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{label}: is not valid YAML: {reason}") from error
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{label}: must hold keys and values, as in agent/recipes/*.yaml")
+        tree = loaded
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r} is no override; write key=value, e.g. generations=5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{override!r}: the value is not valid YAML") from error
+        _set(tree, key.split("."), value, override)
+    return validate(tree, label)
+
+
+def validate(tree: Mapping[str, Any], label: str) -> Config:
+    """A configuration from a parsed tree; every mistake in one line that names its key."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{label}: {'; '.join(map(_explain, error.errors()))}") from error
+
+
+def recipes() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("agent") / "recipes"
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if ".yaml" in p.name)
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    if str(source) in recipes():
+        return Path(str(resources.files("agent") / "recipes" / f"{source}.yaml"))
+    raise ConfigError(
+        f"{source}: no such file, and no such recipe; recipes: {', '.join(recipes())}"
+    )
+
+
+def _set(tree: dict[str, Any], path: list[str], value: Any, override: str) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{override!r}: {name} is a value, not a group of keys")
+    tree[path[-1]] = value
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _keys(error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key {where} ({hint})"
+    got = error.get("input")
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | type(None)) else ""
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}{shown}"
+
+
+def _keys(path: Sequence[int | str]) -> list[str]:
+    model: Any = Config
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+    return sorted(getattr(model, "model_fields", {}))

@@ -1,0 +1,100 @@
+"""Acquire: choose tasks for the objective and plan the episodes that try them.
+
+Several samples per task, some with memory in the prompt and some without, at several
+temperatures: a verified success from any of them can be learnt from, because what is
+trained on has the memory stripped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.evolution.objective import allocate
+from agent.loop import Assignment, seed_of
+from environments.base import Task
+from memory.recall import Recall
+
+
+class AcquireSettings(BaseModel):
+    """How experience is gathered in each generation.
+
+    Args:
+        tasks: tasks per generation.
+        samples: episodes per task.
+        temperatures: samples take them in turn.
+        memory_share: share of a task's samples that see recalled memory, if there is any.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: int = Field(96, ge=1)
+    samples: int = Field(8, ge=1)
+    temperatures: tuple[float, ...] = Field((0.5, 0.9), min_length=1)
+    memory_share: float = Field(0.5, ge=0, le=1)
+
+
+def select_tasks(
+    pool: Sequence[Task],
+    weights: Mapping[str, float],
+    count: int,
+    tried: Mapping[str, int],
+    solved: set[str],
+    seed: int,
+) -> list[Task]:
+    """Tasks for one generation: families by weight, least tried and unsolved tasks first.
+
+    Args:
+        pool: the train split.
+        weights: per family, from the objective.
+        count: how many.
+        tried: per task id, how often it was tried before.
+        solved: ids of tasks solved before.
+        seed: breaks ties.
+    """
+    chosen: list[Task] = []
+    for family, share in allocate(weights, count).items():
+        tasks = [task for task in pool if task.family == family]
+        random.Random(seed_of(seed, family)).shuffle(tasks)
+        tasks.sort(key=lambda task: (task.id in solved, tried.get(task.id, 0)))
+        chosen += tasks[:share]
+    return chosen
+
+
+def plan(
+    tasks: Sequence[Task],
+    recalls: Mapping[str, Recall],
+    settings: AcquireSettings,
+    *,
+    generation: int,
+    memory: str,
+) -> list[Assignment]:
+    """The episodes of one generation; samples of one task stand next to each other.
+
+    Args:
+        tasks: from ``select_tasks``.
+        recalls: per task id, what memory holds for it (never made from the task itself).
+        settings: samples, temperatures, share with memory.
+        generation: number of the generation.
+        memory: id of the memory snapshot behind ``recalls``.
+    """
+    episodes = []
+    for task in tasks:
+        recall = recalls.get(task.id)
+        with_memory = round(settings.memory_share * settings.samples) if recall else 0
+        for sample in range(settings.samples):
+            aided = sample >= settings.samples - with_memory
+            episodes.append(
+                Assignment(
+                    slot=f"{generation}/acquire/{task.id}/{sample}",
+                    task=task,
+                    split="train",
+                    phase="acquire",
+                    temperature=settings.temperatures[sample % len(settings.temperatures)],
+                    memory=memory if aided else "",
+                    recall=recall if aided else None,
+                )
+            )
+    return episodes

@@ -1,0 +1,449 @@
+"""The evolution cycle. Read ``evolve`` and ``one_generation`` first: they are all of it.
+
+    objective ─► acquire ─► refine ─► update (memory', weights') ─► evaluate ─► next objective
+
+Every phase looks in the ledger for what is already done, so running it again after a crash
+continues it; nothing but ``evaluate`` changes which memory and weights are live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.evolution import evaluate as gate
+from agent.evolution.acquire import plan, select_tasks
+from agent.evolution.objective import learnability
+from agent.evolution.refine import Solution, instructive_failures
+from agent.evolution.refine import refine as refine_solutions
+from agent.evolution.update import memory as update_memory
+from agent.evolution.update import weights as update_weights
+from agent.loop import Assignment
+from agent.report.terminal import two_by_two
+from agent.run import BASE, Run, train_adapter
+from agent.stats import rate
+from environments.base import Task
+from environments.splits import Split
+from memory import history
+from memory.consolidate import consolidate, usage
+from memory.records import (
+    Generation,
+    MemoryChange,
+    MemoryItem,
+    MemorySnapshot,
+    Note,
+    Score,
+    Status,
+    Trajectory,
+)
+
+
+class Candidate(NamedTuple):
+    """What the update phase proposes; the incumbent's where it proposes nothing."""
+
+    memory: str
+    weights: str
+    notes: tuple[str, ...]
+
+
+def evolve(run: Run) -> Generation:
+    """Evolve up to the configured number of generations; continues where the run stands."""
+    incumbent = run.incumbent() or first_generation(run)
+    while incumbent.n < run.config.generations:
+        incumbent = one_generation(run, incumbent)
+        run.print(two_by_two(incumbent))
+    return incumbent
+
+
+def one_generation(run: Run, incumbent: Generation) -> Generation:
+    """One turn of the cycle; returns the new incumbent, which may be the old agent."""
+    n = incumbent.n + 1
+    with run.timed(f"{n}/acquire"):
+        experience = acquire(run, n, incumbent)
+    with run.timed(f"{n}/refine"):
+        solutions = refine(run)
+    with run.timed(f"{n}/update"):
+        candidate = update(run, n, incumbent, experience, solutions)
+    with run.timed(f"{n}/evaluate"):
+        verdict = evaluate(run, n, incumbent, candidate)
+    phases = ("acquire", "refine", "update", "evaluate")
+    return run.conclude(
+        verdict.model_copy(
+            update={
+                "tokens": phase_tokens(run, n, incumbent, candidate),
+                "seconds": {phase: run.seconds(f"{n}/{phase}") for phase in phases},
+            }
+        )
+    )
+
+
+def first_generation(run: Run) -> Generation:
+    """Generation 0: the agent before any evolution, measured on the gate split."""
+    with run.timed("0/evaluate"):
+        tasks = run.tasks("gate")
+        successes = measure(run, "generation 0 · gate", "gate", "", BASE)
+        families = family_rates(tasks, successes)
+    return run.conclude(
+        Generation(
+            n=0,
+            parent=0,
+            weights=BASE,
+            memory="",
+            decision="start",
+            cell="incumbent",
+            reason="the agent before any evolution",
+            cells={"incumbent": score(tasks, successes)},
+            families=families,
+            objective=propose_objective(tasks, successes),
+            tokens={"evaluate": run.tokens(f"gate/{arm('', BASE)}/")},
+            seconds={"evaluate": run.seconds("0/evaluate")},
+        )
+    )
+
+
+# --- acquire ---
+
+
+def acquire(run: Run, n: int, incumbent: Generation) -> list[Trajectory]:
+    """Try tasks of the objective, several times each, with and without memory."""
+    settings = run.config.acquire
+    tried: dict[str, int] = {}
+    solved: set[str] = set()
+    for trajectory in acquired(run, before=n):
+        tried[trajectory.task] = tried.get(trajectory.task, 0) + 1
+        if trajectory.success:
+            solved.add(trajectory.task)
+    tasks = select_tasks(
+        run.tasks("train"), incumbent.objective, settings.tasks, tried, solved, run.config.seed + n
+    )
+    recalls = run.recall(tasks, incumbent.memory, incumbent.weights)
+    episodes = plan(tasks, recalls, settings, generation=n, memory=incumbent.memory)
+    return run.episodes(f"generation {n} · acquire", episodes, incumbent.weights)
+
+
+def acquired(run: Run, before: int | None = None) -> list[Trajectory]:
+    """All acquired trajectories, oldest first (those of earlier generations only, if asked)."""
+    until = before if before is not None else run.config.generations + 1
+    return [
+        trajectory
+        for n in range(1, until)
+        for _, trajectory in run.ledger.all(Trajectory, f"{n}/acquire/")
+    ]
+
+
+# --- refine ---
+
+
+def refine(run: Run) -> list[Solution]:
+    """What is worth learning of everything acquired so far (the rolling verified mix)."""
+    return refine_solutions(acquired(run), run.config.refine)
+
+
+# --- update ---
+
+
+def update(
+    run: Run,
+    n: int,
+    incumbent: Generation,
+    experience: Sequence[Trajectory],
+    solutions: Sequence[Solution],
+) -> Candidate:
+    """Candidate weights and candidate memory; what the new weights absorbed is marked."""
+    items = new_items(run, n, incumbent, experience, solutions)  # before the policy is let go
+    weights, why = new_weights(run, n, incumbent, solutions)
+    memory = new_memory(run, n, incumbent, weights, items)
+    return Candidate(memory, weights, tuple(filter(None, (why,))))
+
+
+def new_weights(
+    run: Run, n: int, incumbent: Generation, solutions: Sequence[Solution]
+) -> tuple[str, str]:
+    """Version of an adapter trained from base on the solutions, or why there is none."""
+    settings = run.config.update_weights
+    if not settings.enabled:
+        return incumbent.weights, ""
+    note = run.ledger.get(Note, f"trained/{n}")
+    if note is not None:
+        return str(note.data["version"]), ""
+    if len(solutions) < settings.min_examples:
+        return incumbent.weights, (
+            f"no training: {len(solutions)} verified solutions, "
+            f"update_weights.min_examples is {settings.min_examples}"
+        )
+    policy = run.policy(incumbent.weights)
+    examples = update_weights.examples(
+        solutions, run.config.agent, policy.encode, settings.min_per_family
+    )
+    folder = run.generation_folder(n) / "adapter"
+    manifest = train_adapter(
+        run,
+        examples,
+        folder,
+        {"generation": n, "parent": BASE, "families": update_weights.composition(solutions)},
+        f"generation {n} · train on {len(examples)}",
+    )
+    version = str(manifest["version"])
+    described = {
+        "folder": str(folder.relative_to(run.folder)),
+        "sources": sorted(set(manifest["sources"])),
+        "tokens": manifest["tokens"],
+    }
+    run.ledger.append(f"adapter/{version}", Note(data=described))
+    run.ledger.append(f"trained/{n}", Note(data={"version": version}))
+    return version, ""
+
+
+def new_items(
+    run: Run,
+    n: int,
+    incumbent: Generation,
+    experience: Sequence[Trajectory],
+    solutions: Sequence[Solution],
+) -> list[MemoryItem]:
+    """Exemplars of what was verified and reflections on instructive failures."""
+    settings = run.config.update_memory
+    if not settings.enabled:
+        return []
+    items = update_memory.exemplars(solutions, n, settings.exemplars)
+    for failed, step, solved in instructive_failures(experience, settings.reflections):
+        words = run.say(
+            f"reflection/{failed.slot}",
+            update_memory.reflection_prompt(failed, step, solved),
+            incumbent.weights,
+            settings.reflection_tokens,
+        )
+        if item := update_memory.reflection(failed, step, solved, words, n):
+            items.append(item)
+    return items
+
+
+def new_memory(
+    run: Run, n: int, incumbent: Generation, weights: str, new: Sequence[MemoryItem]
+) -> str:
+    """Id of the candidate snapshot; the incumbent's where nothing changes."""
+    if not run.config.update_memory.enabled:
+        return incumbent.memory
+    state = history.state(run.ledger, incumbent.memory)
+    kept = {item.id: item for item in history.items(run.ledger, incumbent.memory)}
+    told = {item.key + item.text for item in kept.values()}
+    fresh = [item for item in new if item.key + item.text not in told]
+    run.remember(fresh)
+    pool = {**kept, **{item.id: item for item in fresh}}
+    ids = list(pool)
+    vectors: dict[str, np.ndarray] = (
+        dict(zip(ids, run.index.vectors(ids), strict=True)) if ids else {}
+    )
+    changes = consolidate(
+        state, kept, fresh, vectors, usage(acquired(run)), run.config.update_memory.budget
+    )
+    active = {i for i, c in state.items() if c.status is Status.ACTIVE}
+    for change in changes:
+        (active.add if change.status is Status.ACTIVE else active.discard)(change.item)
+    if weights != incumbent.weights:
+        changes = absorb(run, n, weights, [pool[i] for i in sorted(active)], state, changes)
+    changes = [c for c in changes if c.item in state or c.status is Status.ACTIVE]
+    if not changes:
+        return incumbent.memory
+    snapshot = MemorySnapshot(parent=incumbent.memory, generation=n, changes=tuple(changes))
+    run.ledger.append(snapshot.id, snapshot)
+    return snapshot.id
+
+
+def absorb(
+    run: Run,
+    n: int,
+    weights: str,
+    items: Sequence[MemoryItem],
+    state: Mapping[str, MemoryChange],
+    changes: Sequence[MemoryChange],
+) -> list[MemoryChange]:
+    """Mark the items whose tasks the new weights solve without memory.
+
+    They cost no tokens while these weights act, and are back as soon as others do. Only
+    train tasks are tried here.
+    """
+    tasks = {task.id: task for task in run.tasks("train")}
+    wanted = sorted({t for item in items for t in item.tasks if t in tasks})
+    probes = [
+        Assignment(slot=f"{n}/probe/{weights}/{t}", task=tasks[t], split="train", phase="probe")
+        for t in wanted
+    ]
+    solved = {
+        t.task
+        for t in run.episodes(f"generation {n} · what the weights absorbed", probes, weights)
+        if t.success
+    }
+    by_item = {change.item: change for change in changes}
+    for item in items:
+        if not item.tasks or any(t not in solved for t in item.tasks):
+            continue
+        change = by_item.get(item.id) or state[item.id]
+        by_item[item.id] = change.model_copy(
+            update={
+                "absorbed_by": (*change.absorbed_by, weights),
+                "reason": change.reason or f"the weights {weights} solve its task without it",
+            }
+        )
+    return list(by_item.values())
+
+
+# --- evaluate ---
+
+
+def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> Generation:
+    """The 2×2 on the gate split, retention, and the decision."""
+    settings = run.config.gate
+    tasks = run.tasks("gate")
+    families = [task.family for task in tasks]
+    agents = {"incumbent": (incumbent.memory, incumbent.weights)}
+    if candidate.memory != incumbent.memory:
+        agents["memory"] = (candidate.memory, incumbent.weights)
+    if candidate.weights != incumbent.weights:
+        agents["weights"] = (incumbent.memory, candidate.weights)
+    if len(agents) == 3:
+        agents["both"] = (candidate.memory, candidate.weights)
+    successes = {
+        cell: measure(run, f"generation {n} · gate · {cell}", "gate", *agent)
+        for cell, agent in agents.items()
+    }
+    comparisons = [
+        gate.compare(cell, successes[cell], successes["incumbent"], families)
+        for cell in gate.CELLS
+        if cell in agents
+    ]
+    threshold = len(comparisons) / settings.alpha
+    told = [gate.explain(c, threshold) for c in comparisons]
+    chosen, remarks = "incumbent", list(candidate.notes)
+    for comparison in gate.ranked(comparisons, settings):
+        kept, remark = retention(run, n, incumbent, *agents[comparison.cell])
+        remarks.append(f"{comparison.cell}: {remark}")
+        if kept or not settings.enabled:
+            chosen = comparison.cell
+            break
+    if chosen != "incumbent":
+        best = next(c for c in comparisons if c.cell == chosen)
+        reason = "; ".join([gate.explain(best, threshold), *remarks])
+    elif comparisons:
+        reason = "; ".join(["no candidate passed", *told, *remarks])
+    else:
+        reason = "; ".join(["nothing new to test", *remarks])
+    memory, weights = agents[chosen]
+    return Generation(
+        n=n,
+        parent=incumbent.n,
+        weights=weights,
+        memory=memory,
+        decision="kept" if chosen == "incumbent" else "promoted",
+        cell=chosen,
+        reason=reason,
+        cells={cell: score(tasks, own) for cell, own in successes.items()},
+        families=family_rates(tasks, successes[chosen]),
+        objective=propose_objective(tasks, successes[chosen]),
+        details={
+            "candidate": {"memory": candidate.memory, "weights": candidate.weights},
+            "threshold": threshold,
+            "comparisons": [
+                {
+                    "cell": c.cell,
+                    "wins": c.wins,
+                    "losses": c.losses,
+                    "e_value": c.evidence,
+                    "difference": c.difference.model_dump(mode="json"),
+                }
+                for c in comparisons
+            ],
+            "remarks": list(remarks),
+        },
+    )
+
+
+def retention(
+    run: Run, n: int, incumbent: Generation, memory: str, weights: str
+) -> tuple[bool, str]:
+    """Whether a candidate still knows what the incumbent mastered, on tasks kept for that."""
+    families = gate.mastered(incumbent.families, run.config.gate)
+    tasks = [task for task in run.tasks("retention") if task.family in families]
+    if not tasks:
+        return gate.retained([], [], [], run.config.gate)
+    label = f"generation {n} · retention"
+    new = measure(run, label, "retention", memory, weights, tasks)
+    old = measure(run, label, "retention", incumbent.memory, incumbent.weights, tasks)
+    return gate.retained(new, old, [task.family for task in tasks], run.config.gate)
+
+
+def measure(
+    run: Run,
+    label: str,
+    split: Split,
+    memory: str,
+    weights: str,
+    tasks: Sequence[Task] | None = None,
+) -> list[float]:
+    """Success (0 or 1) of one agent on each task of a split, greedily; run once per agent."""
+    tasks = run.tasks(split) if tasks is None else tasks
+    recalls = run.recall(tasks, memory, weights)
+    assignments = [
+        Assignment(
+            slot=f"{split}/{arm(memory, weights)}/{task.id}",
+            task=task,
+            split=split,
+            phase=split,
+            memory=memory,
+            recall=recalls.get(task.id),
+        )
+        for task in tasks
+    ]
+    return [float(t.success) for t in run.episodes(label, assignments, weights)]
+
+
+def arm(memory: str, weights: str) -> str:
+    """Name of an agent in slots: its memory and its weights."""
+    return f"{memory or 'none'}+{weights}"
+
+
+# --- scores ---
+
+
+def score(tasks: Sequence[Task], successes: Sequence[float]) -> Score:
+    return rate(list(successes), [task.family for task in tasks])
+
+
+def family_rates(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str, float]:
+    """Mean success per family."""
+    sums: dict[str, list[float]] = {}
+    for task, success in zip(tasks, successes, strict=True):
+        sums.setdefault(task.family, []).append(success)
+    return {family: sum(own) / len(own) for family, own in sorted(sums.items())}
+
+
+def propose_objective(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str, float]:
+    """Where the next generation should practise."""
+    rates = family_rates(tasks, successes)
+    counts = {family: sum(task.family == family for task in tasks) for family in rates}
+    return learnability({f: rates[f] * counts[f] for f in rates}, counts)
+
+
+def phase_tokens(
+    run: Run, n: int, incumbent: Generation, candidate: Candidate
+) -> dict[str, int]:
+    """Tokens per phase: produced in episodes, read in training."""
+    note = run.ledger.get(Note, f"adapter/{candidate.weights}")
+    trained = note is not None and run.ledger.get(Note, f"trained/{n}") is not None
+    cells = {
+        (m, w)
+        for m in (incumbent.memory, candidate.memory)
+        for w in (incumbent.weights, candidate.weights)
+    } - {(incumbent.memory, incumbent.weights)}
+    return {
+        "acquire": run.tokens(f"{n}/acquire/"),
+        "probe": run.tokens(f"{n}/probe/"),
+        "train": int(str(note.data["tokens"])) if note and trained else 0,
+        "evaluate": sum(
+            run.tokens(f"{split}/{arm(*cell)}/")
+            for split in ("gate", "retention")
+            for cell in sorted(cells)
+        ),
+    }

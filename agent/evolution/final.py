@@ -1,0 +1,181 @@
+"""The final test: each arm once on the test split, and what the same tokens buy otherwise.
+
+The unevolved agent gets the tokens that evolution spent, as best-of-n: n samples per test
+task, of which the answer that most samples gave is taken (self-consistency, arXiv
+2203.11171), since at test time nobody tells the agent which answer is right. What a perfect
+judge would have picked (pass@n) stands beside it.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import os
+
+from agent.evolution.cycle import arm, family_rates, measure, score
+from agent.loop import Assignment
+from agent.run import BASE, SUMMARY, Run, write_json
+from agent.stats import interaction, paired_difference
+from memory import history
+from memory.records import Generation, Kind, MemoryItem, Status, StopReason, Trajectory
+
+
+def test(run: Run) -> dict[str, Any]:
+    """Run the test split's arms (once) and return the run's summary, also stored as JSON."""
+    incumbent = run.incumbent()
+    assert incumbent is not None
+    tasks = run.tasks("test")
+    families = [task.family for task in tasks]
+    arms = {
+        "base": ("", BASE),
+        "memory": (incumbent.memory, BASE),
+        "weights": ("", incumbent.weights),
+        "both": (incumbent.memory, incumbent.weights),
+    }
+    with run.timed("test"):
+        successes = {name: measure(run, f"test · {name}", "test", *arms[name]) for name in arms}
+        vote, oracle, samples, spent = best_of_n(run)
+    successes |= {"best_of_n": vote, "pass_at_n": oracle}
+    table: dict[str, Any] = {
+        name: score(tasks, own).model_dump(mode="json") for name, own in successes.items()
+    }
+    table["best_of_n"] |= {"samples": samples, "tokens": spent}
+    rates = {name: family_rates(tasks, own) for name, own in successes.items()}
+    differences = {
+        name: paired_difference(own, successes["base"], families).model_dump(mode="json")
+        for name, own in successes.items()
+        if name != "base"
+    }
+    together = interaction(*(successes[name] for name in arms), families)
+    return conclude(
+        run,
+        {
+            "test": table,
+            "differences": differences,
+            "interaction": together.model_dump(mode="json"),
+            "families": {f: {name: rates[name][f] for name in rates} for f in rates["base"]},
+        },
+    )
+
+
+def best_of_n(run: Run) -> tuple[list[float], list[float], int, int]:
+    """The unevolved agent on the token budget that evolution had.
+
+    Returns:
+        per task, whether the majority's answer is right; per task, whether any is; samples
+        per task; tokens spent.
+    """
+    tasks = run.tasks("test")
+    base = run.tokens(f"test/{arm('', BASE)}/") / len(tasks)
+    n = ceil(evolution_tokens(run) / len(tasks) / max(base, 1))
+    n = max(1, min(n, run.config.test.best_of_max))
+    assignments = [
+        Assignment(
+            slot=f"best_of/{task.id}/{sample}",
+            task=task,
+            split="test",
+            phase="test",
+            temperature=run.config.test.best_of_temperature,
+        )
+        for task in tasks
+        for sample in range(n)
+    ]
+    trajectories = run.episodes(f"test · best of {n}", assignments, BASE)
+    spent = sum(t.produced_tokens for t in trajectories)
+    groups = [trajectories[i : i + n] for i in range(0, len(trajectories), n)]
+    return [majority(g) for g in groups], [float(any(t.success for t in g)) for g in groups], n, spent
+
+
+def majority(samples: Sequence[Trajectory]) -> float:
+    """Whether the answer that most samples gave is right; samples without one do not vote."""
+    answers = [t for t in samples if t.stop is StopReason.TERMINATED]
+    if not answers:
+        return 0.0
+    votes = Counter(t.steps[-1].observation.strip() for t in answers)
+    winner = max(votes, key=lambda answer: (votes[answer], answer))
+    return float(next(t for t in answers if t.steps[-1].observation.strip() == winner).success)
+
+
+def evolution_tokens(run: Run) -> int:
+    """Tokens that evolution produced: everything but the test."""
+    return sum(
+        t.produced_tokens for _, t in run.ledger.all(Trajectory) if t.phase != "test"
+    )
+
+
+def conclude(run: Run, tested: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary of a run, tested or not yet; writes ``summary.json`` and ``report.html``."""
+    from agent.report.html import write_report
+
+    generations = run.generations()
+    totals: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for generation in generations:
+        for name, value in generation.tokens.items():
+            totals[name] = totals.get(name, 0) + value
+        for name, taken in generation.seconds.items():
+            seconds[name] = round(seconds.get(name, 0) + taken, 1)
+    if tested:
+        totals["test"] = run.tokens("test/") + run.tokens("best_of/")
+        seconds["test"] = run.seconds("test")
+    summary: dict[str, Any] = {
+        "run": str(run.folder),
+        "model": run.config.policy.model,
+        "suite": run.config.suite.name,
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+        "seed": run.config.seed,
+        **tested,
+        "generations": [
+            {
+                "n": g.n,
+                "decision": g.decision,
+                "cell": g.cell,
+                "reason": g.reason,
+                "cells": {cell: s.model_dump(mode="json") for cell, s in g.cells.items()},
+                "families": g.families,
+            }
+            for g in generations
+        ],
+        "tokens": {"total": sum(totals.values()), **totals},
+        "seconds": {"total": round(sum(seconds.values()), 1), **seconds},
+        "config": run.config.model_dump(mode="json"),
+    }
+    write_json(run.folder / SUMMARY, summary)
+    write_report(run.folder, summary, generations, growth(run, generations))
+    return summary
+
+
+def growth(run: Run, generations: Sequence[Generation]) -> list[dict[str, Any]]:
+    """Memory items by kind and status at each generation, as its agent saw them."""
+    entries = []
+    for g in generations:
+        counts: dict[str, Counter[str]] = {kind.value: Counter() for kind in Kind}
+        for change in history.state(run.ledger, g.memory).values():
+            item = run.ledger.get(MemoryItem, change.item)
+            if item is None:
+                continue
+            absorbed = change.status is Status.ACTIVE and g.weights in change.absorbed_by
+            counts[item.kind.value]["absorbed" if absorbed else change.status.value] += 1
+        entries.append({"generation": g.n, "items": {k: dict(c) for k, c in counts.items()}})
+    return entries
+
+
+def machine() -> str:
+    """Processor, cores and memory, in a few words; no names or paths."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            model = next(
+                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
+                model,
+            )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (OSError, ValueError):
+        return f"{model}, {os.cpu_count()} cores"
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"

@@ -1,0 +1,184 @@
+"""Refine: from trajectories to what is worth learning.
+
+Keep what was verified right (ReST-EM's binary filter, arXiv 2312.06585), drop duplicates,
+cap each task and family (RFT's distinct solutions, 2308.01825), and prefer solutions whose
+*form* keeps working: a program that printed the right number once by luck is told apart from
+one that computes it by how the same program, with the task's own values taken out, fared on
+all the tasks it was tried on.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from memory.records import Trajectory
+
+
+class RefineSettings(BaseModel):
+    """What is kept.
+
+    Args:
+        per_task: distinct solutions kept per task.
+        per_family: solutions kept per family.
+        min_reliability: least share of right answers of a solution's form (a smoothed
+            estimate); the best form of a family is kept whatever its share.
+        flip_rewards: take failures for successes and the reverse. For experiments that show
+            what the gate does with corrupted data; never for anything else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per_task: int = Field(1, ge=1)
+    per_family: int = Field(32, ge=1)
+    min_reliability: float = Field(0.3, ge=0, le=1)
+    flip_rewards: bool = False
+
+
+class Solution(NamedTuple):
+    """A verified last turn: the trajectory, its form and how reliable that form is."""
+
+    trajectory: Trajectory
+    form: str
+    reliability: float
+
+
+def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list[Solution]:
+    """The solutions worth learning from, best first within each family.
+
+    Args:
+        trajectories: all acquired so far (the rolling mix); broken ones are skipped.
+        settings: caps and thresholds.
+    """
+    usable = [t for t in trajectories if t.failure is None and t.steps and t.split == "train"]
+    right = [t for t in usable if t.success != settings.flip_rewards]
+    if settings.flip_rewards:  # a text without an action teaches nothing either way
+        right = [t for t in right if t.steps[-1].action.get("tool")]
+    won: dict[tuple[str, str], set[str]] = defaultdict(set)
+    tried: dict[tuple[str, str], set[str]] = defaultdict(set)
+    forms = {t.slot: form_of(t) for t in usable}
+    for t in usable:
+        tried[t.family, forms[t.slot]].add(t.task)
+    for t in right:
+        won[t.family, forms[t.slot]].add(t.task)
+
+    def reliability(t: Trajectory) -> float:
+        key = t.family, forms[t.slot]
+        return (len(won[key]) + 0.5) / (len(tried[key]) + 1)
+
+    kept: list[Solution] = []
+    for family in sorted({t.family for t in right}):
+        found = [Solution(t, forms[t.slot], reliability(t)) for t in right if t.family == family]
+        # Short first turns before long or mended ones, among equally reliable forms.
+        found.sort(
+            key=lambda s: (
+                -round(s.reliability, 3),
+                len(s.trajectory.steps),
+                len(s.trajectory.steps[-1].logprobs),
+                s.trajectory.slot,
+            )
+        )
+        best = found[0].form
+        per_task: dict[str, set[str]] = defaultdict(set)
+        chosen: list[Solution] = []
+        for solution in found:
+            if solution.form != best and solution.reliability < settings.min_reliability:
+                continue
+            seen = per_task[solution.trajectory.task]
+            text = solution.trajectory.steps[-1].text.strip()
+            if text in seen or len(seen) >= settings.per_task:
+                continue
+            seen.add(text)
+            chosen.append(solution)
+        kept += chosen[: settings.per_family]
+    return kept
+
+
+_VALUE = re.compile(r"\d+(?:\.\d+)?")
+
+
+def form_of(trajectory: Trajectory) -> str:
+    """A solution with the task's own values taken out: two with the same form do the same.
+
+    Code is compared as a syntax tree without its constants and without the shape of its
+    arithmetic (``1 + 2`` and ``3 * 4 - 5`` are both "an expression"); other text without
+    its numbers.
+    """
+    step = trajectory.steps[-1]
+    arguments = step.action.get("arguments")
+    code = arguments.get("code") if isinstance(arguments, dict) else None
+    if not isinstance(code, str):
+        return _VALUE.sub("#", step.text.strip())
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return _VALUE.sub("#", code.strip())
+    try:
+        return ast.unparse(_Shape().visit(tree))
+    except RecursionError:
+        return _VALUE.sub("#", code.strip())
+
+
+class _Shape(ast.NodeTransformer):
+    """Constants to their type, literal arithmetic and literal lists to one placeholder each."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return ast.Name(id=f"_{type(node.value).__name__}", ctx=ast.Load())
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        return _literal(node) or self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        return _literal(node) or self.generic_visit(node)
+
+    def visit_List(self, node: ast.List) -> ast.AST:
+        return _literal(node) or self.generic_visit(node)
+
+
+def _literal(node: ast.expr) -> ast.Name | None:
+    inner = list(ast.walk(node))
+    names = any(isinstance(n, ast.Name | ast.Call | ast.Attribute) for n in inner)
+    return None if names else ast.Name(id=f"_{type(node).__name__}", ctx=ast.Load())
+
+
+def instructive_failures(
+    trajectories: Sequence[Trajectory], limit: int
+) -> list[tuple[Trajectory, int, Trajectory]]:
+    """Failures that something can be learnt from: the same task was solved otherwise.
+
+    Args:
+        trajectories: one generation's.
+        limit: most failures per family.
+
+    Returns:
+        (failed trajectory, index of the failed step, a trajectory that solved the task); a
+        mended episode is both.
+    """
+    solved: dict[str, Trajectory] = {}
+    for t in trajectories:
+        if t.success and (t.task not in solved or len(t.steps) < len(solved[t.task].steps)):
+            solved[t.task] = t
+    found: list[tuple[Trajectory, int, Trajectory]] = []
+    count: dict[str, int] = defaultdict(int)
+    seen: set[tuple[str, str]] = set()
+    for t in sorted(trajectories, key=lambda t: (-len(t.steps), t.slot)):
+        if t.failure is not None or t.task not in solved or not t.steps:
+            continue
+        index = 0
+        step = t.steps[index]
+        mended = t.success and len(t.steps) > 1
+        kind: Literal["error", "wrong"] = "error" if step.error else "wrong"
+        if not (mended or not t.success) or not step.action.get("tool"):
+            continue
+        label = (t.family, kind + _VALUE.sub("#", (step.error or "")))
+        if label in seen or count[t.family] >= limit:
+            continue
+        seen.add(label)
+        count[t.family] += 1
+        found.append((t, index, solved[t.task]))
+    return found

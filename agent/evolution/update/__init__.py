@@ -1,0 +1,1 @@
+"""The update phase: candidates for memory and weights. Neither touches the incumbent."""

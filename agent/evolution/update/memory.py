@@ -1,0 +1,106 @@
+"""In-context update: new memory items from what was acquired.
+
+Verified solutions become exemplars; an instructive failure becomes a reflection in the
+policy's own words (Reflexion, arXiv 2303.11366), kept beside the error and what mended it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.evolution.refine import Solution
+from agent.policies.base import Message
+from memory.consolidate import MemoryBudget
+from memory.records import Kind, MemoryItem, Trajectory
+
+
+class MemoryUpdateSettings(BaseModel):
+    """What enters memory and how much of it stays.
+
+    Args:
+        enabled: off leaves memory empty (weights-only evolution).
+        exemplars: new exemplars per family and generation.
+        reflections: new reflections per family and generation.
+        reflection_tokens: most tokens of a reflection.
+        budget: how much memory holds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    exemplars: int = Field(6, ge=0)
+    reflections: int = Field(1, ge=0)
+    reflection_tokens: int = Field(40, ge=8)
+    budget: MemoryBudget = MemoryBudget(items=96, per_family=12)
+
+
+def exemplars(solutions: Sequence[Solution], generation: int, limit: int) -> list[MemoryItem]:
+    """One exemplar per solved task, the most reliable solutions of each family first."""
+    items: list[MemoryItem] = []
+    taken: dict[str, set[str]] = defaultdict(set)
+    for solution in solutions:
+        trajectory = solution.trajectory
+        tasks = taken[trajectory.family]
+        if trajectory.task in tasks or len(tasks) >= limit:
+            continue
+        tasks.add(trajectory.task)
+        answer = trajectory.steps[-1].text.strip()
+        items.append(
+            MemoryItem(
+                kind=Kind.EXEMPLAR,
+                text=f"{trajectory.prompt}\n{answer}",
+                key=trajectory.prompt,
+                content={"prompt": trajectory.prompt, "answer": answer},
+                sources=(trajectory.slot,),
+                tasks=(trajectory.task,),
+                family=trajectory.family,
+                trust="verified",
+                born=generation,
+            )
+        )
+    return items
+
+
+def reflection_prompt(failed: Trajectory, step: int, solved: Trajectory) -> list[Message]:
+    """Asks the policy what went wrong; both attempts are its own."""
+    wrong, right = failed.steps[step], solved.steps[-1]
+    return [
+        {"role": "system", "content": "You explain mistakes in Python code in one sentence."},
+        {
+            "role": "user",
+            "content": (
+                f"Task: {failed.prompt}\n\nThis attempt was wrong:\n{wrong.text.strip()}\n"
+                f"It gave: {wrong.observation}\n\nThis attempt was right:\n{right.text.strip()}\n\n"
+                "What was wrong with the first one? One sentence."
+            ),
+        },
+    ]
+
+
+def reflection(
+    failed: Trajectory, step: int, solved: Trajectory, words: str, generation: int
+) -> MemoryItem | None:
+    """A reflection from the policy's words, or None where it said nothing."""
+    said = " ".join(words.split())
+    said = said[: said.find(". ") + 1] if ". " in said else said
+    if len(said) < 8:
+        return None
+    wrong = failed.steps[step]
+    return MemoryItem(
+        kind=Kind.REFLECTION,
+        text=said,
+        key=failed.prompt,
+        content={
+            "failed": wrong.text.strip(),
+            "observation": wrong.observation,
+            "mended": solved.steps[-1].text.strip(),
+        },
+        sources=tuple(dict.fromkeys((failed.slot, solved.slot))),
+        tasks=(failed.task,),
+        family=failed.family,
+        trust="judged",
+        born=generation,
+    )

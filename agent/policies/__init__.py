@@ -1,0 +1,1 @@
+"""Who acts: one Protocol (``base``) and the engines behind it."""

@@ -1,0 +1,89 @@
+"""The Policy protocol: token ids in, token ids and their log-probabilities out.
+
+Rollouts and training speak ids, not text, so that what was generated is what is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+Message = Mapping[str, str]
+"""A chat message: ``{"role": "system" | "user" | "assistant", "content": text}``."""
+
+
+class PolicyFailure(RuntimeError):
+    """The engine could not answer; the episode that asked is void."""
+
+
+class Request(BaseModel):
+    """One thing to generate.
+
+    Args:
+        prompt_ids: the prompt, as ids of the policy's own tokeniser.
+        max_new_tokens: most tokens to produce.
+        temperature: 0 is greedy.
+        top_k: sample among the k likeliest tokens only.
+        seed: with the prompt, decides every draw; a request is reproducible on its own.
+        stop: generation ends after the token that completes one of these strings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_ids: tuple[int, ...]
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int = 40
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class Completion(NamedTuple):
+    """What was produced.
+
+    ``logprobs`` are natural logarithms under the model at temperature 1 over the whole
+    vocabulary, one per token of ``token_ids``.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finished: bool
+
+
+class Policy(Protocol):
+    """A language model at one version of its weights.
+
+    ``submit`` may be called from any thread; ``step`` from one. That split lets environments
+    work while the engine generates.
+    """
+
+    version: str
+    context: int
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids of a conversation, ready for the next assistant turn."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a text."""
+        ...
+
+    def submit(self, ticket: Hashable, request: Request) -> None:
+        """Queue a request under a ticket."""
+        ...
+
+    def step(self) -> list[tuple[Hashable, Completion]]:
+        """Advance generation a little; returns what has finished since."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is queued or running."""
+        ...
+
+    def close(self) -> None:
+        """Release the model's memory."""
+        ...

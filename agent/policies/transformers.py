@@ -1,0 +1,108 @@
+"""The embedded policy: a chat model in this process, evolved weights merged in."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.policies.base import Completion, Message, Request
+from agent.policies.models import ModelError
+
+DTYPES = ("auto", "bfloat16", "float32", "float16")
+
+
+class TransformersPolicy:
+    """A local chat model behind the continuous-batching engine.
+
+    An adapter is merged into the weights: acting with merged weights is faster than with an
+    adapter beside them, and a policy never changes after it was made.
+
+    Args:
+        model: folder of the base model.
+        adapter: folder of a PEFT adapter, or None for the base weights.
+        version: name of these weights in trajectories.
+        slots: rows generated at a time.
+        context: longest prompt plus completion, in tokens.
+        dtype: one of ``DTYPES``; auto is bfloat16.
+        device: torch device; auto picks a GPU where there is one.
+        threads: CPU threads for torch; None leaves torch's default.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        adapter: Path | None = None,
+        *,
+        version: str = "base",
+        slots: int = 64,
+        context: int = 2048,
+        dtype: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+    ):
+        import torch
+
+        from agent.policies.engine import Engine
+
+        if threads:
+            torch.set_num_threads(threads)
+        self.version, self.context = version, context
+        self.tokenizer, network = load_model(model, dtype=dtype, device=device)
+        if adapter is not None:
+            from peft import PeftModel
+
+            try:
+                network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
+            except (OSError, ValueError, RuntimeError, KeyError) as error:
+                raise ModelError(f"the adapter {adapter} cannot be loaded: {error}") from error
+        self.engine = Engine(network.eval(), self.tokenizer, slots=slots, context=context)
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        ids = self.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return tuple(ids)
+
+    def count(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def submit(self, ticket: Hashable, request: Request) -> None:
+        self.engine.submit(ticket, request)
+
+    def step(self) -> list[tuple[Hashable, Completion]]:
+        return self.engine.step()
+
+    @property
+    def busy(self) -> bool:
+        return self.engine.busy
+
+    def close(self) -> None:
+        del self.engine
+
+
+def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
+    """Tokeniser and model of a local folder.
+
+    Raises:
+        ModelError: one line that names the folder and what is wrong with it.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("peft").setLevel(logging.ERROR)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+        model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=kind)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
+    return tokenizer, model.to(device).eval()

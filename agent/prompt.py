@@ -1,0 +1,73 @@
+"""From records to chat messages, and from the policy's text to an action.
+
+The prompt has one fixed order, so that its beginning can be shared between requests: system
+prompt, worked example, recalled exemplars, then the task with recalled notes. Leaving memory
+out (``recall=None``) gives exactly the prompt that weights are trained on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from agent.policies.base import Message
+from environments.base import Action
+from memory.recall import Recall
+from memory.records import Kind
+
+CODE_STOP = ("\n```\n",)
+_CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
+
+
+class AgentSettings(BaseModel):
+    """How the agent is asked, and how long it may try.
+
+    Args:
+        system: the system prompt; describes the tool and nothing else.
+        example: one worked example, a task that belongs to no family that is evaluated.
+        turns: how many times the agent may act in an episode.
+        max_new_tokens: most tokens of one turn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    system: str = "Answer each task with Python code that prints the answer."
+    example: tuple[str, str] | None = (
+        "What is the largest of 4, 9 and 2?",
+        "```python\nprint(max(4, 9, 2))\n```",
+    )
+    turns: int = 2
+    max_new_tokens: int = 80
+
+
+def opening(settings: AgentSettings, observation: str, recall: Recall | None) -> list[Message]:
+    """The messages before the policy's first turn."""
+    messages: list[Message] = [{"role": "system", "content": settings.system}]
+    if settings.example is not None:
+        messages += _exchange(*settings.example)
+    notes = []
+    for item in recall.items if recall else ():
+        if item.kind is Kind.EXEMPLAR:
+            messages += _exchange(str(item.content["prompt"]), str(item.content["answer"]))
+        else:
+            notes.append(f"Note: {item.text}")
+    return [*messages, {"role": "user", "content": "\n".join([*notes, observation])}]
+
+
+def after(messages: Sequence[Message], text: str, observation: str) -> list[Message]:
+    """The messages after one more turn."""
+    return [*messages, *reversed(_exchange(observation, text))]
+
+
+def parse(text: str) -> Action:
+    """The first fenced block of Python in a text, as a call of the tool ``python``."""
+    match = _CODE.search(text)
+    if match is None or not match.group(1).strip():
+        return Action(text=text)
+    return Action(text=text, tool="python", arguments={"code": match.group(1)})
+
+
+def _exchange(user: str, assistant: str) -> list[Message]:
+    return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]

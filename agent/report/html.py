@@ -1,0 +1,657 @@
+"""The run as one page: ``report.html``, which needs nothing but itself.
+
+Charts are SVG and tables written here; the page runs no script. Its numbers also stand in it
+as JSON (``<script type="application/json" id="data">``) for whoever wants to read them again.
+Charts stretch with the window: places are given in percent, sizes in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from agent.report import (
+    CELLS,
+    Rate,
+    arm_label,
+    arms_in_order,
+    in_order,
+    mapping,
+    number,
+    phase_costs,
+    promoted_rate,
+    rate_of,
+    total_of,
+    write_count,
+    write_interval,
+    write_number,
+    write_seconds,
+)
+from memory.records import Generation, content_hash
+
+REPORT = "report.html"
+COLOURS = ("base", "memory", "weights", "both", "best_of_n")
+MARKS = {  # one shape per arm, so that colour is never the only sign
+    "incumbent": "M-4,0 a4,4 0 1,0 8,0 a4,4 0 1,0 -8,0",
+    "memory": "M0,-5 L5,4 L-5,4 Z",
+    "weights": "M-4,-4 H4 V4 H-4 Z",
+    "both": "M0,-5.5 L5.5,0 L0,5.5 L-5.5,0 Z",
+}
+STATUSES = {"active": "var(--p3)", "absorbed": "var(--p1)", "retired": "var(--p5)"}
+
+
+def write_report(
+    run_folder: Path,
+    summary: Mapping[str, Any],
+    generations: Sequence[Generation],
+    growth: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Write the page of a run, finished or not, in one atomic step.
+
+    Args:
+        run_folder: where ``report.html`` goes; must exist.
+        summary: the run's summary; every key may be missing (``test`` until the run ends).
+        generations: the generations so far, in order.
+        growth: per generation, how many memory items there are of each kind and status:
+            ``{"generation": 1, "items": {"exemplar": {"active": 3, "retired": 0}}}``.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        OSError: the folder is missing or cannot be written; an earlier page stays as it was.
+    """
+    path = run_folder / REPORT
+    draft = run_folder / f".{REPORT}.part"
+    try:
+        draft.write_text(page(summary, generations, growth), encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def page(
+    summary: Mapping[str, Any],
+    generations: Sequence[Generation],
+    growth: Sequence[Mapping[str, Any]],
+) -> str:
+    """The page as text; arguments as for ``write_report``."""
+    parts = (
+        _header(summary, generations),
+        _learning(generations),
+        _test(summary),
+        _families(mapping(summary.get("families"))),
+        _generations(generations),
+        _growth(growth),
+        _by_family(generations),
+        _costs(generations),
+        _config(summary),
+    )
+    record = {
+        "summary": summary,
+        "generations": [g.model_dump(mode="json") for g in generations],
+        "growth": growth,
+    }
+    template = Template((files("agent.report") / "template.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(f"{summary.get('run') or 'run'} · Instar"),
+        body="\n".join(part for part in parts if part),
+        foot="Intervals are 95 %. A generation goes live only when a paired test on held-out gate "
+        "tasks shows that it is better; the test split is used once, at the end.",
+        data=json_for_html(record),
+    )
+
+
+def json_for_html(value: Any) -> str:
+    """JSON that may stand inside a script element: no ``<``, ``>``, ``&``, no NaN."""
+    text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """The value with only what JSON has: text for the unknown, null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump(mode="json"))
+    return str(value)
+
+
+# Sections
+
+
+def _header(summary: Mapping[str, Any], generations: Sequence[Generation]) -> str:
+    banner = ""
+    if summary.get("unsafe"):
+        banner = (
+            '<p class="banner" role="alert"><strong>Unsafe run.</strong> The agent\'s code ran '
+            "without a sandbox on this machine.</p>"
+        )
+    config = mapping(summary.get("config"))
+    tokens = total_of(summary.get("tokens"))
+    seconds = total_of(summary.get("seconds"))
+    facts = {
+        "model": summary.get("model"),
+        "suite": summary.get("suite"),
+        "machine": summary.get("machine"),
+        "date": summary.get("date"),
+        "config": content_hash(_plain(config))[:12] if config else None,
+        "tokens": write_count(tokens) if tokens is not None else None,
+        "time": write_seconds(seconds) if seconds is not None else None,
+    }
+    listed = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>"
+        for name, value in facts.items()
+        if value not in (None, "")
+    )
+    run = escape(str(summary.get("run") or "run"))
+    return (
+        f'<header>{banner}<p class="eyebrow">Instar · run report</p><h1>{run}</h1>'
+        f'<dl class="facts">{listed}</dl>{_hero(summary, generations)}</header>'
+    )
+
+
+def _hero(summary: Mapping[str, Any], generations: Sequence[Generation]) -> str:
+    tiles: list[tuple[str, str]] = []
+    test = mapping(summary.get("test"))
+    base, both = rate_of(test.get("base")), rate_of(test.get("both"))
+    if base and both:
+        tiles.append((_arrow(base, both), f"test split, base to evolved {write_interval(both)}"))
+    scores = [score for g in generations if (score := promoted_rate(g))]
+    if len(scores) > 1:
+        tiles.append((_arrow(scores[0], scores[-1]), "gate split, first to last generation"))
+    tried = [g for g in generations if g.decision in ("promoted", "kept")]
+    if tried:
+        promoted = sum(g.decision == "promoted" for g in tried)
+        tiles.append((f"{promoted} of {len(tried)}", "generations promoted"))
+    if not test:
+        tiles.append(("in progress", "the test split comes at the end"))
+    elif best := rate_of(test.get("best_of_n")):
+        name = arm_label("best_of_n", test.get("best_of_n"))
+        tiles.append((write_number(best.mean), f"{name}, the unevolved agent"))
+    cells = "".join(
+        f"<div><b>{value}</b><span>{escape(text)}</span></div>" for value, text in tiles
+    )
+    return f'<div class="hero">{cells}</div>'
+
+
+def _arrow(old: Rate, new: Rate) -> str:
+    return f'{write_number(old.mean)} <span class="arrow">→</span> {write_number(new.mean)}'
+
+
+def _learning(generations: Sequence[Generation]) -> str:
+    points = [(g, score) for g in generations if (score := promoted_rate(g))]
+    if not points:
+        return ""
+    height, top = 250, 8
+    span = max(1, max(g.n for g, _ in points))
+    rates = [s for g, s in points] + [
+        r for g, _ in points for r in map(rate_of, g.cells.values()) if r
+    ]
+    ceiling = _ceiling(max(r.high if r.high is not None else r.mean for r in rates))
+
+    def x(n: float) -> float:
+        return 4 + 92 * n / span
+
+    def y(rate: float) -> float:
+        return top + (height - top) * (1 - min(rate, ceiling) / ceiling)
+
+    svg = []
+    for i in range(5):
+        value = ceiling * i / 4
+        svg.append(
+            f'<line class="grid" x1="0" x2="100%" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
+            f'<text x="-8" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
+        )
+    every = math.ceil((span + 1) / 12)
+    svg += [
+        f'<text x="{x(g.n):.2f}%" y="{height + 20}" text-anchor="middle">{g.n}</text>'
+        for g, _ in points
+        if g.n % every == 0
+    ]
+    svg.append(f'<text x="50%" y="{height + 40}" text-anchor="middle">generation</text>')
+    banded = [(g, s) for g, s in points if s.low is not None]
+    edge = [f"{x(g.n):.2f},{y(s.high or 0):.1f}" for g, s in banded]
+    edge += [f"{x(g.n):.2f},{y(s.low or 0):.1f}" for g, s in reversed(banded)]
+    svg.append(
+        f'<svg width="100%" height="{height}" viewBox="0 0 100 {height}" '
+        f'preserveAspectRatio="none"><polygon class="band" points="{" ".join(edge)}"/></svg>'
+    )
+    svg += [
+        f'<line class="curve" x1="{x(a.n):.2f}%" y1="{y(r.mean):.1f}" '
+        f'x2="{x(b.n):.2f}%" y2="{y(s.mean):.1f}"/>'
+        for (a, r), (b, s) in pairwise(points)
+    ]
+    beside = 7 if span <= 6 else 4 if span <= 12 else 2  # pixels: clear of the knot
+    tests = [g for g, _ in points if len(g.cells) > 1]
+    for g in tests:
+        tried = [(name, score) for name in CELLS if (score := rate_of(g.cells.get(name)))]
+        for name, score in tried:
+            shift = (-2, -1, 1, 2)[CELLS.index(name)] * beside
+            svg.append(
+                f'<svg x="{x(g.n):.2f}%" y="{y(score.mean):.1f}" width="1" height="1" '
+                f'overflow="visible"><g transform="translate({shift:.1f} 0)">'
+                f"{_mark(name)}{_title(f'generation {g.n}, {name}', score)}</g></svg>"
+            )
+    svg += [
+        f'<circle class="knot" cx="{x(g.n):.2f}%" cy="{y(s.mean):.1f}" r="5.5">'
+        f"{_title(f'generation {g.n}, {g.decision}', s)}</circle>"
+        for g, s in points
+    ]
+    first, last = points[0][1], points[-1][1]
+    spoken = (
+        f"Gate score of the incumbent over {len(points)} generations, "
+        f"from {write_number(first.mean)} to {write_number(last.mean)}"
+    )
+    keys = [("the agent that goes on, with its interval", _knot())]
+    keys += [
+        (f"tried: {name}", _mark(name)) for name in CELLS if any(name in g.cells for g in tests)
+    ]
+    return _section(
+        "Learning curve",
+        "Success rate on the gate split after each generation; the marks are all that was tried.",
+        f'<div class="card">{_legend(keys)}<div class="plot">'
+        f'<svg width="100%" height="{height + 48}" role="img" aria-label="{escape(spoken)}">'
+        f"{''.join(svg)}</svg></div></div>",
+    )
+
+
+def _test(summary: Mapping[str, Any]) -> str:
+    test = mapping(summary.get("test"))
+    differences = mapping(summary.get("differences"))
+    scores = {a: score for a in arms_in_order(test) if (score := rate_of(test[a]))}
+    if not scores:
+        return ""
+    base = scores.get("base")
+    rows = [
+        '<div class="row arm top" aria-hidden="true"><span></span><span></span>'
+        "<span>success</span><span>against base</span></div>"
+    ]
+    for name, score in scores.items():
+        label = arm_label(name, test[name])
+        against = rate_of(differences.get(name))
+        if against is None and base is not None and name != "base":
+            against = Rate(score.mean - base.mean)
+        rows.append(
+            f'<div class="row arm"><span class="name">{escape(label)}</span>'
+            f'<span class="chart">{_bar(name, label, score, 26)}</span>'
+            f'<span class="value"><b>{write_number(score.mean)}</b> {write_interval(score)}</span>'
+            f'<span class="against">{_against(against)}</span></div>'
+        )
+    ticks = "".join(
+        f'<text x="{100 * i / 4:.0f}%" y="12" text-anchor="{anchor}">{i / 4:.2f}</text>'
+        for i, anchor in enumerate(["start", "middle", "middle", "middle", "end"])
+    )
+    rows.append(
+        '<div class="row arm axis" aria-hidden="true"><span class="name"></span>'
+        f'<span class="chart"><svg width="100%" height="16">{ticks}</svg></span>'
+        '<span class="value"></span></div>'
+    )
+    sizes = sorted({score.n for score in scores.values() if score.n is not None})
+    tasks = (
+        f" on {'–'.join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1])))} tasks"
+        if sizes
+        else ""
+    )
+    return _section(
+        "Test split",
+        f"Success rate{tasks}, used once; whiskers are 95 % intervals."
+        f"{_spent(test.get('best_of_n'))}",
+        f'<div class="card">{"".join(rows)}</div>',
+    )
+
+
+def _spent(best_of_n: Any) -> str:
+    tokens = number(mapping(best_of_n).get("tokens"))
+    if tokens is None:
+        return ""
+    name = arm_label("best_of_n", best_of_n)
+    return f" The unevolved agent's {name} spent {write_count(tokens)} tokens."
+
+
+def _families(families: Mapping[str, Any]) -> str:
+    cards = []
+    for family, rates in families.items():
+        bars = [
+            f'<span class="dim">{escape(arm_label(arm))}</span>'
+            f"<span>{_bar(arm, f'{family}, {arm_label(arm)}', score, 12)}</span>"
+            f'<span class="num">{write_number(score.mean)}</span>'
+            for arm in arms_in_order(mapping(rates))
+            if (score := rate_of(rates[arm]))
+        ]
+        if bars:
+            cards.append(
+                f'<div class="card"><h3>{escape(family)}</h3>'
+                f'<div class="bars">{"".join(bars)}</div></div>'
+            )
+    if not cards:
+        return ""
+    note = "Success rate on the test split, family by family."
+    return _section("Families", note, f'<div class="small">{"".join(cards)}</div>')
+
+
+def _generations(generations: Sequence[Generation]) -> str:
+    if not generations:
+        return ""
+    cards = "".join(map(_generation, generations))
+    note = (
+        "What memory and weights did, each alone and together, on the gate split. The outlined "
+        "cell is the agent that goes on."
+    )
+    return _section("Generations", note, f'<div class="cards">{cards}</div>')
+
+
+def _generation(generation: Generation) -> str:
+    table = (
+        f'<table class="two" aria-label="Generation {generation.n}: memory by weights">'
+        '<thead><tr><td class="none" style="border:0"></td><th scope="col">old weights</th>'
+        '<th scope="col">new weights</th></tr></thead><tbody>'
+    )
+    for label, cells in (
+        ("old memory", ("incumbent", "weights")),
+        ("new memory", ("memory", "both")),
+    ):
+        table += f'<tr><th scope="row">{label}</th>'
+        table += "".join(_two_cell(generation, name) for name in cells) + "</tr>"
+    table += "</tbody></table>"
+    decision = escape(generation.decision)
+    if generation.decision == "promoted":
+        decision += f": {escape(arm_label(generation.cell))}"
+    details = ""
+    if generation.details:
+        listed = "".join(
+            f"<dt>{escape(k.replace('_', ' '))}</dt><dd>{escape(_compact(v))}</dd>"
+            for k, v in generation.details.items()
+        )
+        details = f"<details><summary>numbers behind it</summary><dl>{listed}</dl></details>"
+    return (
+        f'<article class="card"><div class="head"><h3>Generation {generation.n}</h3>'
+        f'<span class="decision {generation.decision}">{decision}</span></div>'
+        f'{table if generation.cells else ""}<p class="reason">{escape(generation.reason)}</p>'
+        f"{details}</article>"
+    )
+
+
+def _two_cell(generation: Generation, name: str) -> str:
+    score = rate_of(generation.cells.get(name))
+    if score is None:
+        return '<td class="none">not tried</td>'
+    on = ' class="on"' if name == generation.cell else ""
+    tasks = "" if score.n is None else f"{name}: {score.n} tasks"
+    return (
+        f'<td{on} style="--v:{score.mean:.3f}" title="{tasks}"><b>{write_number(score.mean)}</b>'
+        f"<span>{write_interval(score)}</span></td>"
+    )
+
+
+def _growth(growth: Sequence[Mapping[str, Any]]) -> str:
+    steps = [
+        (entry.get("generation", i), mapping(entry.get("items"))) for i, entry in enumerate(growth)
+    ]
+    kinds = in_order(items for _, items in steps)
+    if not kinds:
+        return ""
+    present = in_order(mapping(items.get(kind)) for _, items in steps for kind in kinds)
+    statuses = [s for s in STATUSES if s in present] + [s for s in present if s not in STATUSES]
+    counts = {
+        kind: [[_count(mapping(items.get(kind)).get(s)) for s in statuses] for _, items in steps]
+        for kind in kinds
+    }
+    most = max(1, max(sum(column) for columns in counts.values() for column in columns))
+    labels = [str(n) for n, _ in steps]
+    cards = "".join(
+        f'<div class="card"><h3>{escape(kind)}</h3>'
+        f"{_columns(kind, labels, statuses, counts[kind], most)}</div>"
+        for kind in kinds
+    )
+    keys = [(s, _swatch(_status_colour(s))) for s in statuses]
+    note = (
+        "Items by kind after each generation. Absorbed: the weights now solve the item's task "
+        "without it. Retired: no longer recalled."
+    )
+    return _section("Memory", note, f'{_legend(keys)}<div class="cards">{cards}</div>')
+
+
+def _columns(
+    kind: str, labels: list[str], statuses: list[str], counts: list[list[int]], most: int
+) -> str:
+    height = 130
+    slot = 100 / len(labels)
+    wide = min(slot * 0.62, 12)
+    every = math.ceil(len(labels) / 12)
+    svg = [f'<line class="grid" x1="0" x2="100%" y1="{height}" y2="{height}"/>']
+    for i, (label, column) in enumerate(zip(labels, counts, strict=True)):
+        y = float(height)
+        for status, items in zip(statuses, column, strict=True):
+            if not items:
+                continue
+            tall = (height - 18) * items / most
+            y -= tall
+            title = escape(f"generation {label}: {items} {status}")
+            svg.append(
+                f'<rect x="{slot * (i + 0.5) - wide / 2:.2f}%" y="{y:.1f}" width="{wide:.2f}%" '
+                f'height="{tall:.1f}" fill="{_status_colour(status)}"><title>{title}</title></rect>'
+            )
+        if i % every == 0 or i == len(labels) - 1:
+            middle = f'x="{slot * (i + 0.5):.2f}%" text-anchor="middle"'
+            svg.append(f'<text {middle} y="{y - 5:.1f}">{sum(column)}</text>')
+            svg.append(f'<text {middle} y="{height + 17}">{escape(label)}</text>')
+    last = ", ".join(f"{n} {s}" for n, s in zip(counts[-1], statuses, strict=True))
+    spoken = escape(f"{kind} items per generation; in the end {last}")
+    return (
+        f'<svg width="100%" height="{height + 22}" role="img" aria-label="{spoken}">'
+        f"{''.join(svg)}</svg>"
+    )
+
+
+def _by_family(generations: Sequence[Generation]) -> str:
+    tables = [
+        ("Gate success of the agent that goes on", [(g.n, g.families) for g in generations], None),
+        (
+            "Objective: the weight of a family in the next generation's tasks",
+            [(g.n, g.objective) for g in generations],
+            _largest,
+        ),
+    ]
+    cards = "".join(_heat(title, columns, scale) for title, columns, scale in tables)
+    if not cards:
+        return ""
+    layout = "broad" if len(generations) <= 7 else "stack"
+    note = "Where the agent is strong and where it looks next; columns are generations."
+    return _section("Families over generations", note, f'<div class="{layout}">{cards}</div>')
+
+
+def _largest(values: Iterable[float]) -> float:
+    return max(values, default=0.0) or 1.0
+
+
+def _heat(
+    title: str,
+    columns: Sequence[tuple[int, Mapping[str, float]]],
+    scale: Callable[[Iterable[float]], float] | None,
+) -> str:
+    columns = [(n, values) for n, values in columns if values]
+    if not columns:
+        return ""
+    full = scale(v for _, values in columns for v in values.values()) if scale else 1.0
+    head = "".join(f'<th scope="col">{n}</th>' for n, _ in columns)
+    rows = ""
+    for family in in_order(values for _, values in columns):
+        rows += f'<tr><th scope="row">{escape(family)}</th>'
+        for _, values in columns:
+            value = number(values.get(family))
+            if value is None:
+                rows += '<td class="none">–</td>'
+            else:
+                rows += f'<td style="--v:{min(1.0, value / full):.3f}">{write_number(value)}</td>'
+        rows += "</tr>"
+    return (
+        f'<div class="card"><h3>{escape(title)}</h3><div class="wide"><table class="heat">'
+        f'<thead><tr><th scope="col">family</th>{head}</tr></thead><tbody>{rows}</tbody>'
+        "</table></div></div>"
+    )
+
+
+def _costs(generations: Sequence[Generation]) -> str:
+    costs = phase_costs(generations)
+    if not costs:
+        return ""
+    colours = {name: f"var(--p{i % 6 + 1})" for i, (name, _, _) in enumerate(costs)}
+    longest = max((sum(s for _, _, s in phase_costs([g])) for g in generations), default=0) or 1.0
+    bars = ""
+    for g in generations:
+        own = [cost for cost in phase_costs([g]) if cost[2] > 0]
+        if not own:
+            continue
+        left, svg = 0.0, ""
+        for name, tokens, seconds in own:
+            part = 100 * seconds / longest
+            title = escape(f"{name}: {write_seconds(seconds)}, {write_count(tokens)} tokens")
+            svg += (
+                f'<rect x="{left:.2f}%" width="{part:.2f}%" height="18" fill="{colours[name]}">'
+                f"<title>{title}</title></rect>"
+            )
+            left += part
+        total = sum(s for _, _, s in own)
+        spoken = escape(f"generation {g.n} took {write_seconds(total)}")
+        bars += (
+            f'<div class="row"><span class="name">generation {g.n}</span><span class="chart">'
+            f'<svg width="100%" height="18" role="img" aria-label="{spoken}">{svg}</svg></span>'
+            f'<span class="value">{write_seconds(total)}</span></div>'
+        )
+    rows = "".join(_cost_row(escape(name), tokens, seconds) for name, tokens, seconds in costs)
+    total_row = _cost_row("all", sum(t for _, t, _ in costs), sum(s for _, _, s in costs))
+    keys = [(name, _swatch(colours[name])) for name, _, _ in costs]
+    return _section(
+        "Cost",
+        "Time and tokens of each phase, over all generations.",
+        f'<div class="card">{_legend(keys)}{bars}</div>'
+        '<div class="card wide" style="margin-top:1rem"><table class="lines full"><thead><tr>'
+        '<th scope="col">phase</th><th scope="col" class="num">tokens</th>'
+        '<th scope="col" class="num">time</th><th scope="col" class="num">tokens/s</th></tr>'
+        f"</thead><tbody>{rows}</tbody><tfoot>{total_row}</tfoot></table></div>",
+    )
+
+
+def _cost_row(name: str, tokens: float, seconds: float) -> str:
+    speed = write_count(tokens / seconds) if tokens and seconds else "–"
+    return (
+        f'<tr><th scope="row">{name}</th><td class="num">{write_count(tokens) if tokens else "–"}'
+        f'</td><td class="num">{write_seconds(seconds)}</td><td class="num">{speed}</td></tr>'
+    )
+
+
+def _config(summary: Mapping[str, Any]) -> str:
+    config = mapping(summary.get("config"))
+    if not config:
+        return ""
+    text = escape(json.dumps(_plain(config), indent=2, ensure_ascii=False))
+    body = f'<details class="card"><summary>show all settings</summary><pre>{text}</pre></details>'
+    return _section("Configuration", "", body)
+
+
+# Parts
+
+
+def _section(title: str, note: str, body: str) -> str:
+    about = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f"<section><h2>{escape(title)}</h2>{about}{body}</section>"
+
+
+def _legend(keys: Sequence[tuple[str, str]]) -> str:
+    items = "".join(
+        f'<li><svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>{escape(text)}</li>'
+        for text, mark in keys
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _bar(arm: str, label: str, score: Rate, height: int) -> str:
+    """A horizontal bar from 0 to 1 with a whisker for the interval."""
+    middle = height / 2
+    svg = f'<rect width="100%" height="{height}" rx="3" fill="var(--track)"/>'
+    svg += f'<rect width="{_percent(score.mean)}" height="{height}" rx="3" fill="{_colour(arm)}"/>'
+    if score.low is not None and score.high is not None:
+        low, high = _percent(score.low), _percent(score.high)
+        ends = f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>' + "".join(
+            f'<line x1="{end}" x2="{end}" y1="{middle - 4}" y2="{middle + 4}"/>'
+            for end in (low, high)
+        )
+        svg += f'<g class="halo">{ends}</g><g class="whisker">{ends}</g>'
+    spoken = escape(f"{label}: {_say(score)}")
+    return (
+        f'<svg width="100%" height="{height}" role="img" aria-label="{spoken}">'
+        f"{_title(label, score)}{svg}</svg>"
+    )
+
+
+def _mark(name: str) -> str:
+    return f'<path d="{MARKS[name]}" fill="{_colour(name)}" fill-opacity=".85"/>'
+
+
+def _knot() -> str:
+    return '<path d="M-7,0 H7" class="curve"/><circle r="4.5" class="knot"/>'
+
+
+def _swatch(colour: str) -> str:
+    return f'<rect x="-5" y="-5" width="10" height="10" rx="2" fill="{colour}"/>'
+
+
+def _colour(arm: str) -> str:
+    arm = "base" if arm == "incumbent" else arm
+    return f"var(--{arm})" if arm in COLOURS else "var(--other)"
+
+
+def _status_colour(status: str) -> str:
+    return STATUSES.get(status, "var(--p2)")
+
+
+def _title(label: str, score: Rate) -> str:
+    return f"<title>{escape(f'{label}: {_say(score)}')}</title>"
+
+
+def _say(score: Rate) -> str:
+    tasks = "" if score.n is None else f", {score.n} tasks"
+    return f"{write_number(score.mean)} {write_interval(score)}".strip() + tasks
+
+
+def _against(difference: Rate | None) -> str:
+    if difference is None:
+        return ""
+    return f"{write_number(difference.mean, signed=True)} {write_interval(difference)}".strip()
+
+
+def _percent(value: float) -> str:
+    return f"{100 * min(1.0, max(0.0, value)):.2f}%"
+
+
+def _ceiling(value: float) -> float:
+    """The top of an axis of rates: the next of a few round numbers."""
+    return next((top for top in (0.2, 0.4, 0.6, 0.8) if value <= top), 1.0)
+
+
+def _count(value: Any) -> int:
+    return max(0, int(number(value) or 0))
+
+
+def _compact(value: Any) -> str:
+    value = _plain(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,402 @@
+"""A run: its folder, its ledger and index, and who acts in it.
+
+``runs/x/`` holds ``config.yaml``, ``ledger.sqlite`` (the truth), ``index/`` (rebuilt from
+it when in doubt), ``generations/NNN/`` (adapter, scores, decision), ``summary.json`` and
+``report.html``. Everything that happened is looked up in the ledger before it is done, so a
+process that dies loses nothing and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from agent.config import Config, ConfigError, validate
+from agent.loop import Assignment
+from agent.policies.base import Message, Policy, Request
+from agent.report.terminal import phase
+from agent.rollout import rollout
+from agent.training.adapter import AdapterError, check_adapter, save_adapter
+from agent.training.packing import Example
+from environments.base import Suite, SuiteError, Task
+from environments.sandbox import make_sandbox
+from environments.splits import Split, split_tasks
+from environments.suites import load_suite
+from memory.embed import Embedder, load_embedder
+from memory.index import Index, open_index
+from memory.ledger import Ledger
+from memory.lock import RunLock
+from memory.recall import MemoryView, Query, Recall
+from memory.records import Generation, MemoryItem, Note, Trajectory
+
+LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
+BASE = "base"
+MOSTLY_BROKEN = 0.5  # a phase with more broken episodes than this stops the run
+
+
+class RunError(RuntimeError):
+    """The run cannot go on; one line that says why and what to do."""
+
+
+class Run:
+    """An open run folder; use it as a context manager.
+
+    Args:
+        folder: the run folder; made if it is missing.
+        config: what to run; None reads the folder's own.
+        console: where progress goes.
+        quiet: no progress.
+
+    Raises:
+        ConfigError, SuiteError, ModelError, LedgerError, SandboxUnavailable: one line each.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config | None = None,
+        *,
+        console: Console | None = None,
+        quiet: bool = False,
+    ):
+        self.folder = folder
+        self.console = console or Console(stderr=True)
+        self.quiet = quiet
+        if config is None and not (folder / CONFIG).is_file():
+            raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
+        self.lock = RunLock(folder)
+        self.lock.__enter__()
+        try:
+            self.config = settle_config(folder, config)
+            self.ledger = Ledger(folder / LEDGER)
+        except BaseException:
+            self.lock.__exit__(None, None, None)
+            raise
+        self._suite: Suite | None = None
+        self._tasks: dict[Split, list[Task]] | None = None
+        self._policy: Policy | None = None
+        self._embedder: Embedder | None = None
+        self._index: Index | None = None
+        self._views: dict[tuple[str, str], MemoryView] = {}
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._policy is not None:
+            self._policy.close()
+        if self._index is not None:
+            self._index.close()
+        self.ledger.close()
+        self.lock.__exit__(None, None, None)
+
+    # --- what there is to do ---
+
+    @property
+    def suite(self) -> Suite:
+        if self._suite is None:
+            settings = self.config.sandbox
+            make_sandbox(settings.backend, settings.limits).close()  # missing? say so now
+            self._suite = load_suite(
+                self.config.suite.name,
+                sandbox=lambda: make_sandbox(settings.backend, settings.limits),
+                options=self.config.suite.options,
+            )
+        return self._suite
+
+    def tasks(self, split: Split) -> list[Task]:
+        """The tasks of a split that this run uses, at most so many per family as configured."""
+        if self._tasks is None:
+            every = split_tasks(self.suite.tasks())
+            counts = self.config.suite.tasks
+            self._tasks = {name: _head(own, getattr(counts, name)) for name, own in every.items()}
+            empty = [name for name, own in self._tasks.items() if not own]
+            if empty:
+                raise SuiteError(
+                    f"suite {self.config.suite.name}: no tasks in split {', '.join(empty)}; "
+                    "it needs more tasks (about 20 per family) to be split four ways"
+                )
+        return self._tasks[split]
+
+    @property
+    def families(self) -> list[str]:
+        return sorted({task.family for task in self.tasks("train")})
+
+    # --- who acts ---
+
+    def adapter(self, version: str) -> Path | None:
+        """Folder of an adapter, checked; None for the base weights."""
+        if version == BASE:
+            return None
+        note = self.ledger.get(Note, f"adapter/{version}")
+        if note is None:
+            raise RunError(f"{self.folder}: no adapter {version} in the ledger")
+        folder = self.folder / str(note.data["folder"])
+        if check_adapter(folder) != version:
+            raise AdapterError(f"{folder} holds another adapter than {version}")
+        return folder
+
+    def policy(self, version: str) -> Policy:
+        """The policy at a version of its weights; one is held in memory at a time."""
+        if self._policy is None or self._policy.version != version:
+            if self._policy is not None:
+                self._policy.close()
+                self._policy = None
+            self._policy = make_policy(self.config, self.adapter(version), version)
+        return self._policy
+
+    # --- what it remembers ---
+
+    @property
+    def embedder(self) -> Embedder:
+        if self._embedder is None:
+            self._embedder = load_embedder(self.config.memory.embedder)
+        return self._embedder
+
+    @property
+    def index(self) -> Index:
+        """The vector index over all memory items, checked against the ledger when opened."""
+        if self._index is None:
+            items = ((key, item.key) for key, item in self.ledger.all(MemoryItem))
+            self._index = open_index(self.folder / "index", self.embedder, items)
+        return self._index
+
+    def remember(self, items: Sequence[MemoryItem]) -> None:
+        """Store new items: first in the ledger, then in the index."""
+        if items:
+            self.ledger.append_many([(item.id, item) for item in items])
+            self.index.add(
+                [item.id for item in items], self.embedder.embed([item.key for item in items])
+            )
+
+    def recall(self, tasks: Sequence[Task], memory: str, version: str) -> dict[str, Recall]:
+        """What a memory snapshot holds for tasks, as a version of the weights sees it."""
+        if not memory:
+            return {}
+        view = self._views.get((memory, version))
+        if view is None:
+            view = MemoryView(self.ledger, self.index, self.embedder, memory, version)
+            self._views[memory, version] = view
+        queries = [Query(task.prompt, task.id) for task in tasks]
+        settings = self.config.memory.recall
+        found = view.recall(queries, settings, self.policy(version).count)
+        return {t.id: recall for t, recall in zip(tasks, found, strict=True) if recall.items}
+
+    # --- doing it, once ---
+
+    def episodes(
+        self, label: str, assignments: Sequence[Assignment], version: str
+    ) -> list[Trajectory]:
+        """Run the episodes that the ledger does not hold yet; return all, in order.
+
+        Each is stored when it ends. Raises RunError when most of them broke.
+        """
+        stored = {a.slot: self.ledger.get(Trajectory, a.slot) for a in assignments}
+        missing = [a for a in assignments if stored[a.slot] is None]
+        if missing:
+            with phase(self.console, label, len(missing), quiet=self.quiet) as meter:
+                for done in rollout(
+                    missing,
+                    self.policy(version),
+                    self.suite,
+                    self.config.agent,
+                    seed=self.config.seed,
+                    in_flight=self.config.policy.slots * 3 // 2,
+                ):
+                    self.ledger.append_many([(t.slot, t) for t in done])
+                    stored.update((t.slot, t) for t in done)
+                    meter.advance(
+                        len(done),
+                        sum(t.produced_tokens for t in done),
+                        sum(t.success for t in done),
+                    )
+        trajectories = [t for a in assignments if (t := stored[a.slot]) is not None]
+        broken = [t.failure for t in trajectories if t.failure is not None]
+        if len(broken) > MOSTLY_BROKEN * len(trajectories):
+            raise RunError(
+                f"{label}: {len(broken)} of {len(trajectories)} episodes broke, "
+                f"the last in the {broken[-1].source}: {broken[-1].message}"
+            )
+        return trajectories
+
+    def say(self, key: str, messages: Sequence[Message], version: str, tokens: int) -> str:
+        """What the policy answers, greedily; asked once, then looked up under ``key``."""
+        note = self.ledger.get(Note, key)
+        if note is None:
+            policy = self.policy(version)
+            prompt = policy.encode(messages)
+            if len(prompt) + tokens > policy.context:
+                return ""
+            policy.submit(key, Request(prompt_ids=prompt, max_new_tokens=tokens))
+            text, used = "", 0
+            while policy.busy:
+                for _, completion in policy.step():
+                    text, used = completion.text, len(completion.token_ids)
+            note = Note(data={"text": text, "tokens": used})
+            self.ledger.append(key, note)
+        return str(note.data["text"])
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Book the block's seconds under ``name``; what an interrupted block took is lost."""
+        begin = time.monotonic()
+        yield
+        key = f"time/{name}/{self.ledger.count(Note, f'time/{name}/')}"
+        self.ledger.append(key, Note(data={"seconds": round(time.monotonic() - begin, 3)}))
+
+    def seconds(self, name: str) -> float:
+        """Seconds booked under a name so far."""
+        notes = self.ledger.all(Note, f"time/{name}/")
+        return round(sum(float(str(note.data["seconds"])) for _, note in notes), 3)
+
+    def tokens(self, prefix: str) -> int:
+        """Tokens produced by the episodes under a prefix of their slots."""
+        return sum(t.produced_tokens for _, t in self.ledger.all(Trajectory, prefix))
+
+    # --- generations ---
+
+    def generations(self) -> list[Generation]:
+        return [generation for _, generation in self.ledger.all(Generation)]
+
+    def incumbent(self) -> Generation | None:
+        last = self.ledger.last(Generation)
+        return last[1] if last else None
+
+    def generation_folder(self, n: int) -> Path:
+        return self.folder / "generations" / f"{n:03d}"
+
+    def conclude(self, generation: Generation) -> Generation:
+        """Make a generation the incumbent: the ledger decides, the folder shows."""
+        self.ledger.append(f"{generation.n:06d}", generation)
+        folder = self.generation_folder(generation.n)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "generation.json", generation.model_dump_json(indent=1))
+        return generation
+
+    def print(self, *things: Any) -> None:
+        if not self.quiet:
+            self.console.print(*things)
+
+
+def settle_config(folder: Path, config: Config | None) -> Config:
+    """The folder's configuration: stored when new, compared when not.
+
+    A run may be continued with more generations; anything else that differs is an error.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        if config is None:
+            raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
+        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        return config
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: is cut or empty; restore it to continue this run")
+    stored = validate(tree, str(path))
+    if config is None:
+        return stored
+    free = {"generations"}
+    before, now = (c.model_dump(mode="json", exclude=free) for c in (stored, config))
+    if before != now:
+        changed = sorted(k for k in now if now[k] != before[k])
+        raise ConfigError(
+            f"{folder} was begun with another configuration ({', '.join(changed)} differ); "
+            "use another --run folder, or continue without these changes"
+        )
+    if config.generations > stored.generations:
+        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return config
+
+
+def make_policy(config: Config, adapter: Path | None, version: str) -> Policy:
+    """A policy of the configured engine at one version of its weights."""
+    settings = config.policy
+    if settings.engine == "scripted":
+        from agent.policies.scripted import ScriptedPolicy
+
+        return ScriptedPolicy(settings.model, adapter, version=version, context=settings.context)
+    from agent.policies.models import resolve_model
+    from agent.policies.transformers import TransformersPolicy
+
+    return TransformersPolicy(
+        resolve_model(settings.model),
+        adapter,
+        version=version,
+        slots=settings.slots,
+        context=settings.context,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads,
+    )
+
+
+def train_adapter(
+    run: Run, examples: Sequence[Example], folder: Path, manifest: Mapping[str, Any], label: str
+) -> Mapping[str, Any]:
+    """Train the configured engine's weights on examples; returns the adapter's manifest."""
+    from agent.training.adapter import read_manifest
+
+    config = run.config
+    if config.policy.engine == "scripted":
+        from agent.policies.scripted import write_learnt
+
+        described = {**manifest, "sources": [e.source for e in examples], "tokens": 0}
+        save_adapter(folder, lambda target: write_learnt(target, examples), described)
+        return read_manifest(folder)
+    from agent.policies.models import model_identity, resolve_model
+    from agent.training.lora import train
+
+    model = resolve_model(config.policy.model)
+    with phase(run.console, label, None, quiet=run.quiet) as meter:
+
+        def progress(done: int, total: int, tokens: int, loss: float) -> None:
+            meter.total = total
+            meter.advance(1, tokens)
+
+        train(
+            model,
+            examples,
+            config.update_weights,
+            folder,
+            seed=config.seed,
+            manifest={**manifest, "model": model_identity(model)},
+            progress=progress,
+            dtype=config.policy.dtype,
+            device=config.policy.device,
+        )
+    return read_manifest(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that it is never seen half-written."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1))
+
+
+def _head(tasks: Sequence[Task], per_family: int) -> list[Task]:
+    count: dict[str, int] = {}
+    head = []
+    for task in tasks:
+        count[task.family] = count.get(task.family, 0) + 1
+        if count[task.family] <= per_family:
+            head.append(task)
+    return head

@@ -1,0 +1,1 @@
+"""In-weight learning: from token ids with a loss mask to an adapter on disk."""

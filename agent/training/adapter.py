@@ -1,0 +1,86 @@
+"""Adapters on disk: written whole or not at all, named by what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+COMPLETE, MANIFEST = "COMPLETE", "manifest.json"
+
+
+class AdapterError(RuntimeError):
+    """A stored adapter that is incomplete or was changed; one line."""
+
+
+def save_adapter(folder: Path, write: Callable[[Path], None], manifest: dict[str, Any]) -> str:
+    """Write to a temporary folder, ``COMPLETE`` last, then rename.
+
+    Args:
+        folder: where the adapter goes; replaced if it exists.
+        write: writes the adapter's own files into the folder it is given.
+        manifest: lineage, stored with it.
+
+    Returns:
+        the adapter's version: ``a`` and 12 hex digits of the hash of its files.
+    """
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write(temporary)
+    version = "a" + _digest(temporary)
+    (temporary / MANIFEST).write_text(
+        json.dumps({**manifest, "version": version}, indent=1, sort_keys=True)
+    )
+    for path in temporary.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    (temporary / COMPLETE).write_text(version)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return version
+
+
+def check_adapter(folder: Path) -> str:
+    """The version of a stored adapter.
+
+    Raises:
+        AdapterError: incomplete, or its files are not those that were written.
+    """
+    try:
+        version = (folder / COMPLETE).read_text()
+        actual = "a" + _digest(folder)
+    except OSError as error:
+        raise AdapterError(f"{folder}: the adapter is incomplete ({error})") from error
+    if version != actual:
+        raise AdapterError(
+            f"{folder}: the adapter was changed or cut: its files hash to {actual}, "
+            f"not {version}; restore it, or roll back to another generation"
+        )
+    return version
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The lineage stored with an adapter.
+
+    Raises:
+        AdapterError: missing or unreadable.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{folder}: the manifest cannot be read ({error})") from error
+    return manifest
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name not in (COMPLETE, MANIFEST):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,100 @@
+"""Packing: many short examples in one row, their common beginning computed once.
+
+Every example of a suite starts with the same system prompt and worked example. A row holds
+that beginning once, followed by the examples' own tokens; a mask lets each example see the
+beginning and itself only, and positions restart behind the beginning, so the loss equals
+that of the examples one by one (a test holds that) at about half the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+
+
+class Example(NamedTuple):
+    """What to learn: ids, where the loss falls, how much it counts, where it came from."""
+
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    weight: float
+    source: str
+
+
+class Row(NamedTuple):
+    """One packed row.
+
+    ``ids``, ``positions``, ``labels``, ``weights``: (1, length); a label stands where its
+    token is predicted *from*, i.e. one place to the left of it. ``mask``: additive,
+    (1, 1, length, length).
+    """
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    weights: Tensor
+    mask: Tensor
+
+
+def common_prefix(examples: Sequence[Example]) -> int:
+    """Length of the beginning that all examples share and none bears loss in."""
+    low, high = min(e.token_ids for e in examples), max(e.token_ids for e in examples)
+    shared = 0
+    for a, b in zip(low, high, strict=False):
+        if a != b:
+            break
+        shared += 1
+    # A shared token predicts each example's own next one, so the last one stays with them.
+    first_loss = min(e.loss_mask.index(1) for e in examples)
+    return max(0, min(shared, first_loss) - 1)
+
+
+def pack(examples: Sequence[Example], row_tokens: int, shared: int) -> list[list[Example]]:
+    """Group examples, in order, into rows of at most ``row_tokens`` tokens.
+
+    An example longer than that gets a row of its own: nothing is ever cut.
+    """
+    rows: list[list[Example]] = []
+    room = 0
+    for example in examples:
+        need = len(example.token_ids) - shared
+        if not rows or need > room:
+            rows.append([])
+            room = row_tokens - shared
+        rows[-1].append(example)
+        room -= need
+    return rows
+
+
+def build(examples: Sequence[Example], shared: int, dtype: torch.dtype, device: str) -> Row:
+    """Tensors of one row."""
+    ids = list(examples[0].token_ids[:shared])
+    positions = list(range(shared))
+    segments = [0] * shared
+    labels = [IGNORE] * shared
+    weights = [0.0] * shared
+    for number, example in enumerate(examples, start=1):
+        own = example.token_ids[shared:]
+        mask = example.loss_mask[shared:]
+        ids += own
+        positions += range(shared, shared + len(own))
+        segments += [number] * len(own)
+        labels += [t if m else IGNORE for t, m in zip(own[1:], mask[1:], strict=True)] + [IGNORE]
+        weights += [example.weight] * len(own)
+    segment = torch.tensor(segments)
+    length = len(ids)
+    visible = (segment[None, :] == 0) | (segment[None, :] == segment[:, None])
+    visible &= torch.ones(length, length, dtype=torch.bool).tril()
+    mask_ = torch.zeros(length, length, dtype=dtype).masked_fill_(~visible, -torch.inf)
+    return Row(
+        ids=torch.tensor([ids], device=device),
+        positions=torch.tensor([positions], device=device),
+        labels=torch.tensor([labels], device=device),
+        weights=torch.tensor([weights], device=device),
+        mask=mask_[None, None].to(device),
+    )

@@ -1,0 +1,151 @@
+"""Reasoning Gym: generated questions with verifiers, answered by writing Python.
+
+Needs the package ``reasoning_gym`` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from environments.base import Environment, SuiteError, Task
+from environments.python_tool import PythonAnswer
+from environments.sandbox.base import Sandbox
+
+FAMILIES = (
+    "chain_sum",
+    "basic_arithmetic",
+    "products",
+    "count_bits",
+    "letter_counting",
+    "spell_backward",
+    "gcd",
+    "word_sequence_reversal",
+)
+# Their verifiers evaluate the answer as Python in this process (``eval``, or SymPy's
+# ``parse_expr``, which does): what an agent printed must not run outside the sandbox.
+UNSAFE = frozenset(
+    {
+        "binary_matrix",
+        "countdown",
+        "intermediate_integration",
+        "n_queens",
+        "polynomial_multiplication",
+        "puzzle24",
+        "simple_integration",
+        "spiral_matrix",
+        "string_insertion",
+    }
+)
+
+
+class ReasoningGym:
+    """Families of Reasoning Gym at their default difficulty.
+
+    Args:
+        families: names of its generators.
+        per_family: tasks generated for each; the same question twice is one task.
+        seed: of the generators.
+        sandbox: makes the sandbox that an episode's code runs in.
+
+    Raises:
+        SuiteError: an unknown or unusable family, or no tasks at all.
+    """
+
+    name = "reasoning-gym"
+    description = "generated questions with verifiers (Reasoning Gym), answered by writing Python"
+
+    def __init__(
+        self,
+        families: Sequence[str] = FAMILIES,
+        per_family: int = 150,
+        seed: int = 0,
+        *,
+        sandbox: Callable[[], Sandbox],
+    ) -> None:
+        self._families = tuple(dict.fromkeys(families))
+        self._per_family, self._seed, self._sandbox = per_family, seed, sandbox
+        if not self._families or per_family < 1:
+            raise SuiteError(
+                f"{self.name}: no tasks; give at least one family and per_family of 1 or more"
+            )
+        known = _generators()
+        for family in self._families:
+            if family in UNSAFE:
+                raise SuiteError(
+                    f"{self.name}: family {family!r} is refused, because its verifier would run "
+                    "the agent's answer as code outside the sandbox"
+                )
+            if family not in known:
+                close = difflib.get_close_matches(family, known, n=5) or FAMILIES
+                raise SuiteError(
+                    f"{self.name}: unknown family {family!r}; did you mean: {', '.join(close)}?"
+                )
+
+    def tasks(self) -> Sequence[Task]:
+        """All tasks, family by family; the same ones in the same order at every call."""
+        return self._tasks
+
+    @functools.cached_property
+    def _tasks(self) -> tuple[Task, ...]:
+        found = {
+            task.id: task
+            for family in self._families
+            for task in _generate(self.name, family, self._per_family, self._seed)
+        }
+        return tuple(found.values())
+
+    def environment(self, task: Task) -> Environment:
+        """The question of one task, graded by its family's verifier."""
+        entry = task.data["entry"]
+        if not isinstance(entry, dict):
+            raise SuiteError(f"{self.name}: task {task.id} has no entry to be graded with")
+        grade = functools.partial(score, task.family, entry)
+        return PythonAnswer(task.prompt, grade, self._sandbox)
+
+
+def score(family: str, entry: Mapping[str, Any], answer: str) -> float:
+    """What the family's own verifier gives an answer: 1.0 for a right one, else less."""
+    return float(_verifier(family).score_answer(answer, dict(entry)))
+
+
+def _generate(suite: str, family: str, size: int, seed: int) -> list[Task]:
+    from reasoning_gym import create_dataset
+
+    tasks = []
+    for generated in create_dataset(family, size=size, seed=seed):
+        # Its position is no part of the question: the same question is the same task.
+        metadata = {k: v for k, v in generated["metadata"].items() if k != "source_index"}
+        question, answer = generated["question"], generated["answer"]
+        entry = {"question": question, "answer": answer, "metadata": metadata}
+        try:
+            stored = json.loads(json.dumps(entry))
+        except (TypeError, ValueError) as error:
+            raise SuiteError(
+                f"{suite}: family {family!r} cannot be used, its tasks are not JSON: {error}"
+            ) from None
+        tasks.append(
+            Task(suite=suite, family=family, prompt=question.strip(), data={"entry": stored})
+        )
+    return tasks
+
+
+@functools.cache
+def _verifier(family: str) -> Any:
+    from reasoning_gym import create_dataset
+
+    return create_dataset(family, size=1, seed=0)
+
+
+def _generators() -> frozenset[str]:
+    try:
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise SuiteError(
+            f"the suite reasoning-gym needs the package reasoning_gym ({error}): "
+            "pip install reasoning-gym"
+        ) from error
+    return frozenset(DATASETS)

@@ -1,0 +1,495 @@
+"""The truth of a run: an append-only, hash-chained SQLite file.
+
+A record is stored once under (kind, key) and never changed: there is no update and no
+delete, here or (by triggers) in SQL. Every other store, the vector index first, can be
+rebuilt from this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self, TypeVar
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from memory.records import Record, content_hash
+
+R = TypeVar("R", bound=Record)
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x494E5354  # "INST", so that a foreign SQLite file is told apart
+BUSY_TIMEOUT_S = 2.0
+_CHUNK = 200  # rows read at a time: trajectories are large
+
+_SCHEMA = f"""
+CREATE TABLE records (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body TEXT NOT NULL,
+    chain TEXT NOT NULL,
+    created REAL NOT NULL,
+    UNIQUE (kind, key)
+);
+CREATE TRIGGER records_no_update BEFORE UPDATE ON records
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER records_no_delete BEFORE DELETE ON records
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER records_no_replace BEFORE INSERT ON records
+    WHEN EXISTS (SELECT 1 FROM records WHERE kind = NEW.kind AND key = NEW.key)
+      OR EXISTS (SELECT 1 FROM records WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+class LedgerError(RuntimeError):
+    """The ledger cannot be read or written, or refuses to; one line that says why."""
+
+
+class _Row(NamedTuple):
+    kind: str
+    key: str
+    id: str
+    body: str
+
+
+def _row(key: str, record: Record) -> _Row:
+    body = json.dumps(
+        record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    return _Row(type(record).__name__, key, _digest(body), body)
+
+
+def _digest(body: str) -> str:
+    """The content hash of a record whose canonical JSON is ``body`` (see `content_hash`)."""
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _kinds(base: type[Record] = Record) -> Iterator[type[Record]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+def _prefix_end(prefix: str) -> str | None:
+    """The smallest string greater than all that begin with ``prefix``; None if there is none."""
+    for i in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[i])
+        if code < 0x10FFFF:  # surrogates are no characters: step over them
+            return prefix[:i] + chr(0xE000 if code == 0xD7FF else code + 1)
+    return None
+
+
+class Ledger:
+    """Append-only store of records. Safe to share between the threads of one process.
+
+    Args:
+        path: the SQLite file; made, with its folder, if it is missing.
+        read_only: never write; the file must exist. Works beside a writing process.
+
+    Raises:
+        LedgerError: from any method, when the file is missing, damaged, of another schema
+            version, busy, on a full disk or in a read-only folder.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self._lock = threading.RLock()
+        self._db: sqlite3.Connection | None = None
+        with _explained(self.path):
+            if not self.path.exists():
+                if read_only:
+                    raise LedgerError(f"{self.path}: there is no ledger here; check the folder")
+                _create(self.path)
+            self._refuse_truncated()
+            self._db = self._connect()
+        try:
+            self._settle()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def append(self, key: str, record: Record) -> bool:
+        """Store a record; durable on return.
+
+        Returns:
+            True if it is new, False if this very record is already there.
+
+        Raises:
+            LedgerError: another record is stored under this kind and key.
+        """
+        return self.append_many([(key, record)]) == 1
+
+    def append_many(self, records: Iterable[tuple[str, Record]]) -> int:
+        """Store records in one transaction, all or none; durable on return.
+
+        Returns:
+            How many were new; records that are already there are passed over.
+
+        Raises:
+            LedgerError: another record is stored under one of the kinds and keys.
+        """
+        rows = [_row(key, record) for key, record in records]
+        with self._guard() as db, _transaction(db):
+            chain = _head(db)
+            new = 0
+            for row in rows:
+                stored = db.execute(
+                    "SELECT id FROM records WHERE kind = ? AND key = ?", (row.kind, row.key)
+                ).fetchone()
+                if stored is not None:
+                    if stored[0] != row.id:
+                        raise LedgerError(
+                            f"{self.path}: {row.kind} {row.key!r} is stored as {stored[0][:16]} "
+                            f"and cannot become {row.id[:16]}; the ledger is append-only"
+                        )
+                    continue
+                chain = _link(chain, row.kind, row.key, row.id)
+                db.execute(
+                    "INSERT INTO records (kind, key, id, body, chain, created) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (*row, chain, time.time()),
+                )
+                new += 1
+        return new
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def get(self, model: type[R], key: str) -> R | None:
+        """The record of this kind and key, or None."""
+        with self._guard() as db:
+            row = db.execute(
+                "SELECT kind, key, id, body FROM records WHERE kind = ? AND key = ?",
+                (model.__name__, key),
+            ).fetchone()
+        return None if row is None else self._parse(model, _Row(*row))
+
+    def all(self, model: type[R], prefix: str = "") -> Iterator[tuple[str, R]]:
+        """(key, record) of this kind whose key begins with ``prefix``, oldest first.
+
+        What is appended while iterating is not seen.
+        """
+        where, values = _where(model, prefix)
+        with self._guard() as db:
+            # The index alone answers this; bodies are then read a few at a time.
+            found = db.execute(f"SELECT seq FROM records WHERE {where} ORDER BY seq", values)
+            seqs = [seq for (seq,) in found]
+        for start in range(0, len(seqs), _CHUNK):
+            chunk = seqs[start : start + _CHUNK]
+            marks = ",".join("?" * len(chunk))
+            with self._guard() as db:
+                rows = db.execute(
+                    f"SELECT kind, key, id, body FROM records WHERE seq IN ({marks}) ORDER BY seq",
+                    chunk,
+                ).fetchall()
+            for row in rows:
+                yield row[1], self._parse(model, _Row(*row))
+
+    def keys(self, model: type[Record], prefix: str = "") -> list[str]:
+        """Keys of this kind that begin with ``prefix``, oldest first."""
+        where, values = _where(model, prefix)
+        with self._guard() as db:
+            found = db.execute(f"SELECT key FROM records WHERE {where} ORDER BY seq", values)
+            return [key for (key,) in found]
+
+    def count(self, model: type[Record], prefix: str = "") -> int:
+        """How many keys of this kind begin with ``prefix``."""
+        where, values = _where(model, prefix)
+        with self._guard() as db:
+            found = db.execute(f"SELECT count(*) FROM records WHERE {where}", values)
+            return int(found.fetchone()[0])
+
+    def last(self, model: type[R], prefix: str = "") -> tuple[str, R] | None:
+        """The newest (key, record) of this kind whose key begins with ``prefix``, or None."""
+        where, values = _where(model, prefix)
+        with self._guard() as db:
+            row = db.execute(
+                "SELECT kind, key, id, body FROM records WHERE seq = "
+                f"(SELECT max(seq) FROM records WHERE {where})",
+                values,
+            ).fetchone()
+        return None if row is None else (row[1], self._parse(model, _Row(*row)))
+
+    def created(self, model: type[Record], key: str) -> float | None:
+        """When the record was stored, in seconds since the epoch, or None."""
+        with self._guard() as db:
+            row = db.execute(
+                "SELECT created FROM records WHERE kind = ? AND key = ?", (model.__name__, key)
+            ).fetchone()
+        return None if row is None else float(row[0])
+
+    def verify(self) -> list[str]:
+        """Audit the file: SQLite's own check, every content hash, the chain, every body.
+
+        Returns:
+            One line per fault, naming the record; empty when all is well.
+        """
+        faults: list[str] = []
+        try:
+            with self._guard() as db:
+                faults += [
+                    f"{self.path}: SQLite: {line}"
+                    for (line,) in db.execute("PRAGMA integrity_check")
+                    if line != "ok"
+                ]
+            faults += self._verify_rows()
+        except LedgerError as error:
+            faults.append(str(error))
+        return faults
+
+    def _verify_rows(self) -> Iterator[str]:
+        models = {model.__name__: model for model in _kinds()}
+        chain, seq = "", 0
+        while True:
+            with self._guard() as db:
+                rows = db.execute(
+                    "SELECT seq, kind, key, id, body, chain FROM records WHERE seq > ? "
+                    "ORDER BY seq LIMIT ?",
+                    (seq, _CHUNK),
+                ).fetchall()
+            if not rows:
+                break
+            for number, kind, key, id_, body, stored_chain in rows:
+                where = f"{self.path}: record {number} ({kind} {key!r})"
+                if number != seq + 1:
+                    yield f"{where}: {number - seq - 1} records before it are gone"
+                seq = number
+                if _digest(body) != id_:
+                    yield f"{where}: the body does not match its content hash"
+                elif kind in models:
+                    try:
+                        models[kind].model_validate_json(body)
+                    except ValidationError as error:
+                        yield f"{where}: no valid {kind}: {_first(error)}"
+                if _link(chain, kind, key, id_) != stored_chain:
+                    yield f"{where}: the hash chain is broken here"
+                chain = stored_chain
+        with self._guard() as db:
+            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
+        if row is not None and row[0] > seq:
+            yield f"{self.path}: {row[0] - seq} records after record {seq} are gone"
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self.path.absolute()))}"
+        if not self.read_only:
+            return _connect(uri + "?mode=rw")
+        db = _connect(uri + "?mode=ro")
+        try:
+            db.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        except sqlite3.OperationalError:
+            db.close()
+            # A write-ahead log needs a writable folder beside it. Without a log nobody is
+            # writing, and the file can be read as it is.
+            if _size(self.path.with_name(self.path.name + "-wal")) > 0:
+                raise
+            return _connect(uri + "?mode=ro&immutable=1")
+        return db
+
+    def _refuse_truncated(self) -> None:
+        """SQLite takes an empty file for a new database, and notices a short one late."""
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            header = file.read(100)
+        short = len(header) < 100
+        if not short and _size(self.path.with_name(self.path.name + "-wal")) == 0:
+            page = int.from_bytes(header[16:18], "big")
+            page = 65536 if page == 1 else page
+            short = size < page * int.from_bytes(header[28:32], "big")
+        if short and (not header or header.startswith(b"SQLite format 3\0"[: len(header)])):
+            raise LedgerError(
+                f"{self.path}: the ledger is truncated ({size} bytes); restore it from a copy"
+            )
+
+    def _settle(self) -> None:
+        """Refuse what is no ledger of ours or cannot be written; set durability."""
+        with self._guard() as db:
+            application = db.execute("PRAGMA application_id").fetchone()[0]
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if application != APPLICATION_ID:
+                raise LedgerError(f"{self.path}: a SQLite file, but no ledger; choose another path")
+            if version != SCHEMA_VERSION:
+                raise LedgerError(
+                    f"{self.path}: schema version {version}, but this program reads version "
+                    f"{SCHEMA_VERSION}; use the release that wrote it"
+                )
+            _head(db)
+            if not self.read_only:
+                if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                    raise LedgerError(
+                        f"{self.path}: its file system has no shared memory; use a local disk"
+                    )
+                db.execute("PRAGMA synchronous = FULL")
+                with _transaction(db):  # learn now, not at the first record, if it cannot write
+                    pass
+
+    def _parse(self, model: type[R], row: _Row) -> R:
+        if _digest(row.body) != row.id:
+            raise LedgerError(
+                f"{self.path}: {row.kind} {row.key!r} does not match its content hash; "
+                "the file was changed from outside, restore it from a copy"
+            )
+        try:
+            return model.model_validate_json(row.body)
+        except ValidationError as error:
+            raise LedgerError(
+                f"{self.path}: {row.kind} {row.key!r} is no valid {model.__name__}: {_first(error)}"
+            ) from error
+
+    @contextmanager
+    def _guard(self) -> Iterator[sqlite3.Connection]:
+        """The connection, under the lock; what SQLite or the system says becomes one line."""
+        with self._lock, _explained(self.path):
+            if self._db is None:
+                raise LedgerError(f"{self.path}: the ledger is closed")
+            yield self._db
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path}: {_explain(error)}") from error
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+
+
+def _create(path: Path) -> None:
+    """Make an empty ledger beside ``path`` and move it there whole.
+
+    So a file that exists is complete, and one of zero bytes is damage, not a beginning.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with closing(_connect(f"file:{quote(str(draft.absolute()))}")) as db:
+            db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+        _sync(draft)
+        try:
+            os.link(draft, path)  # unlike a rename, never replaces a ledger made meanwhile
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            if not path.exists():
+                os.rename(draft, path)
+        _sync(path.parent)
+    finally:
+        for suffix in ("", "-journal"):
+            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _head(db: sqlite3.Connection) -> str:
+    row = db.execute("SELECT chain FROM records ORDER BY seq DESC LIMIT 1").fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _link(previous: str, kind: str, key: str, id_: str) -> str:
+    return content_hash([previous, kind, key, id_])
+
+
+def _where(model: type[Record], prefix: str) -> tuple[str, tuple[str, ...]]:
+    """SQL condition and values; a range, which the (kind, key) index serves."""
+    end = _prefix_end(prefix)
+    if not prefix:
+        return "kind = ?", (model.__name__,)
+    if end is None:
+        return "kind = ? AND key >= ?", (model.__name__, prefix)
+    return "kind = ? AND key >= ? AND key < ?", (model.__name__, prefix, end)
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+
+
+def _explain(error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:
+    """What happened and what to do, from SQLite's or the system's own error."""
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; check the folder, its permissions and its disk"
+    if isinstance(error, UnicodeDecodeError):
+        return "the ledger is damaged (text that is not UTF-8); restore it from a copy"
+    name = getattr(error, "sqlite_errorname", "")
+    advice = {
+        "SQLITE_FULL": "the disk is full; make room and run again, nothing stored is lost",
+        "SQLITE_IOERR": "cannot read or write (disk full, a file size limit, or a failing disk?); "
+        "make room and run again",
+        "SQLITE_READONLY": "the file or its folder is read-only; make it writable or copy it",
+        "SQLITE_CANTOPEN": "cannot be opened; check that the folder exists and is writable",
+        "SQLITE_PERM": "no permission; check who owns the file",
+        "SQLITE_AUTH": "no permission; check who owns the file",
+        "SQLITE_BUSY": "another process is writing; wait for it or stop it",
+        "SQLITE_NOTADB": "is no SQLite database, or its beginning is damaged; "
+        "restore it from a copy",
+        "SQLITE_CORRUPT": "the ledger is damaged; restore it from a copy",
+    }
+    for prefix, text in advice.items():
+        if name.startswith(prefix):
+            return f"{text} ({error})"
+    return f"{error} ({name or type(error).__name__})"

@@ -1,0 +1,67 @@
+"""Every test here leaves nothing behind: no folder, no process, no descriptor."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from environments.sandbox.base import ExecResult, Limits
+from environments.sandbox.bubblewrap import BubblewrapSandbox
+
+Python = Callable[..., ExecResult]
+
+
+def processes_using(folder: Path) -> list[int]:
+    """Pids of the processes that have a mount from inside a folder."""
+    found = []
+    for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            if folder.name in mounts.read_text(errors="replace"):
+                found.append(int(mounts.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of the test's own, found empty and unused at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="instar-tests-"))
+    folder.chmod(0o711)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    BubblewrapSandbox().close()  # the trial run, once
+    descriptors = len(os.listdir("/proc/self/fd"))
+    yield folder
+    left = [path.name for path in folder.iterdir()]
+    running = processes_using(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    assert not left, f"folders left behind: {left}"
+    assert not running, f"processes left behind: {running}"
+    assert len(os.listdir("/proc/self/fd")) == descriptors, "descriptors left open"
+
+
+@pytest.fixture
+def sandbox() -> Iterator[BubblewrapSandbox]:
+    sandbox = BubblewrapSandbox(Limits(wall_s=10.0, cpu_s=10))
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture
+def python(sandbox: BubblewrapSandbox) -> Python:
+    """Run code with the sandbox's Python; limits by keyword."""
+
+    def run(code: str, *, stdin: str = "", **limits: float) -> ExecResult:
+        given = Limits(**{"wall_s": 10.0, "cpu_s": 10, **limits})
+        return sandbox.exec([*sandbox.python_argv(), "-c", code], stdin=stdin, limits=given)
+
+    return run
+
+
+@pytest.fixture
+def processes(nothing_leaks: Path) -> Callable[[], list[int]]:
+    """Pids of the test's sandboxed processes."""
+    return lambda: processes_using(nothing_leaks)

@@ -1,0 +1,295 @@
+"""The ledger stores once, finds again, and proves that nothing was changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from memory.ledger import Ledger, LedgerError
+from memory.records import MemoryChange, Note, Status, Step, Trajectory, content_hash
+
+
+def note(value: object) -> Note:
+    return Note.model_validate({"data": {"value": value}})
+
+
+def trajectory(slot: str) -> Trajectory:
+    step = Step(
+        token_ids=(1, 2, 3),
+        loss_mask=(0, 1, 1),
+        logprobs=(-0.1, -1e-17),
+        policy="base",
+        text='print("zü\\n\x00\u2028")',
+        action={"tool": "python", "arguments": {"b": 1, "a": [None, 2.5]}},
+        observation="6\n",
+        reward=1.0,
+    )
+    return Trajectory(
+        slot=slot,
+        task="t",
+        suite="s",
+        family="f",
+        split="train",
+        phase="acquire",
+        policy="base",
+        steps=(step,),
+        reward=1.0,
+        success=True,
+    )
+
+
+def raw(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path)
+    for trigger in ("records_no_update", "records_no_delete", "records_no_replace"):
+        db.execute(f"DROP TRIGGER {trigger}")
+    return db
+
+
+def test_round_trip_survives_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "ledger.db"
+    before = time.time()
+    with Ledger(path) as ledger:
+        assert ledger.append("0/a", trajectory("0/a"))
+    with Ledger(path) as ledger:
+        assert ledger.get(Trajectory, "0/a") == trajectory("0/a")
+        assert ledger.get(Trajectory, "0/b") is None
+        assert ledger.get(Note, "0/a") is None  # kinds are apart
+        created = ledger.created(Trajectory, "0/a")
+        assert created is not None and before - 1 <= created <= time.time() + 1
+        assert ledger.created(Trajectory, "0/b") is None
+        assert ledger.verify() == []
+
+
+def test_stored_id_is_the_content_hash(ledger: Ledger) -> None:
+    ledger.append("x", trajectory("x"))
+    row = sqlite3.connect(ledger.path).execute("SELECT id, kind FROM records").fetchone()
+    assert row == (content_hash(trajectory("x").model_dump(mode="json")), "Trajectory")
+    assert row[0].startswith(trajectory("x").id)
+
+
+def test_same_record_again_is_a_no_op(ledger: Ledger) -> None:
+    assert ledger.append("k", note(1)) is True
+    assert ledger.append("k", note(1)) is False
+    assert ledger.append_many([("k", note(1)), ("l", note(2)), ("l", note(2))]) == 1
+    assert ledger.keys(Note) == ["k", "l"]
+
+
+def test_other_record_under_the_same_key_is_refused_and_rolls_back(ledger: Ledger) -> None:
+    ledger.append("k", note(1))
+    with pytest.raises(LedgerError, match=f"Note 'k'.*{note(1).id}.*{note(2).id}"):
+        ledger.append_many([("new", note(0)), ("k", note(2)), ("newer", note(3))])
+    assert ledger.keys(Note) == ["k"]
+    assert ledger.get(Note, "k") == note(1)
+    assert ledger.append("new", note(0))  # and goes on working
+    assert ledger.verify() == []
+
+
+def test_queries_are_ordered_by_arrival(ledger: Ledger) -> None:
+    ledger.append_many([(f"2/{i}", note(i)) for i in (5, 3, 4)])
+    ledger.append_many([("1/9", note(9)), ("2/0", note(0))])
+    assert [key for key, _ in ledger.all(Note)] == ["2/5", "2/3", "2/4", "1/9", "2/0"]
+    assert list(ledger.all(Note, "2/")) == [(f"2/{i}", note(i)) for i in (5, 3, 4, 0)]
+    assert ledger.keys(Note, "2/") == ["2/5", "2/3", "2/4", "2/0"]
+    assert (ledger.count(Note), ledger.count(Note, "2/"), ledger.count(Note, "3")) == (5, 4, 0)
+    assert ledger.last(Note) == ("2/0", note(0))
+    assert ledger.last(Note, "1/") == ("1/9", note(9))
+    assert ledger.last(Note, "7/") is None
+    assert ledger.last(Trajectory) is None
+
+
+def test_all_reads_in_chunks_and_ignores_later_appends(ledger: Ledger) -> None:
+    ledger.append_many([(f"{i:04}", note(i)) for i in range(450)])
+    seen = []
+    for key, _ in ledger.all(Note):
+        if not seen:
+            ledger.append("later", note(-1))
+        seen.append(key)
+    assert seen == [f"{i:04}" for i in range(450)]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "%",
+        "_",
+        "a%",
+        "a_",
+        "'",
+        "\\",
+        "[a",
+        "*",
+        "ü",
+        "\ud7ff",
+        "\U0010ffff",
+        "a\U0010ffff",
+        "\x00",
+    ],
+)
+def test_prefixes_are_taken_literally(ledger: Ledger, prefix: str) -> None:
+    keys = ["a", "a%b", "a_b", "axb", "%", "_x", "'", "\\", "[ab", "*", "ü1", "v", "\ud7ffz"]
+    keys += ["\ue000", "\U0010ffff", "\U0010ffffb", "a\U0010ffff", "b", "\x00", "\x01", "A%"]
+    ledger.append_many([(key, note(key)) for key in keys])
+    expected = [key for key in keys if key.startswith(prefix)]
+    assert ledger.keys(Note, prefix) == expected
+    assert [key for key, _ in ledger.all(Note, prefix)] == expected
+    assert ledger.count(Note, prefix) == len(expected) > 0
+
+
+def test_prefix_query_uses_the_index(ledger: Ledger) -> None:
+    from memory.ledger import _where
+
+    where, values = _where(Note, "3/")
+    plan = ledger._db.execute(  # type: ignore[union-attr]
+        f"EXPLAIN QUERY PLAN SELECT seq FROM records WHERE {where} ORDER BY seq", values
+    ).fetchall()
+    text = " ".join(row[3] for row in plan)
+    assert "COVERING INDEX" in text and "key>? AND key<?" in text
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE records SET body = '{}'",
+        "UPDATE records SET created = 0",
+        "DELETE FROM records",
+        "REPLACE INTO records SELECT * FROM records",
+        "INSERT OR REPLACE INTO records (kind, key, id, body, chain, created) "
+        "VALUES ('Note', 'k', '', '', '', 0)",
+    ],
+)
+def test_sql_cannot_change_what_is_stored(ledger: Ledger, statement: str) -> None:
+    ledger.append("k", note(1))
+    with sqlite3.connect(ledger.path) as other:
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            other.execute(statement)
+    assert ledger.get(Note, "k") == note(1)
+    assert ledger.verify() == []
+
+
+def test_commits_are_synced(ledger: Ledger) -> None:
+    assert ledger._db is not None
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_threads_share_one_ledger(ledger: Ledger) -> None:
+    faults: list[BaseException] = []
+
+    def work(worker: int) -> None:
+        try:
+            for i in range(25):
+                ledger.append_many([(f"{worker}/{i}", note(i)), (f"shared/{i}", note(i))])
+                assert ledger.get(Note, f"{worker}/{i}") == note(i)
+                assert len(list(ledger.all(Note, f"{worker}/"))) == i + 1
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert ledger.count(Note) == 6 * 25 + 25
+    assert ledger.verify() == []
+
+
+def test_two_connections_keep_one_chain(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as a, Ledger(tmp_path / "l.db") as b:
+        for i in range(10):
+            a.append(f"a{i}", note(i))
+            b.append(f"b{i}", note(i))
+        assert b.keys(Note) == [f"{who}{i}" for i in range(10) for who in "ab"]
+        assert a.verify() == []
+
+
+def test_reader_beside_a_writer(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as writer:
+        writer.append("a", note(1))
+        with Ledger(tmp_path / "l.db", read_only=True) as reader:
+            assert reader.get(Note, "a") == note(1)
+            writer.append("b", note(2))
+            assert reader.keys(Note) == ["a", "b"]
+            with pytest.raises(LedgerError, match="read-only"):
+                reader.append("c", note(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE records SET body = replace(body, '3', '4') WHERE seq = 3", "3.*content hash"),
+        ("UPDATE records SET key = 'other' WHERE seq = 3", r"3 \(Note 'other'\).*chain"),
+        ("UPDATE records SET kind = 'Trajectory' WHERE seq = 3", "3 .*chain"),
+        ("DELETE FROM records WHERE seq = 3", "4 .*1 records before it are gone"),
+        ("DELETE FROM records WHERE seq >= 4", "2 records after record 3 are gone"),
+        ("DELETE FROM records", "5 records after record 0 are gone"),
+    ],
+)
+def test_verify_names_what_was_tampered_with(tmp_path: Path, change: str, said: str) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append_many([(f"n{i}", note(i)) for i in range(1, 6)])
+        assert ledger.verify() == []
+    with raw(path) as db:
+        db.execute(change)
+    db.close()
+    with Ledger(path) as ledger:
+        faults = ledger.verify()
+    import re
+
+    assert faults and all(str(path) in fault for fault in faults)
+    assert any(re.search(f"record.*{said}|{said}", fault) for fault in faults), faults
+
+
+def test_consistent_forgery_breaks_the_chain(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append_many([(f"n{i}", note(i)) for i in range(1, 6)])
+    forged = '{"data":{"value":99}}'
+    with raw(path) as db:
+        values = (forged, content_hash({"data": {"value": 99}}))
+        db.execute("UPDATE records SET body = ?, id = ? WHERE seq = 2", values)
+    db.close()
+    with Ledger(path) as ledger:
+        assert ledger.get(Note, "n2") == note(99)  # its own hash is right …
+        assert ["chain is broken" in fault for fault in ledger.verify()] == [True]
+
+
+def test_reading_a_changed_body_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append("k", note(1))
+    with raw(path) as db:
+        db.execute("UPDATE records SET body = '{\"data\":{}}'")
+    db.close()
+    with Ledger(path) as ledger:
+        with pytest.raises(LedgerError, match="Note 'k'.*content hash"):
+            ledger.get(Note, "k")
+        with pytest.raises(LedgerError, match="Note 'k'.*content hash"):
+            list(ledger.all(Note))
+
+
+def test_verify_finds_a_body_that_is_no_such_record(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append("k", MemoryChange(item="i", status=Status.ACTIVE))
+    with raw(path) as db:
+        body = '{"item":3}'
+        db.execute("UPDATE records SET body = ?, id = ?", (body, content_hash({"item": 3})))
+    db.close()
+    with Ledger(path) as ledger:
+        assert any("no valid MemoryChange: item" in fault for fault in ledger.verify())
+        with pytest.raises(LedgerError, match="no valid MemoryChange"):
+            ledger.get(MemoryChange, "k")
+
+
+def test_closed_ledger_says_so(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l.db")
+    ledger.close()
+    ledger.close()
+    with pytest.raises(LedgerError, match="closed"):
+        ledger.get(Note, "k")

@@ -1,0 +1,65 @@
+"""A tiny suite and a script that plays the policy, for tests of everything around a model.
+
+The script solves a family once it has learnt an answer of that family, or sees one in its
+prompt; before that it gets lucky now and then. It writes real code that runs in the sandbox.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+
+from environments.base import Environment, Task
+from environments.python_tool import PythonAnswer
+from environments.sandbox.base import Sandbox
+
+CODE = {
+    "double": ("Double the number {x}.", "print({x} * 2)", lambda x: x * 2),
+    "next": ("Which number follows {x}?", "print({x} + 1)", lambda x: x + 1),
+    "square": ("Square the number {x}.", "print({x} ** 2)", lambda x: x * x),
+}
+
+
+class ToySuite:
+    """Three families of one-line arithmetic."""
+
+    name = "toy"
+    description = "One-line arithmetic, for tests."
+
+    def __init__(self, sandbox: Callable[[], Sandbox], per_family: int = 60, crash: str = ""):
+        self.sandbox, self.per_family, self.crash = sandbox, per_family, crash
+
+    def tasks(self) -> Sequence[Task]:
+        return [
+            Task(suite=self.name, family=family, prompt=text.format(x=x), data={"answer": str(f(x))})
+            for family, (text, _, f) in CODE.items()
+            for x in range(10, 10 + self.per_family)
+        ]
+
+    def environment(self, task: Task) -> Environment:
+        if self.crash and self.crash in task.prompt:
+            raise RuntimeError("the toy world fell over")
+        return PythonAnswer(
+            task.prompt,
+            grade=lambda text: float(text == task.data["answer"]),
+            sandbox=self.sandbox,
+        )
+
+
+def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
+    """Writes the family's code if it was learnt or is shown; else mostly something wrong."""
+    question = prompt.rsplit("<user>", 1)[1].split("</user>")[0]
+    for text, code, _ in CODE.values():
+        stem = text.split("{x}")[0]
+        asked = prompt if "Error" in question else question
+        match = re.search(re.escape(stem) + r"(\d+)", asked)
+        if match is None:
+            continue
+        known = any(stem in p.rsplit("<user>", 1)[1] for p, _ in learnt)
+        shown = stem in prompt.rsplit("<user>", 1)[0] and "Error" not in question
+        lucky = chance.random() < 0.25
+        if known or shown or lucky:
+            return "```python\n" + code.format(x=match.group(1)) + "\n```\n"
+        return f"```python\nprint({chance.choice(['undefined', '0'])})\n```\n"
+    return "It printed the wrong thing."
