@@ -33,4 +33,4 @@ lint: setup
 
 clean:
 	rm -rf .venv .cache build dist .coverage .mypy_cache .ruff_cache .pytest_cache
-	find agent environments memory tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./runs -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

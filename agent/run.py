@@ -85,6 +85,7 @@ class Run:
         self._policy: Policy | None = None
         self._embedder: Embedder | None = None
         self._index: Index | None = None
+        self._lender: Ledger | None = None
         self._views: dict[tuple[str, str], MemoryView] = {}
 
     def __enter__(self) -> Run:
@@ -95,6 +96,8 @@ class Run:
             self._policy.close()
         if self._index is not None:
             self._index.close()
+        if self._lender is not None:
+            self._lender.close()
         self.ledger.close()
         self.lock.__exit__(None, None, None)
 
@@ -153,6 +156,13 @@ class Run:
             self._policy = make_policy(self.config, self.adapter(version), version)
         return self._policy
 
+    def borrow(self, other: Path, weights: str, adapter: Path | None) -> None:
+        """Act with another run's weights and read its memory, without writing to it."""
+        self._policy = make_policy(self.config, adapter, weights)
+        self._lender = open_ledger(other)
+        items = ((key, item.key) for key, item in self._lender.all(MemoryItem))
+        self._index = open_index(self.folder / "index", self.embedder, items, "exact")
+
     # --- what it remembers ---
 
     @property
@@ -183,7 +193,8 @@ class Run:
             return {}
         view = self._views.get((memory, version))
         if view is None:
-            view = MemoryView(self.ledger, self.index, self.embedder, memory, version)
+            ledger = self._lender or self.ledger
+            view = MemoryView(ledger, self.index, self.embedder, memory, version)
             self._views[memory, version] = view
         queries = [Query(task.prompt, task.id) for task in tasks]
         settings = self.config.memory.recall
@@ -281,9 +292,45 @@ class Run:
         write_text(folder / "generation.json", generation.model_dump_json(indent=1))
         return generation
 
+    def roll_back(self, n: int) -> Generation:
+        """Make the agent of an earlier generation the incumbent again, as a new generation."""
+        every = self.generations()
+        target = next((g for g in every if g.n == n), None)
+        if target is None:
+            known = f"0 to {every[-1].n}" if every else "none yet"
+            raise ConfigError(f"{self.folder} has no generation {n}; it has {known}")
+        self.adapter(target.weights)  # it must still be loadable
+        last = every[-1]
+        return self.conclude(
+            target.model_copy(
+                update={
+                    "n": last.n + 1,
+                    "parent": n,
+                    "decision": "rollback",
+                    "cell": "incumbent",
+                    "cells": {"incumbent": target.cells[target.cell]},
+                    "reason": f"rolled back from generation {last.n} to {n} by hand",
+                    "tokens": {},
+                    "seconds": {},
+                    "details": {},
+                }
+            )
+        )
+
     def print(self, *things: Any) -> None:
         if not self.quiet:
             self.console.print(*things)
+
+
+def open_ledger(folder: Path) -> Ledger:
+    """A run's ledger for reading only; works while the run goes on.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    if not (folder / LEDGER).is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no {LEDGER}")
+    return Ledger(folder / LEDGER, read_only=True)
 
 
 def settle_config(folder: Path, config: Config | None) -> Config:

@@ -32,10 +32,11 @@ def check_suite(suite: Suite, limit: int = 20) -> list[str]:
         suite: the suite.
         limit: tasks to make environments for, spread over the suite.
     """
-    problems: list[str] = []
-    for attribute in ("name", "description"):
-        if not isinstance(getattr(suite, attribute, None), str) or not getattr(suite, attribute):
-            problems.append(f"The suite's {attribute} is not a non-empty string.")
+    problems = [
+        f"The suite's {attribute} is not a non-empty string."
+        for attribute in ("name", "description")
+        if not isinstance(value := getattr(suite, attribute, None), str) or not value
+    ]
     tasks = list(suite.tasks())
     if not tasks:
         return [*problems, "The suite has no tasks."]
@@ -89,9 +90,10 @@ def _misuse(suite: Suite, task: Task) -> list[Action]:
             names = list(properties) if isinstance(properties, dict) else []
             actions.append(Action(text="x", tool=tool.name))
             wrong: tuple[Any, ...] = (None, -1, [], "\x00\ud800")
-            for value in wrong:
-                arguments = dict.fromkeys(names, value)
-                actions.append(Action(text="x", tool=tool.name, arguments=arguments))
+            actions += [
+                Action(text="x", tool=tool.name, arguments=dict.fromkeys(names, value))
+                for value in wrong
+            ]
         return actions
     finally:
         environment.close()

@@ -117,9 +117,11 @@ def describe_error(result: ExecResult) -> tuple[str, str]:
         return "Error: MemoryError: the code needs too much memory.", "MemoryError"
     if result.outcome == "output":
         return "Error: the code printed too much and was stopped.", "output"
-    lines = result.stderr.strip().splitlines()
-    frames = [i for i, line in enumerate(lines) if line[:1].isspace()]
-    message = " ".join(" ".join(lines[frames[-1] + 1 if frames else 0 :]).split())
+    lines = result.stderr.rstrip().splitlines()
+    begin = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=0)
+    while begin < len(lines) and lines[begin].startswith("  "):  # the frame, its source, carets
+        begin += 1
+    message = " ".join(" ".join(lines[begin:]).split())
     name = re.match(r"([A-Za-z_][\w.]*)(?=:|$)", message)
     if not message:
         code = result.exit_code or 0

@@ -27,7 +27,7 @@ _EXACT = 1e-3  # how far a stored vector's similarity to itself may be from 1
 _log = logging.getLogger(__name__)
 
 
-class IndexFault(RuntimeError):
+class VectorIndexError(RuntimeError):
     """The index is damaged, belongs to another embedder, or cannot be written."""
 
 
@@ -51,7 +51,7 @@ class Index(Protocol):
         """The stored vectors, one row per id, in that order.
 
         Raises:
-            IndexFault: an id is not in the index.
+            VectorIndexError: an id is not in the index.
         """
         ...
 
@@ -90,7 +90,7 @@ class BruteForceIndex:
     def vectors(self, ids: Sequence[str]) -> Vectors:
         missing = [id_ for id_ in ids if id_ not in self._vectors]
         if missing:
-            raise IndexFault(f"the index lacks {len(missing)} items, {missing[0]!r} first")
+            raise VectorIndexError(f"the index lacks {len(missing)} items, {missing[0]!r} first")
         if not ids:
             return np.zeros((0, self.dimension), np.float32)
         return np.stack([self._vectors[id_] for id_ in ids])
@@ -112,7 +112,8 @@ class ChromaIndex:
         identity, dimension: of the embedder; an existing collection must have the same.
 
     Raises:
-        IndexFault: from any method, when Chroma fails or the collection is another embedder's.
+        VectorIndexError: from any method, when Chroma fails; at once, when the collection is
+            another embedder's.
     """
 
     def __init__(self, folder: Path, identity: str, dimension: int) -> None:
@@ -149,7 +150,9 @@ class ChromaIndex:
             stored = dict(self._collection.metadata or {})
         if stored != metadata:
             self.close()
-            raise IndexFault(f"{self.folder}: made by another embedder ({stored.get('identity')})")
+            raise VectorIndexError(
+                f"{self.folder}: made by another embedder ({stored.get('identity')})"
+            )
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         rows = dict(zip(ids, _shaped(vectors, self.dimension), strict=True))  # no id twice a batch
@@ -181,7 +184,7 @@ class ChromaIndex:
                 rows.update(zip(found["ids"], found["embeddings"], strict=True))
         missing = [id_ for id_ in ids if id_ not in rows]
         if missing:
-            raise IndexFault(
+            raise VectorIndexError(
                 f"{self.folder}: the index lacks {len(missing)} items, {missing[0]!r} first"
             )
         if not ids:
@@ -219,7 +222,7 @@ def open_index(
         backend: ``chroma``, or ``exact``: in memory, embedded anew at each opening.
 
     Raises:
-        IndexFault: it cannot be built (a full disk, a read-only folder).
+        VectorIndexError: it cannot be built (a full disk, a read-only folder).
     """
     wanted = dict(items)
     if backend == "exact":
@@ -259,7 +262,7 @@ def open_index(
         _sweep(folder, keep=store)
         return rebuilt
     except OSError as error:
-        raise IndexFault(
+        raise VectorIndexError(
             f"{folder}: the memory index cannot be written ({error.strerror}); "
             "check the folder, its permissions and its disk"
         ) from error
@@ -281,7 +284,7 @@ def check_index(folder: Path, embedder: Embedder, items: Iterable[tuple[str, str
         if missing:
             return [f"{folder}: the index lacks {len(missing)} items, {min(missing)!r} first"]
         return [f"{folder}: {fault}" for fault in _faulty(index, store, embedder, wanted)]
-    except IndexFault as error:
+    except VectorIndexError as error:
         return [str(error)]
     finally:
         if index is not None:
@@ -301,12 +304,12 @@ def _reopen(
         if not faults:
             return index, ""
         reason = faults[0]
-    except IndexFault as error:
+    except VectorIndexError as error:
         reason = str(error)
     if index is not None:
         try:
             index.close()
-        except IndexFault as error:
+        except VectorIndexError as error:
             _log.warning("%s", error)
     return None, reason
 
@@ -395,4 +398,4 @@ def _faults(folder: Path) -> Iterator[None]:
         raise
     except BaseException as error:
         line = (str(error).splitlines() or [""])[0]
-        raise IndexFault(f"{folder}: Chroma: {type(error).__name__}: {line}") from error
+        raise VectorIndexError(f"{folder}: Chroma: {type(error).__name__}: {line}") from error

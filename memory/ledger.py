@@ -32,7 +32,7 @@ APPLICATION_ID = 0x494E5354  # "INST", so that a foreign SQLite file is told apa
 BUSY_TIMEOUT_S = 2.0
 _CHUNK = 200  # rows read at a time: trajectories are large
 
-_SCHEMA = f"""
+_SCHEMA = """
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
@@ -51,8 +51,6 @@ CREATE TRIGGER records_no_replace BEFORE INSERT ON records
     WHEN EXISTS (SELECT 1 FROM records WHERE kind = NEW.kind AND key = NEW.key)
       OR EXISTS (SELECT 1 FROM records WHERE seq = NEW.seq)
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
@@ -85,13 +83,13 @@ def _kinds(base: type[Record] = Record) -> Iterator[type[Record]]:
         yield from _kinds(kind)
 
 
-def _prefix_end(prefix: str) -> str | None:
-    """The smallest string greater than all that begin with ``prefix``; None if there is none."""
+def _range(prefix: str) -> tuple[str, str | bytes]:
+    """The first key that begins with ``prefix``, and what is just beyond the last."""
     for i in range(len(prefix) - 1, -1, -1):
         code = ord(prefix[i])
         if code < 0x10FFFF:  # surrogates are no characters: step over them
-            return prefix[:i] + chr(0xE000 if code == 0xD7FF else code + 1)
-    return None
+            return prefix, prefix[:i] + chr(0xE000 if code == 0xD7FF else code + 1)
+    return prefix, b""  # to SQLite any bytes are beyond any text
 
 
 class Ledger:
@@ -186,44 +184,49 @@ class Ledger:
 
         What is appended while iterating is not seen.
         """
-        where, values = _where(model, prefix)
         with self._guard() as db:
             # The index alone answers this; bodies are then read a few at a time.
-            found = db.execute(f"SELECT seq FROM records WHERE {where} ORDER BY seq", values)
+            found = db.execute(
+                "SELECT seq FROM records WHERE kind = ? AND key >= ? AND key < ? ORDER BY seq",
+                (model.__name__, *_range(prefix)),
+            )
             seqs = [seq for (seq,) in found]
         for start in range(0, len(seqs), _CHUNK):
-            chunk = seqs[start : start + _CHUNK]
-            marks = ",".join("?" * len(chunk))
+            chunk = json.dumps(seqs[start : start + _CHUNK])
             with self._guard() as db:
                 rows = db.execute(
-                    f"SELECT kind, key, id, body FROM records WHERE seq IN ({marks}) ORDER BY seq",
-                    chunk,
+                    "SELECT kind, key, id, body FROM records "
+                    "WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
+                    (chunk,),
                 ).fetchall()
             for row in rows:
                 yield row[1], self._parse(model, _Row(*row))
 
     def keys(self, model: type[Record], prefix: str = "") -> list[str]:
         """Keys of this kind that begin with ``prefix``, oldest first."""
-        where, values = _where(model, prefix)
         with self._guard() as db:
-            found = db.execute(f"SELECT key FROM records WHERE {where} ORDER BY seq", values)
+            found = db.execute(
+                "SELECT key FROM records WHERE kind = ? AND key >= ? AND key < ? ORDER BY seq",
+                (model.__name__, *_range(prefix)),
+            )
             return [key for (key,) in found]
 
     def count(self, model: type[Record], prefix: str = "") -> int:
         """How many keys of this kind begin with ``prefix``."""
-        where, values = _where(model, prefix)
         with self._guard() as db:
-            found = db.execute(f"SELECT count(*) FROM records WHERE {where}", values)
+            found = db.execute(
+                "SELECT count(*) FROM records WHERE kind = ? AND key >= ? AND key < ?",
+                (model.__name__, *_range(prefix)),
+            )
             return int(found.fetchone()[0])
 
     def last(self, model: type[R], prefix: str = "") -> tuple[str, R] | None:
         """The newest (key, record) of this kind whose key begins with ``prefix``, or None."""
-        where, values = _where(model, prefix)
         with self._guard() as db:
             row = db.execute(
-                "SELECT kind, key, id, body FROM records WHERE seq = "
-                f"(SELECT max(seq) FROM records WHERE {where})",
-                values,
+                "SELECT kind, key, id, body FROM records WHERE seq = (SELECT max(seq) "
+                "FROM records WHERE kind = ? AND key >= ? AND key < ?)",
+                (model.__name__, *_range(prefix)),
             ).fetchone()
         return None if row is None else (row[1], self._parse(model, _Row(*row)))
 
@@ -404,7 +407,10 @@ def _create(path: Path) -> None:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with closing(_connect(f"file:{quote(str(draft.absolute()))}")) as db:
-            db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+            db.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
         _sync(draft)
         try:
             os.link(draft, path)  # unlike a rename, never replaces a ledger made meanwhile
@@ -412,7 +418,7 @@ def _create(path: Path) -> None:
             return
         except OSError:  # a file system without hard links
             if not path.exists():
-                os.rename(draft, path)
+                draft.rename(path)
         _sync(path.parent)
     finally:
         for suffix in ("", "-journal"):
@@ -452,16 +458,6 @@ def _head(db: sqlite3.Connection) -> str:
 
 def _link(previous: str, kind: str, key: str, id_: str) -> str:
     return content_hash([previous, kind, key, id_])
-
-
-def _where(model: type[Record], prefix: str) -> tuple[str, tuple[str, ...]]:
-    """SQL condition and values; a range, which the (kind, key) index serves."""
-    end = _prefix_end(prefix)
-    if not prefix:
-        return "kind = ?", (model.__name__,)
-    if end is None:
-        return "kind = ? AND key >= ?", (model.__name__, prefix)
-    return "kind = ? AND key >= ? AND key < ?", (model.__name__, prefix, end)
 
 
 def _first(error: ValidationError) -> str:

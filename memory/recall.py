@@ -82,7 +82,7 @@ class MemoryView:
 
     Raises:
         LedgerError: the snapshot or one of its items is not in the ledger.
-        IndexFault: an item is not in the index (see `open_index`).
+        VectorIndexError: an item is not in the index (see `open_index`).
     """
 
     def __init__(

@@ -159,23 +159,27 @@ def test_the_search_for_hosts_and_paths_finds_them() -> None:
     assert not FORBIDDEN.search("https://github.com/owner/name /usr/bin/python3 /tmp ~/.cache")
 
 
-def readme_blocks(language: str) -> list[str]:
-    """Contents of README's fenced blocks in one language ("" for none)."""
-    if not README.is_file():
-        return []
-    return [body for name, body in FENCE.findall(README.read_text()) if name == language]
+def python_blocks() -> list[tuple[str, str]]:
+    """Every ```python block of the documents that users read: where it stands, and its text."""
+    return [
+        (f"{name}-{number}", body)
+        for name in ("README.md", "CONTRIBUTING.md")
+        if (ROOT / name).is_file()
+        for number, (language, body) in enumerate(FENCE.findall((ROOT / name).read_text()), 1)
+        if language == "python"
+    ]
 
 
 def test_readme_has_examples() -> None:
     assert README.is_file(), "README.md is missing"
-    assert readme_blocks("python"), "README.md has no ```python block"
+    assert any(name.startswith("README.md") for name, _ in python_blocks()), "no ```python block"
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("number", range(len(readme_blocks("python"))))
-def test_readme_python_runs(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [pytest.param(text, id=name) for name, text in python_blocks()])
+def test_documented_python_runs(block: str, tmp_path: Path) -> None:
     """Each block is a whole program: it runs alone, in an empty folder."""
-    (tmp_path / "example.py").write_text(readme_blocks("python")[number])
+    (tmp_path / "example.py").write_text(block)
     program = f"import sys; sys.path[:0] = [{str(ROOT)!r}, '.']; import runpy; "
     program += "runpy.run_path('example.py', run_name='__main__')"
     done = subprocess.run(
@@ -220,7 +224,9 @@ def readme_tree() -> list[str]:
 
 
 def test_tree_is_read_right() -> None:
-    drawn = "instar/\n├── agent/    acts\n│   ├── a.py b.py  two\n│   └── sub/  # deep\n└── Makefile\n"
+    drawn = (
+        "instar/\n├── agent/    acts\n│   ├── a.py b.py  two\n│   └── sub/  # deep\n└── Makefile\n"
+    )
     assert tree_paths(drawn) == [
         "instar/",
         "instar/agent/",

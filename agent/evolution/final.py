@@ -8,14 +8,13 @@ judge would have picked (pass@n) stands beside it.
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
-
-import os
 
 from agent.evolution.cycle import arm, family_rates, measure, score
 from agent.loop import Assignment
@@ -52,7 +51,7 @@ def test(run: Run) -> dict[str, Any]:
         if name != "base"
     }
     together = interaction(*(successes[name] for name in arms), families)
-    return conclude(
+    return summarise(
         run,
         {
             "test": table,
@@ -108,7 +107,7 @@ def evolution_tokens(run: Run) -> int:
     )
 
 
-def conclude(run: Run, tested: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(run: Run, tested: Mapping[str, Any] = {}) -> dict[str, Any]:  # noqa: B006
     """The summary of a run, tested or not yet; writes ``summary.json`` and ``report.html``."""
     from agent.report.html import write_report
 

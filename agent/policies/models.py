@@ -172,10 +172,11 @@ def _convert(gguf: Path, target: Path, source: str) -> None:
             )
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             # A pad token other than eos: whoever masks padding must not mask the end of a turn.
-            tokenizer.pad_token = "<|endoftext|>"
+            tokenizer.pad_token = "<|endoftext|>"  # noqa: S105
             model.config.pad_token_id = tokenizer.pad_token_id
             model.generation_config.pad_token_id = tokenizer.pad_token_id
-            model.to(torch.bfloat16).save_pretrained(work)
+            torch.nn.Module.to(model, torch.bfloat16)  # the library's own `to` is not typed
+            model.save_pretrained(work)
             tokenizer.save_pretrained(work)
             settings = work / "tokenizer_config.json"  # the library does not save the side
             settings.write_text(
@@ -200,17 +201,16 @@ def _convert(gguf: Path, target: Path, source: str) -> None:
 
 def _fetch(hub_id: str) -> Path:
     """A hub model's folder, from the local hub cache or over the network."""
-    with _quiet():
-        from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download
 
-        try:
-            return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
-        except Exception as error:
-            reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
-            raise ModelError(
-                f"cannot fetch the model {hub_id} from the hub: {reason}; check the name and the "
-                "network, or give a local folder"
-            ) from error
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+        raise ModelError(
+            f"cannot fetch the model {hub_id} from the hub: {reason}; check the name and the "
+            "network, or give a local folder"
+        ) from error
 
 
 def _check(folder: Path, name: str) -> None:
@@ -292,28 +292,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars or notices from the libraries while the block runs."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-    from transformers.utils import logging as library
-
-    verbosity, bars, hub_bars = (
-        library.get_verbosity(),
-        library.is_progress_bar_enabled(),
-        not are_progress_bars_disabled(),
-    )
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    disable_progress_bars()
+    """No notices or progress bars from the libraries while the block runs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # some bars ask nobody
+        with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
-        library.set_verbosity(verbosity)
-        if bars:
-            library.enable_progress_bar()
-        if hub_bars:
-            enable_progress_bars()
+        logging.disable(before)

@@ -10,39 +10,32 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import json
 import os
-import re
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from environments.sandbox.base import (
     DEFAULT_LIMITS,
     ExecResult,
     Limits,
-    Outcome,
     SandboxFailure,
     SandboxUnavailable,
 )
 from environments.sandbox.seccomp import seccomp_filter
-from environments.sandbox.workspace import Workspace, WorkspaceError, sweep
+from environments.sandbox.supervise import START_S, Run
+from environments.sandbox.workspace import Workspace, sweep
 
 NOBODY = 65534
 SYSTEM_PYTHON = "/usr/bin/python3"
 PYTHON_FLAGS = ("-I", "-S", "-B", "-X", "utf8")
 _MIB = 1 << 20
 _OPEN_FILES = 64
-_START_S = 30.0  # for bubblewrap itself to set up, on a machine that is very busy
-_WATCH_S = 0.1  # how often a running program's workspace and memory are measured
-_FLOOD = 8  # a stream of more than this many times the kept bytes ends the program
 _INSTALL = (
     "install bubblewrap 0.8 or newer (Debian, Ubuntu: apt-get install bubblewrap; Fedora: "
     "dnf install bubblewrap), or name the program in INSTAR_BWRAP"
@@ -226,7 +219,7 @@ def _prove(bwrap: str, uid: int, python: str) -> _Host:
     workspace = _new_workspace()
     try:
         result = _execute(host, workspace, [host.python, *PYTHON_FLAGS, "-c", "print(6 * 7)"],
-                          "", Limits(wall_s=_START_S, cpu_s=30))  # fmt: skip
+                          "", Limits(wall_s=START_S, cpu_s=30))  # fmt: skip
         said = result.stdout.strip() or result.stderr.strip() or result.outcome
     except SandboxFailure as error:
         said = str(error)
@@ -258,13 +251,13 @@ def _command(
         *("--unshare-user", "--disable-userns", "--unshare-all"),
         *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"),
         *("--seccomp", str(fds[0]), "--json-status-fd", str(fds[1])),
+        *("--size", str(limits.workspace_mb * _MIB), "--tmpfs", "/tmp"),
         *host.system,
         *masks,
         # Process 1 is bubblewrap's own: outside the limits, started with paths of the host.
         *("--proc", "/proc", "--ro-bind", str(workspace.empty), "/proc/1"),
         *devices,
         *("--symlink", "/proc/self/fd", "/dev/fd", "--symlink", "/tmp", "/dev/shm"),
-        *("--size", str(limits.workspace_mb * _MIB), "--tmpfs", "/tmp"),
         *("--bind", str(workspace.work), "/work", "--chdir", "/work"),
         *("--remount-ro", "/"),
         *("--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/work"),
@@ -308,7 +301,7 @@ def _execute(
             except OSError as error:
                 raise SandboxFailure(f"cannot start {host.bwrap}: {error}") from error
         stack.enter_context(process)
-        run = _Run(process, status, workspace, limits)
+        run = Run(process, status, workspace, limits)
         try:
             run.watch()
         finally:
@@ -328,191 +321,3 @@ def _readable(stack: contextlib.ExitStack, data: bytes) -> int:
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd
-
-
-@dataclass
-class _Run:
-    """One running program: its streams, its processes, and what ended it."""
-
-    process: subprocess.Popen[bytes]
-    status: int
-    workspace: Workspace
-    limits: Limits
-    cause: str = ""
-    init: int = -1  # pidfd of the process namespace's first process: it dies, all die
-    init_pid: int = 0
-    kept: dict[int, bytearray] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        assert self.process.stdout is not None and self.process.stderr is not None
-        self.out, self.err = self.process.stdout.fileno(), self.process.stderr.fileno()
-        self.kept = {self.out: bytearray(), self.err: bytearray(), self.status: bytearray()}
-        for fd in self.kept:
-            os.set_blocking(fd, False)
-
-    def watch(self) -> None:
-        """Collect output until the program ends or a limit does (then ``cause`` says which)."""
-        ended = os.pidfd_open(self.process.pid)
-        try:
-            poller = select.poll()
-            for fd in (*self.kept, ended):
-                poller.register(fd, select.POLLIN)
-            now = time.monotonic()
-            deadline, check = now + _START_S, now + _WATCH_S
-            while not self.cause:
-                for fd, _ in poller.poll(max(0.0, min(deadline, check) - now) * 1000):
-                    if fd == ended:
-                        return
-                    if not self._take(fd):
-                        poller.unregister(fd)
-                now = time.monotonic()
-                if self.init < 0 and self._find_init():
-                    deadline = now + self.limits.wall_s  # set up: the program's time begins
-                if now >= deadline:
-                    self.cause = "timeout" if self.init >= 0 else "start"
-                elif now >= check and not self.cause:
-                    self._measure()
-                    check = now + _WATCH_S
-        finally:
-            os.close(ended)
-
-    def end(self) -> None:
-        """Kill what is left and wait until it is gone."""
-        try:
-            self._find_init()
-            if self.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    if self.init >= 0:
-                        signal.pidfd_send_signal(self.init, signal.SIGKILL)
-                self.process.kill()
-            self.process.wait()
-            if self.init >= 0:
-                gone = select.poll()
-                gone.register(self.init, select.POLLIN)
-                if not gone.poll(_START_S * 1000):
-                    raise SandboxFailure("processes of the sandbox outlived it")
-        finally:
-            if self.init >= 0:
-                os.close(self.init)
-
-    def drain(self) -> None:
-        """Take what the pipes still hold; nobody is left to write."""
-        for fd in self.kept:
-            while self._take(fd):
-                pass
-
-    def result(self, seconds: float) -> ExecResult:
-        code = self._exit_code()
-        note = self._account()
-        out, err = bytes(self.kept[self.out]), bytes(self.kept[self.err])
-        if self.cause == "start":
-            raise SandboxFailure(f"bubblewrap did not start within {_START_S:.0f} s")
-        if not self.cause and code is None:
-            said = err.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise SandboxFailure(f"bubblewrap could not start the program: {said[-1]}")
-        outcome: Outcome = "ok" if code == 0 else "error"
-        if self.cause in ("timeout", "output", "memory"):
-            outcome = self.cause  # type: ignore[assignment]
-        elif code == -signal.SIGXCPU:
-            outcome = "timeout"
-        elif code and _last_line(err).startswith(b"MemoryError"):
-            outcome = "memory"
-        if note:
-            outcome, code = "error", None
-        limit = self.limits.output_bytes
-        return ExecResult(
-            outcome=outcome,
-            exit_code=code if outcome in ("ok", "error") else None,
-            stdout=_cut(out, limit),
-            stderr=_cut(err, limit) + note,
-            truncated=max(len(out), len(err)) > limit,
-            seconds=seconds,
-        )
-
-    def _take(self, fd: int) -> bool:
-        """Read some of a stream; False at its end (or when a drained pipe is empty)."""
-        kept = self.kept[fd]
-        try:
-            data = os.read(fd, 65_536)
-        except BlockingIOError:
-            return False
-        room = _FLOOD * self.limits.output_bytes - len(kept)
-        if fd != self.status and len(data) > room:
-            self.cause = self.cause or "output"
-            data = data[:room]
-        kept += data
-        return bool(data)
-
-    def _said(self) -> Iterator[dict[str, int]]:
-        """What bubblewrap reported: one JSON object a line."""
-        for line in bytes(self.kept[self.status]).splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                yield json.loads(line)
-
-    def _find_init(self) -> bool:
-        while self.init < 0 and self._take(self.status):
-            pass
-        self.init_pid = next((said["child-pid"] for said in self._said() if "child-pid" in said), 0)
-        if self.init < 0 and self.init_pid:
-            with contextlib.suppress(ProcessLookupError):
-                self.init = os.pidfd_open(self.init_pid)
-        return self.init >= 0
-
-    def _exit_code(self) -> int | None:
-        """The program's status; shells and bubblewrap report a signal as 128 plus its number."""
-        code = next((said["exit-code"] for said in self._said() if "exit-code" in said), None)
-        if code is not None and 128 < code <= 128 + signal.SIGRTMAX:
-            return 128 - code
-        return code
-
-    def _measure(self) -> None:
-        """End a program whose workspace or whole memory has outgrown the limits."""
-        try:
-            if self.workspace.usage() > self.limits.workspace_mb * _MIB:
-                self.cause = "workspace"
-        except WorkspaceError:
-            self.cause = "workspace"
-        if self.init_pid and _tree_memory(self.init_pid) > 2 * self.limits.memory_mb * _MIB:
-            self.cause = "memory"
-
-    def _account(self) -> str:
-        """Empty a workspace that has outgrown its limit, and say so."""
-        try:
-            used = self.workspace.usage()
-            if used <= self.limits.workspace_mb * _MIB and self.cause != "workspace":
-                return ""
-            reason = f"more than {self.limits.workspace_mb} MiB"
-        except WorkspaceError as error:
-            reason = str(error)
-        self.workspace.clear()
-        return f"\nsandbox: the workspace was emptied ({reason})\n"
-
-
-def _tree_memory(root: int) -> int:
-    """Bytes that a process and its descendants occupy, shared pages counted once."""
-    total, pids = 0, [root]
-    while pids:
-        folder = Path(f"/proc/{pids.pop()}")
-        try:
-            for task in os.listdir(folder / "task"):
-                pids += map(int, (folder / "task" / task / "children").read_text().split())
-            if found := re.search(r"(?m)^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text()):
-                total += int(found[1]) * 1024
-        except OSError:  # it has just ended
-            continue
-    return total
-
-
-def _last_line(stream: bytes) -> bytes:
-    return (stream.rstrip().splitlines() or [b""])[-1]
-
-
-def _cut(stream: bytes, limit: int) -> str:
-    """A stream as text: its beginning and its end where it is longer than ``limit`` bytes."""
-    if len(stream) <= limit:
-        return stream.decode(errors="replace")
-    head, tail = stream[: limit - limit // 2], stream[len(stream) - limit // 2 :]
-    return (
-        f"{head.decode(errors='replace')}\n[... {len(stream) - limit} bytes cut ...]\n"
-        f"{tail.decode(errors='replace')}"
-    )

@@ -24,6 +24,24 @@ def suite_names() -> list[str]:
     return sorted(SUITES)
 
 
+def describe_suites() -> list[dict[str, Any]]:
+    """Name, description and options (with their defaults, as text) of the shipped suites."""
+    described = []
+    for name in suite_names():
+        make = _find(name)
+        parameters = inspect.signature(make).parameters.values()
+        described.append(
+            {
+                "name": name,
+                "description": make.description if inspect.isclass(make) else make.__doc__,
+                "options": {
+                    p.name: str(p.default) for p in parameters if p.default is not p.empty
+                },
+            }
+        )
+    return described
+
+
 def load_suite(
     name: str,
     *,

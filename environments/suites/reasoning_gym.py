@@ -61,7 +61,7 @@ class ReasoningGym:
     def __init__(
         self,
         families: Sequence[str] = FAMILIES,
-        per_family: int = 150,
+        per_family: int = 200,
         seed: int = 0,
         *,
         sandbox: Callable[[], Sandbox],
@@ -115,8 +115,14 @@ def score(family: str, entry: Mapping[str, Any], answer: str) -> float:
 def _generate(suite: str, family: str, size: int, seed: int) -> list[Task]:
     from reasoning_gym import create_dataset
 
+    try:
+        entries = list(create_dataset(family, size=size, seed=seed))
+    except Exception as error:  # some generators need settings or files that are not there
+        raise SuiteError(
+            f"{suite}: family {family!r} cannot be generated: {type(error).__name__}: {error}"
+        ) from error
     tasks = []
-    for generated in create_dataset(family, size=size, seed=seed):
+    for generated in entries:
         # Its position is no part of the question: the same question is the same task.
         metadata = {k: v for k, v in generated["metadata"].items() if k != "source_index"}
         question, answer = generated["question"], generated["answer"]

@@ -1,5 +1,6 @@
 """What the doctor finds, on the machine as it is and on poorer ones."""
 
+import io
 import sys
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_render_shows_remedies_only_where_needed() -> None:
         Finding(area="sandbox", name="bad", ok=False, detail="gone", remedy="install it"),
         Finding(area="extra", name="opt", ok=False, detail="none", remedy="if", required=False),
     ]
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(render(shown))
     text = console.export_text()
     assert "install it" in text and "missing" in text

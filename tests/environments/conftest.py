@@ -1,6 +1,5 @@
 """Every test here leaves nothing behind: no folder, no process, no descriptor."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,14 +32,14 @@ def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.chmod(0o711)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     BubblewrapSandbox().close()  # the trial run, once
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
     yield folder
     left = [path.name for path in folder.iterdir()]
     running = processes_using(folder)
     shutil.rmtree(folder, ignore_errors=True)
     assert not left, f"folders left behind: {left}"
     assert not running, f"processes left behind: {running}"
-    assert len(os.listdir("/proc/self/fd")) == descriptors, "descriptors left open"
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors, "descriptors left open"
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def run(source: str, *arguments: object, wrap: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*wrap, sys.executable, "-c", source, *map(str, arguments)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

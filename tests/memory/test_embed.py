@@ -102,7 +102,7 @@ def test_identity_follows_the_weights(minilm: Embedder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nonsense", "/no/such/folder", "no/such-model", ""])
 def test_unknown_name_lists_the_choices(name: str, tmp_path: Path) -> None:
-    with pytest.raises(EmbedderError, match="unknown embedder .*choose default, hash"):
+    with pytest.raises(EmbedderError, match=r"unknown embedder .*choose default, hash"):
         load_embedder(name)
     with pytest.raises(ValueError, match="unknown embedder"):
         load_embedder(str(tmp_path))  # a folder without a model

@@ -22,7 +22,7 @@ from memory.index import (
     BruteForceIndex,
     ChromaIndex,
     Index,
-    IndexFault,
+    VectorIndexError,
     check_index,
     open_index,
 )
@@ -123,7 +123,7 @@ def test_small_cases(small: Index) -> None:
     small.add(["c"], one)  # replaces
     assert np.allclose(small.vectors(["c"]), one)
     assert small.query(one, 0) == [[]]
-    with pytest.raises(IndexFault, match="lacks 1 items, 'z'"):
+    with pytest.raises(VectorIndexError, match="lacks 1 items, 'z'"):
         small.vectors(["a", "z"])
     with pytest.raises(ValueError, match=r"\(n, 2\)"):
         small.query(np.zeros((1, 3), np.float32), 1)
@@ -330,7 +330,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index large enough (above 1,000) for Chroma to write its graph to files."""
     folder = tmp_path_factory.mktemp("large") / "index"
     command = [sys.executable, "-c", LARGE, str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(Path(memory.__file__).parents[1])}
+    paths = [str(Path(memory.__file__).parents[1]), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "0 0\n", done.stderr
     return folder
@@ -425,7 +426,7 @@ os.kill(os.getpid(), 9)
 
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(IndexFault, match="cannot be written") as error:
+    with pytest.raises(VectorIndexError, match="cannot be written") as error:
         open_index(tmp_path / "file", HashEmbedder(64), ITEMS.items())
     assert "\n" not in str(error.value)
 

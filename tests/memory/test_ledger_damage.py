@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 def open_folder() -> Iterator[Path]:
     """A folder that another user may enter (unlike pytest's own)."""
     with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
+        Path(name).chmod(0o755)
         yield Path(name)
 
 
@@ -95,7 +95,7 @@ def test_other_schema_version_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 7")
     db.close()
-    with pytest.raises(LedgerError, match="schema version 7.*reads version 1"):
+    with pytest.raises(LedgerError, match=r"schema version 7.*reads version 1"):
         Ledger(path)
 
 
@@ -182,12 +182,12 @@ def test_read_only_folder(open_folder: Path, start: Start) -> None:
     path = open_folder / "ledger.db"
     with Ledger(path) as ledger:
         ledger.append("a", note(1))
-    os.chmod(path, 0o444)
-    os.chmod(open_folder, 0o555)
+    path.chmod(0o444)
+    open_folder.chmod(0o555)
     try:
         lines = finish(start(READ_ONLY, open_folder)).splitlines()
     finally:
-        os.chmod(open_folder, 0o755)
+        open_folder.chmod(0o755)
     assert len(lines) == 3
     assert "read-only" in lines[0] and str(path) in lines[0]
     assert "Permission denied" in lines[1]

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from memory.embed import HashEmbedder, Vectors
-from memory.index import BruteForceIndex, Index, IndexFault, open_index
+from memory.index import BruteForceIndex, Index, VectorIndexError, open_index
 from memory.ledger import Ledger
 from memory.recall import MemoryView, Query, Recall, RecallSettings
 from memory.records import Kind, MemoryChange, MemoryItem, MemorySnapshot, Status
@@ -282,7 +282,7 @@ def test_item_missing_from_the_index_is_loud(world: World, make_item: MakeItem) 
     item = make_item("a", "0")
     world.ledger.append(item.id, item)
     world.change(MemoryChange(item=item.id, status=Status.ACTIVE))
-    with pytest.raises(IndexFault, match=f"lacks 1 items, '{item.id}'"):
+    with pytest.raises(VectorIndexError, match=f"lacks 1 items, '{item.id}'"):
         world.view()
 
 

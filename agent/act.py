@@ -1,0 +1,114 @@
+"""Run an agent on a suite without learning from it: base model, or any generation of a run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from rich.console import Console
+
+from agent.config import Config, ConfigError
+from agent.evolution.cycle import family_rates, score
+from agent.loop import Assignment
+from agent.run import BASE, Run
+from environments.splits import Split
+
+
+def act(
+    suite: str | None,
+    folder: Path | None,
+    *,
+    generation: int | None = None,
+    memory: str = "on",
+    split: str = "test",
+    limit: int | None = None,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Success of one agent on a split, with interval, per family.
+
+    Args:
+        suite: a suite's name or import path; None takes the run's.
+        folder: the run whose agent acts; None is the base model without memory.
+        generation: which of its generations; None is the incumbent.
+        memory: ``on`` or ``off``.
+        split: train, gate, retention or test.
+        limit: most tasks.
+
+    Raises:
+        ConfigError: an unknown split, generation or switch, or nothing to run.
+    """
+    if memory not in ("on", "off"):
+        raise ConfigError(f"--memory {memory}: must be on or off")
+    if split not in get_args(Split):
+        raise ConfigError(f"--split {split}: must be one of {', '.join(get_args(Split))}")
+    if folder is None and suite is None:
+        raise ConfigError("name a suite (see `instar suites`), or a run folder with --run")
+    if folder is None and generation is not None:
+        raise ConfigError("--generation needs the run it belongs to: --run DIR")
+    if folder is not None and not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
+    # What is tried here is nobody's experience, so it goes to a folder of its own; the run's
+    # own folder is only read.
+    with tempfile.TemporaryDirectory(prefix="instar-act-") as scratch:
+        config, weights, snapshot, adapter = _agent(folder, generation, memory)
+        if suite is not None and suite != config.suite.name:
+            config = config.model_copy(
+                update={"suite": config.suite.model_copy(update={"name": suite, "options": {}})}
+            )
+        with Run(Path(scratch), config, console=console, quiet=quiet) as run:
+            tasks = _spread(run.tasks(cast(Split, split)), limit)
+            recalls = {}
+            if folder is not None:
+                run.borrow(folder, weights, adapter)
+                recalls = run.recall(tasks, snapshot, weights)
+            trajectories = run.episodes(
+                f"{run.config.suite.name} · {split}",
+                [
+                    Assignment(f"act/{t.id}", t, split, "act", 0.0, snapshot, recalls.get(t.id))
+                    for t in tasks
+                ],
+                weights,
+            )
+    successes = [float(t.success) for t in trajectories]
+    return {
+        "suite": config.suite.name,
+        "split": split,
+        "weights": weights,
+        "memory": snapshot,
+        "success": score(tasks, successes).model_dump(mode="json"),
+        "families": family_rates(tasks, successes),
+        "tokens": sum(t.produced_tokens for t in trajectories),
+        "broken": sum(t.failure is not None for t in trajectories),
+    }
+
+
+def _agent(
+    folder: Path | None, generation: int | None, memory: str
+) -> tuple[Config, str, str, Path | None]:
+    """Config, weights, memory snapshot and adapter folder of the agent that is asked for."""
+    if folder is None:
+        return Config(), BASE, "", None
+    with Run(folder, quiet=True) as run:
+        every = run.generations()
+        if not every:
+            raise ConfigError(f"{folder}: no generation yet; run instar evolve first")
+        wanted = every[-1].n if generation is None else generation
+        chosen = next((g for g in every if g.n == wanted), None)
+        if chosen is None:
+            raise ConfigError(f"{folder} has no generation {wanted}; it has 0 to {every[-1].n}")
+        snapshot = chosen.memory if memory == "on" else ""
+        return run.config, chosen.weights, snapshot, run.adapter(chosen.weights)
+
+
+def _spread(tasks: list[Any], limit: int | None) -> list[Any]:
+    """The first tasks, taken from the families in turn."""
+    if limit is None or limit >= len(tasks):
+        return tasks
+    seen: dict[str, int] = {}
+    order = []
+    for position, task in enumerate(tasks):
+        seen[task.family] = seen.get(task.family, 0) + 1
+        order.append((seen[task.family], position))
+    return [tasks[position] for _, position in sorted(order)[:limit]]

@@ -1,0 +1,385 @@
+"""The command ``instar``.
+
+Every mistake a user can make ends in one line on standard error and exit status 2; what the
+machine or another process did ends in one line and status 1; Ctrl-C in status 130.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+app = typer.Typer(
+    name="instar",
+    help="Evolve an LLM agent in memory and in weights, behind one gate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+memory_app = typer.Typer(no_args_is_help=True, help="Inspect what a run remembers.")
+app.add_typer(memory_app, name="memory")
+
+RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def main() -> None:
+    """Entry point: commands, and errors as one line."""
+    # OpenMP threads that spin while they wait would take the cores from the sandboxes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.path.insert(0, "")  # suites by import path are found in the current folder
+    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        err.print("interrupted; nothing is lost: the same command goes on where it stopped")
+        sys.exit(130)
+    except BaseException as error:
+        status = _status(error)
+        if status is None:
+            raise
+        err.print(Text(f"instar: {' '.join(str(error).split())}"), style="red")
+        sys.exit(status)
+
+
+def _status(error: BaseException) -> int | None:
+    """Exit status of an error that is told in one line; None for a defect of ours."""
+    if isinstance(error, SystemExit):
+        return None
+    from agent.config import ConfigError
+    from agent.policies.base import PolicyFailure
+    from agent.policies.models import ModelError
+    from agent.run import RunError
+    from agent.training.adapter import AdapterError
+    from environments.base import SuiteError
+    from environments.sandbox.base import SandboxFailure, SandboxUnavailable
+    from memory.embed import EmbedderError
+    from memory.index import VectorIndexError
+    from memory.ledger import LedgerError
+    from memory.lock import LockError
+
+    if isinstance(error, LockError):
+        return 1
+    if isinstance(
+        error, ConfigError | ModelError | SuiteError | SandboxUnavailable | EmbedderError
+    ):
+        return 2
+    if isinstance(
+        error,
+        RunError | LedgerError | VectorIndexError | AdapterError | SandboxFailure | PolicyFailure,
+    ):
+        return 1
+    return 1 if isinstance(error, OSError | MemoryError | FloatingPointError) else None
+
+
+@app.command()
+def evolve(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG.yaml] [key=value ...]",
+            help="A YAML file or a recipe's name, then settings that override it.",
+        ),
+    ] = None,
+    run: RunFolder = Path("runs/default"),
+    as_json: AsJson = False,
+) -> None:
+    """Evolve an agent; continues the run if its folder exists.
+
+    Example: instar evolve quickstart generations=5 --run runs/long
+    """
+    from agent.config import load_config
+    from agent.evolution.cycle import evolve as evolve_run
+    from agent.evolution.final import summarise, test
+    from agent.report.terminal import family_table, test_table
+    from agent.run import Run
+
+    words = what or []
+    source = words[0] if words and "=" not in words[0] else None
+    overrides = words[1:] if source else words
+    given = source is not None or bool(overrides) or not (run / "config.yaml").exists()
+    config = load_config(source, overrides) if given else None
+    with Run(run, config, console=_console(as_json), quiet=as_json) as opened:
+        opened.print(f"[bold]instar[/bold] · {opened.config.suite.name} · {run}")
+        evolve_run(opened)
+        summary = test(opened) if opened.config.test.run else summarise(opened)
+        if "test" in summary:
+            opened.print(test_table(summary))
+            opened.print(family_table(summary["families"]))
+        opened.print(f"[dim]{run / 'report.html'} · {run / 'summary.json'}[/dim]")
+    if as_json:
+        _print_json(summary)
+
+
+@app.command("run")
+def run_suite(
+    suite: Annotated[str | None, typer.Argument(help="A suite's name or import path.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="The run whose agent acts; none: base model."),
+    ] = None,
+    generation: Annotated[
+        int | None, typer.Option(help="Which generation acts; default: the incumbent.")
+    ] = None,
+    memory: Annotated[str, typer.Option(help="on or off: whether it sees its memory.")] = "on",
+    split: Annotated[str, typer.Option(help="train, gate, retention or test.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Most tasks to run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an agent on a suite, without learning from it.
+
+    Example: instar run reasoning-gym --run runs/quickstart --generation 2 --memory off --limit 20
+    """
+    from agent.act import act
+    from agent.report.terminal import family_table
+
+    result = act(
+        suite,
+        run,
+        generation=generation,
+        memory=memory,
+        split=split,
+        limit=limit,
+        console=_console(as_json),
+        quiet=as_json,
+    )
+    if as_json:
+        _print_json(result)
+        return
+    out = Console()
+    s = result["success"]
+    out.print(
+        f"{result['suite']} · {result['split']} · weights {result['weights']} · "
+        f"memory {result['memory'] or 'none'}: "
+        f"[bold]{s['mean']:.3f}[/bold] [{s['low']:.3f}, {s['high']:.3f}] on {s['n']} tasks, "
+        f"{result['tokens']} tokens, {result['broken']} broken episodes"
+    )
+    out.print(family_table({f: {"success": v} for f, v in result["families"].items()}))
+
+
+@app.command()
+def generations(run: RunFolder = Path("runs/default"), as_json: AsJson = False) -> None:
+    """List a run's generations and decisions.
+
+    Example: instar generations --run runs/quickstart
+    """
+    from agent.run import open_ledger
+    from memory.records import Generation
+
+    with open_ledger(run) as ledger:
+        every = [generation for _, generation in ledger.all(Generation)]
+    if as_json:
+        _print_json([generation.model_dump(mode="json") for generation in every])
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("n", "decision", "gate", "weights", "memory", "reason"):
+        table.add_column(column, overflow="fold")
+    for g in every:
+        score = g.cells.get(g.cell)
+        shown = f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]" if score else "–"
+        style = {"promoted": "green", "kept": "yellow", "rollback": "magenta"}.get(g.decision, "")
+        table.add_row(
+            str(g.n),
+            Text(g.decision, style=style),
+            Text(shown),
+            g.weights,
+            g.memory[:8] or "none",
+            Text(g.reason),
+        )
+    Console().print(table)
+
+
+@app.command()
+def rollback(
+    n: Annotated[int, typer.Argument(help="The generation to go back to.")],
+    run: RunFolder = Path("runs/default"),
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier generation the incumbent again; nothing is deleted.
+
+    Example: instar rollback 1 --run runs/quickstart
+    """
+    from agent.run import Run
+
+    with Run(run, quiet=as_json) as opened:
+        generation = opened.roll_back(n)
+    if as_json:
+        _print_json(generation.model_dump(mode="json"))
+    else:
+        Console().print(
+            f"generation {generation.n}: back to generation {n} "
+            f"(weights {generation.weights}, memory {generation.memory[:8] or 'none'})"
+        )
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The run folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Audit a run: hashes, lineage, split leakage, adapters, index against ledger.
+
+    Example: instar verify runs/quickstart
+    """
+    from agent.verify import verify as audit
+
+    checked, problems = audit(folder)
+    if as_json:
+        _print_json({"ok": not problems, "checked": checked, "problems": problems})
+    else:
+        out = Console(highlight=False, soft_wrap=True)
+        for name, count in checked.items():
+            out.print(f"{name}: {count}")
+        for problem in problems:
+            out.print(Text(f"PROBLEM {problem}", style="red"))
+        out.print("[green]nothing is off[/green]" if not problems else f"{len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def suites(as_json: AsJson = False) -> None:
+    """List the suites that are shipped.
+
+    Example: instar suites --json
+    """
+    from environments.suites import describe_suites
+
+    described = describe_suites()
+    if as_json:
+        _print_json(described)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("suite", "what it is", "options"):
+        table.add_column(column, overflow="fold")
+    for suite in described:
+        options = "\n".join(f"{name}: {value}" for name, value in suite["options"].items())
+        table.add_row(suite["name"], suite["description"], Text(options))
+    Console().print(table)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine can do, and what to install for the rest.
+
+    Example: instar doctor
+    """
+    from agent.doctor import diagnose, render
+
+    findings = diagnose()
+    if as_json:
+        _print_json([finding.model_dump(mode="json") for finding in findings])
+    else:
+        Console().print(render(findings))
+
+
+@memory_app.command("list")
+def memory_list(
+    run: RunFolder = Path("runs/default"),
+    generation: Annotated[
+        int | None, typer.Option(help="As of this generation; default: the incumbent.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="exemplar or reflection.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what a generation remembers.
+
+    Example: instar memory list --run runs/quickstart --family gcd
+    """
+    from agent.inspection import listing
+
+    rows = listing(run, generation=generation, kind=kind, family=family)
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("item", "kind", "family", "status", "uses", "wins", "text"):
+        table.add_column(column, overflow="ellipsis", no_wrap=column != "text")
+    for row in rows:
+        table.add_row(
+            row["id"],
+            row["kind"],
+            row["family"],
+            Text(row["status"], style={"active": "green", "absorbed": "cyan"}.get(row["status"], "dim")),
+            str(row["uses"]),
+            str(row["wins"]),
+            Text(" ".join(row["text"].split())[:160]),
+        )
+    Console().print(table if rows else "the memory is empty")
+
+
+@memory_app.command("show")
+def memory_show(
+    item: Annotated[str, typer.Argument(help="The item's id, or its beginning.")],
+    run: RunFolder = Path("runs/default"),
+    as_json: AsJson = False,
+) -> None:
+    """Show one item: text, sources, uses, and its status over the generations.
+
+    Example: instar memory show 3f2a --run runs/quickstart
+    """
+    from agent.inspection import detail
+
+    shown = detail(run, item)
+    if as_json:
+        _print_json(shown)
+        return
+    out = Console(highlight=False)
+    out.print(f"[bold]{shown['id']}[/bold] · {shown['kind']} · {shown['family']} · {shown['trust']}")
+    out.print(Text(shown["text"]))
+    out.print(f"made in generation {shown['born']} from {', '.join(shown['sources'])}")
+    out.print(f"recalled {shown['uses']} times, {shown['wins']} of them successful")
+    for entry in shown["history"]:
+        out.print(Text(f"generation {entry['generation']}: {entry['status']} {entry['reason']}"))
+
+
+@memory_app.command("search")
+def memory_search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    run: RunFolder = Path("runs/default"),
+    limit: Annotated[int, typer.Option(min=1, help="Most items to show.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Find the items nearest to a text.
+
+    Example: instar memory search "greatest common divisor" --run runs/quickstart
+    """
+    from agent.inspection import search
+
+    rows = search(run, text, limit)
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("similarity", "item", "kind", "family", "text"):
+        table.add_column(column, overflow="ellipsis", no_wrap=column != "text")
+    for row in rows:
+        table.add_row(
+            f"{row['similarity']:.2f}",
+            row["id"],
+            row["kind"],
+            row["family"],
+            Text(" ".join(row["text"].split())[:160]),
+        )
+    Console().print(table if rows else "nothing found")
+
+
+def _console(as_json: bool) -> Console:
+    return Console(stderr=True) if as_json else Console()
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""The audit behind ``instar verify``: is this run what it says it is?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from agent.config import ConfigError, validate
+from agent.run import BASE, CONFIG, LEDGER, open_ledger
+from agent.training.adapter import AdapterError, check_adapter, read_manifest
+from environments.splits import split_of
+from memory import history
+from memory.embed import load_embedder
+from memory.index import check_index
+from memory.ledger import Ledger, LedgerError
+from memory.lock import RunLock
+from memory.records import Generation, MemoryItem, MemorySnapshot, Note, Trajectory
+
+LEARNING = ("acquire", "probe")
+
+
+def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Audit a run folder; nothing is changed.
+
+    Returns:
+        how many of each thing were checked, and every problem in a sentence.
+
+    Raises:
+        ConfigError: the folder holds no run.
+        LockError: another process is using it.
+    """
+    if not (folder / LEDGER).is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no {LEDGER}")
+    with RunLock(folder):
+        try:
+            with open_ledger(folder) as ledger:
+                problems = ledger.verify()
+                counts = {
+                    "trajectories": ledger.count(Trajectory),
+                    "memory items": ledger.count(MemoryItem),
+                    "memory snapshots": ledger.count(MemorySnapshot),
+                    "generations": ledger.count(Generation),
+                }
+                for check in (_config, _trajectories, _memory, _adapters, _generations, _index):
+                    problems += check(ledger, folder)
+        except LedgerError as error:
+            return {}, [str(error)]
+    return counts, problems
+
+
+def _config(ledger: Ledger, folder: Path) -> Iterator[str]:
+    try:
+        tree = yaml.safe_load((folder / CONFIG).read_text())
+        validate(tree if isinstance(tree, dict) else {"": None}, CONFIG)
+    except (OSError, yaml.YAMLError, ConfigError) as error:
+        yield f"{CONFIG}: {' '.join(str(error).split())}"
+
+
+def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
+    """Splits are what the task's hash says; learning never saw memory of its own task."""
+    tasks_of: dict[str, set[str]] = {
+        key: set(item.tasks) for key, item in ledger.all(MemoryItem)
+    }
+    for slot, t in ledger.all(Trajectory):
+        if t.slot != slot:
+            yield f"trajectory {slot} is stored under another slot than its own, {t.slot}"
+        if split_of(t.task) != t.split:
+            yield f"trajectory {slot}: task {t.task} belongs to {split_of(t.task)}, not {t.split}"
+        if t.phase in LEARNING and t.split != "train":
+            yield f"trajectory {slot}: a {t.split} task was used for learning"
+        if t.phase not in LEARNING and t.split == "train":
+            yield f"trajectory {slot}: a train task was used for measuring ({t.phase})"
+        for item in t.recalled:
+            if item not in tasks_of:
+                yield f"trajectory {slot} recalled the unknown memory item {item}"
+            elif t.task in tasks_of[item]:
+                yield f"trajectory {slot} saw memory made from its own task ({item})"
+        for step in t.steps:
+            if step.policy != t.policy:
+                yield f"trajectory {slot}: a step by {step.policy} in an episode of {t.policy}"
+
+
+def _memory(ledger: Ledger, folder: Path) -> Iterator[str]:
+    """Every item comes from train episodes that exist; every snapshot leads to empty memory."""
+    for key, item in ledger.all(MemoryItem):
+        if item.id != key:
+            yield f"memory item {key} is stored under another id than its own, {item.id}"
+        yield from _sources(ledger, f"memory item {key}", item.sources)
+    for key, snapshot in ledger.all(MemorySnapshot):
+        if snapshot.id != key:
+            yield f"memory snapshot {key} is stored under another id than its own, {snapshot.id}"
+        try:
+            for item_id in history.state(ledger, key):
+                if ledger.get(MemoryItem, item_id) is None:
+                    yield f"memory snapshot {key} names the unknown item {item_id}"
+        except LedgerError as error:
+            yield f"memory snapshot {key}: {error}"
+
+
+def _sources(ledger: Ledger, what: str, slots: tuple[str, ...] | list[str]) -> Iterator[str]:
+    for slot in slots:
+        source = ledger.get(Trajectory, slot)
+        if source is None:
+            yield f"{what} comes from {slot}, which is not in the ledger"
+        elif source.split != "train" or source.failure is not None:
+            state = "broken" if source.failure else source.split
+            yield f"{what} comes from {slot}, which is a {state} episode"
+
+
+def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
+    """Every adapter is whole, is the one that was trained, and knows its sources."""
+    for key, note in ledger.all(Note, "adapter/"):
+        version = key.removeprefix("adapter/")
+        place = folder / str(note.data["folder"])
+        try:
+            if check_adapter(place) != version:
+                yield f"{place} holds another adapter than {version}"
+            if sorted(set(read_manifest(place)["sources"])) != note.data["sources"]:
+                yield f"{place}: the manifest names other sources than the ledger"
+        except (AdapterError, KeyError) as error:
+            yield str(error)
+        sources = note.data["sources"]
+        yield from _sources(
+            ledger, f"adapter {version}", [str(s) for s in sources] if isinstance(sources, list) else []
+        )
+
+
+def _generations(ledger: Ledger, folder: Path) -> Iterator[str]:
+    """Numbers without gaps; memory and weights known; the folder shows what the ledger says."""
+    for expected, (_, g) in enumerate(ledger.all(Generation)):
+        if g.n != expected:
+            yield f"generation {g.n} stands where {expected} is due"
+        if g.weights != BASE and ledger.get(Note, f"adapter/{g.weights}") is None:
+            yield f"generation {g.n} has the unknown weights {g.weights}"
+        if g.memory and ledger.get(MemorySnapshot, g.memory) is None:
+            yield f"generation {g.n} has the unknown memory {g.memory}"
+        file = folder / "generations" / f"{g.n:03d}" / "generation.json"
+        try:
+            if json.loads(file.read_text()) != g.model_dump(mode="json"):
+                yield f"{file} differs from the ledger"
+        except (OSError, ValueError) as error:
+            yield f"{file}: {error}"
+
+
+def _index(ledger: Ledger, folder: Path) -> Iterator[str]:
+    """The vector index holds just the ledger's items, and each is found by its own key."""
+    items = [(key, item.key) for key, item in ledger.all(MemoryItem)]
+    if not items:
+        return
+    try:
+        tree = yaml.safe_load((folder / CONFIG).read_text())
+        embedder = load_embedder(validate(tree, CONFIG).memory.embedder)
+    except (OSError, ValueError, yaml.YAMLError):
+        return  # the config's own check has said so
+    yield from check_index(folder / "index", embedder, items)
