@@ -39,7 +39,7 @@ class AgentSettings(BaseModel):
         "```python\nprint(max(4, 9, 2))\n```",
     )
     turns: int = 2
-    max_new_tokens: int = 80
+    max_new_tokens: int = 64
 
 
 def opening(settings: AgentSettings, observation: str, recall: Recall | None) -> list[Message]:
