@@ -29,6 +29,7 @@ app.add_typer(memory_app, name="memory")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+STATUS_STYLES = {"active": "green", "absorbed": "cyan"}
 
 
 def main() -> None:
@@ -105,8 +106,10 @@ def evolve(
     words = what or []
     source = words[0] if words and "=" not in words[0] else None
     overrides = words[1:] if source else words
-    given = source is not None or bool(overrides) or not (run / "config.yaml").exists()
-    config = load_config(source, overrides) if given else None
+    stored = run / "config.yaml"
+    if source is None and overrides and stored.is_file():
+        source = str(stored)
+    config = load_config(source, overrides) if words or not stored.exists() else None
     with Run(run, config, console=_console(as_json), quiet=as_json) as opened:
         opened.print(f"[bold]instar[/bold] · {opened.config.suite.name} · {run}")
         evolve_run(opened)
@@ -309,7 +312,7 @@ def memory_list(
             row["id"],
             row["kind"],
             row["family"],
-            Text(row["status"], style={"active": "green", "absorbed": "cyan"}.get(row["status"], "dim")),
+            Text(row["status"], style=STATUS_STYLES.get(row["status"], "dim")),
             str(row["uses"]),
             str(row["wins"]),
             Text(" ".join(row["text"].split())[:160]),
@@ -334,7 +337,8 @@ def memory_show(
         _print_json(shown)
         return
     out = Console(highlight=False)
-    out.print(f"[bold]{shown['id']}[/bold] · {shown['kind']} · {shown['family']} · {shown['trust']}")
+    about = f"{shown['kind']} · {shown['family']} · {shown['trust']}"
+    out.print(f"[bold]{shown['id']}[/bold] · {about}")
     out.print(Text(shown["text"]))
     out.print(f"made in generation {shown['born']} from {', '.join(shown['sources'])}")
     out.print(f"recalled {shown['uses']} times, {shown['wins']} of them successful")
@@ -378,7 +382,7 @@ def _console(as_json: bool) -> Console:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1))
+    typer.echo(json.dumps(value, indent=1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from memory.consolidate import Usage, usage
 from memory.embed import load_embedder
 from memory.index import open_index
 from memory.ledger import Ledger
-from memory.records import Generation, Kind, MemoryItem, MemoryChange, Status, Trajectory
+from memory.records import Generation, Kind, MemoryChange, MemoryItem, Status, Trajectory
 
 
 def listing(
@@ -57,17 +57,15 @@ def detail(folder: Path, item_id: str) -> dict[str, Any]:
         item = ledger.get(MemoryItem, ids[0])
         assert item is not None
         counts = usage(t for _, t in ledger.all(Trajectory))
-        past = []
+        past: list[dict[str, Any]] = []
         for _, generation in ledger.all(Generation):
             change = history.state(ledger, generation.memory).get(item.id)
             if change is not None:
                 status = _status(change, generation.weights)
-                past.append(
-                    {"generation": generation.n, "status": status, "reason": change.reason}
-                )
-        row = _row(item, past[-1]["status"] if past else "never promoted", counts.get(item.id, Usage()))
+                past.append({"generation": generation.n, "status": status, "reason": change.reason})
+        status = past[-1]["status"] if past else "never promoted"
         return {
-            **row,
+            **_row(item, status, counts.get(item.id, Usage())),
             "trust": item.trust,
             "sources": list(item.sources),
             "tasks": list(item.tasks),

@@ -92,6 +92,7 @@ def run_episode(
                     temperature=assignment.temperature,
                     seed=seed_of(seed, assignment.slot, turn),
                     stop=CODE_STOP,
+                    keep=turn + 1 < settings.turns,
                 )
             )
             source = "environment"

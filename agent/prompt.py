@@ -33,7 +33,10 @@ class AgentSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    system: str = "Answer each task with Python code that prints the answer."
+    system: str = (
+        "You have a Python tool. Reply only with a code block:\n```python\n...\n```\n"
+        "It is run, and what it prints is your answer."
+    )
     example: tuple[str, str] | None = (
         "What is the largest of 4, 9 and 2?",
         "```python\nprint(max(4, 9, 2))\n```",

@@ -45,14 +45,16 @@ class Desk:
     def pump(self) -> None:
         """Advance the engine and hand out what it finished; called from one thread."""
         for ticket, completion in self.policy.step():
-            self.futures.pop(ticket).set_result(completion)
+            self.futures[ticket].set_result(completion)
+            del self.futures[ticket]
 
     def close(self) -> None:
         """Wake everyone who waits; their episodes never happened."""
         with self.lock:
             self.closed = True
             for future in self.futures.values():
-                future.set_exception(Cancelled())
+                if not future.done():
+                    future.set_exception(Cancelled())
 
 
 def rollout(

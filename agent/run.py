@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,11 @@ class Run:
         self.quiet = quiet
         if config is None and not (folder / CONFIG).is_file():
             raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
-        self.lock = RunLock(folder)
-        self.lock.__enter__()
-        try:
-            self.config = settle_config(folder, config)
-            self.ledger = Ledger(folder / LEDGER)
-        except BaseException:
-            self.lock.__exit__(None, None, None)
-            raise
+        with ExitStack() as opened:  # closed again if anything here fails
+            opened.enter_context(RunLock(folder))
+            self.ledger = opened.enter_context(Ledger(folder / LEDGER))
+            self.config = settle_config(folder, config, self.ledger.count(Trajectory) > 0)
+            self._opened = opened.pop_all()
         self._suite: Suite | None = None
         self._tasks: dict[Split, list[Task]] | None = None
         self._policy: Policy | None = None
@@ -98,8 +95,7 @@ class Run:
             self._index.close()
         if self._lender is not None:
             self._lender.close()
-        self.ledger.close()
-        self.lock.__exit__(None, None, None)
+        self._opened.close()
 
     # --- what there is to do ---
 
@@ -257,11 +253,16 @@ class Run:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Book the block's seconds under ``name``; what an interrupted block took is lost."""
-        begin = time.monotonic()
+        """Book the block's seconds under ``name``; what an interrupted block took is lost.
+
+        Nothing is booked for going through finished work again.
+        """
+        begin, episodes = time.monotonic(), self.ledger.count(Trajectory)
         yield
-        key = f"time/{name}/{self.ledger.count(Note, f'time/{name}/')}"
-        self.ledger.append(key, Note(data={"seconds": round(time.monotonic() - begin, 3)}))
+        booked = self.ledger.count(Note, f"time/{name}/")
+        if not booked or self.ledger.count(Trajectory) > episodes:
+            seconds = round(time.monotonic() - begin, 3)
+            self.ledger.append(f"time/{name}/{booked}", Note(data={"seconds": seconds}))
 
     def seconds(self, name: str) -> float:
         """Seconds booked under a name so far."""
@@ -287,10 +288,16 @@ class Run:
     def conclude(self, generation: Generation) -> Generation:
         """Make a generation the incumbent: the ledger decides, the folder shows."""
         self.ledger.append(f"{generation.n:06d}", generation)
-        folder = self.generation_folder(generation.n)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "generation.json", generation.model_dump_json(indent=1))
+        self.publish()
         return generation
+
+    def publish(self) -> None:
+        """Write the ``generation.json`` files that are missing: the new, and what a crash left."""
+        for generation in self.generations():
+            file = self.generation_folder(generation.n) / "generation.json"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_text(file, generation.model_dump_json(indent=1))
 
     def roll_back(self, n: int) -> Generation:
         """Make the agent of an earlier generation the incumbent again, as a new generation."""
@@ -333,13 +340,14 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(folder / LEDGER, read_only=True)
 
 
-def settle_config(folder: Path, config: Config | None) -> Config:
-    """The folder's configuration: stored when new, compared when not.
+def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:
+    """The folder's configuration: stored when new, compared when the run has begun.
 
-    A run may be continued with more generations; anything else that differs is an error.
+    A run may be continued with more generations; anything else that differs is an error,
+    unless no episode has ended yet (a first attempt that failed on a mistake in it, say).
     """
     path = folder / CONFIG
-    if not path.exists():
+    if not path.exists() or (config is not None and not begun):
         if config is None:
             raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
         write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

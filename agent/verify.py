@@ -61,9 +61,7 @@ def _config(ledger: Ledger, folder: Path) -> Iterator[str]:
 
 def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
     """Splits are what the task's hash says; learning never saw memory of its own task."""
-    tasks_of: dict[str, set[str]] = {
-        key: set(item.tasks) for key, item in ledger.all(MemoryItem)
-    }
+    tasks_of: dict[str, set[str]] = {key: set(item.tasks) for key, item in ledger.all(MemoryItem)}
     for slot, t in ledger.all(Trajectory):
         if t.slot != slot:
             yield f"trajectory {slot} is stored under another slot than its own, {t.slot}"
@@ -123,9 +121,8 @@ def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
         except (AdapterError, KeyError) as error:
             yield str(error)
         sources = note.data["sources"]
-        yield from _sources(
-            ledger, f"adapter {version}", [str(s) for s in sources] if isinstance(sources, list) else []
-        )
+        slots = [str(slot) for slot in sources] if isinstance(sources, list) else []
+        yield from _sources(ledger, f"adapter {version}", slots)
 
 
 def _generations(ledger: Ledger, folder: Path) -> Iterator[str]:

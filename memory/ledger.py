@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
-from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from memory import sqlite
 from memory.records import Record, content_hash
 
 R = TypeVar("R", bound=Record)
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x494E5354  # "INST", so that a foreign SQLite file is told apart
-BUSY_TIMEOUT_S = 2.0
 _CHUNK = 200  # rows read at a time: trajectories are large
 
 _SCHEMA = """
@@ -52,6 +49,7 @@ CREATE TRIGGER records_no_replace BEFORE INSERT ON records
       OR EXISTS (SELECT 1 FROM records WHERE seq = NEW.seq)
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
+_MARKS = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
 
 
 class LedgerError(RuntimeError):
@@ -113,9 +111,13 @@ class Ledger:
             if not self.path.exists():
                 if read_only:
                     raise LedgerError(f"{self.path}: there is no ledger here; check the folder")
-                _create(self.path)
-            self._refuse_truncated()
-            self._db = self._connect()
+                sqlite.create(self.path, _SCHEMA + _MARKS)
+            if sqlite.is_truncated(self.path):
+                raise LedgerError(
+                    f"{self.path}: the ledger is truncated ({self.path.stat().st_size} bytes); "
+                    "restore it from a copy"
+                )
+            self._db = sqlite.connect(self.path, read_only=read_only)
         try:
             self._settle()
         except BaseException:
@@ -145,7 +147,7 @@ class Ledger:
             LedgerError: another record is stored under one of the kinds and keys.
         """
         rows = [_row(key, record) for key, record in records]
-        with self._guard() as db, _transaction(db):
+        with self._guard() as db, sqlite.transaction(db):
             chain = _head(db)
             new = 0
             for row in rows:
@@ -309,37 +311,6 @@ class Ledger:
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
-        uri = f"file:{quote(str(self.path.absolute()))}"
-        if not self.read_only:
-            return _connect(uri + "?mode=rw")
-        db = _connect(uri + "?mode=ro")
-        try:
-            db.execute("SELECT 1 FROM sqlite_schema").fetchone()
-        except sqlite3.OperationalError:
-            db.close()
-            # A write-ahead log needs a writable folder beside it. Without a log nobody is
-            # writing, and the file can be read as it is.
-            if _size(self.path.with_name(self.path.name + "-wal")) > 0:
-                raise
-            return _connect(uri + "?mode=ro&immutable=1")
-        return db
-
-    def _refuse_truncated(self) -> None:
-        """SQLite takes an empty file for a new database, and notices a short one late."""
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            header = file.read(100)
-        short = len(header) < 100
-        if not short and _size(self.path.with_name(self.path.name + "-wal")) == 0:
-            page = int.from_bytes(header[16:18], "big")
-            page = 65536 if page == 1 else page
-            short = size < page * int.from_bytes(header[28:32], "big")
-        if short and (not header or header.startswith(b"SQLite format 3\0"[: len(header)])):
-            raise LedgerError(
-                f"{self.path}: the ledger is truncated ({size} bytes); restore it from a copy"
-            )
-
     def _settle(self) -> None:
         """Refuse what is no ledger of ours or cannot be written; set durability."""
         with self._guard() as db:
@@ -359,7 +330,8 @@ class Ledger:
                         f"{self.path}: its file system has no shared memory; use a local disk"
                     )
                 db.execute("PRAGMA synchronous = FULL")
-                with _transaction(db):  # learn now, not at the first record, if it cannot write
+                # Learn now, not at the first record, if it cannot write.
+                with sqlite.transaction(db):
                     pass
 
     def _parse(self, model: type[R], row: _Row) -> R:
@@ -389,66 +361,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
-        raise LedgerError(f"{path}: {_explain(error)}") from error
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
-
-
-def _create(path: Path) -> None:
-    """Make an empty ledger beside ``path`` and move it there whole.
-
-    So a file that exists is complete, and one of zero bytes is damage, not a beginning.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with closing(_connect(f"file:{quote(str(draft.absolute()))}")) as db:
-            db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
-                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-        _sync(draft)
-        try:
-            os.link(draft, path)  # unlike a rename, never replaces a ledger made meanwhile
-        except FileExistsError:
-            return
-        except OSError:  # a file system without hard links
-            if not path.exists():
-                draft.rename(path)
-        _sync(path.parent)
-    finally:
-        for suffix in ("", "-journal"):
-            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+        raise LedgerError(f"{path}: {sqlite.explain(error)}") from error
 
 
 def _head(db: sqlite3.Connection) -> str:
@@ -463,29 +376,3 @@ def _link(previous: str, kind: str, key: str, id_: str) -> str:
 def _first(error: ValidationError) -> str:
     fault = error.errors()[0]
     return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-
-
-def _explain(error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:
-    """What happened and what to do, from SQLite's or the system's own error."""
-    if isinstance(error, OSError):
-        return f"{error.strerror or error}; check the folder, its permissions and its disk"
-    if isinstance(error, UnicodeDecodeError):
-        return "the ledger is damaged (text that is not UTF-8); restore it from a copy"
-    name = getattr(error, "sqlite_errorname", "")
-    advice = {
-        "SQLITE_FULL": "the disk is full; make room and run again, nothing stored is lost",
-        "SQLITE_IOERR": "cannot read or write (disk full, a file size limit, or a failing disk?); "
-        "make room and run again",
-        "SQLITE_READONLY": "the file or its folder is read-only; make it writable or copy it",
-        "SQLITE_CANTOPEN": "cannot be opened; check that the folder exists and is writable",
-        "SQLITE_PERM": "no permission; check who owns the file",
-        "SQLITE_AUTH": "no permission; check who owns the file",
-        "SQLITE_BUSY": "another process is writing; wait for it or stop it",
-        "SQLITE_NOTADB": "is no SQLite database, or its beginning is damaged; "
-        "restore it from a copy",
-        "SQLITE_CORRUPT": "the ledger is damaged; restore it from a copy",
-    }
-    for prefix, text in advice.items():
-        if name.startswith(prefix):
-            return f"{text} ({error})"
-    return f"{error} ({name or type(error).__name__})"

@@ -1,7 +1,8 @@
 """A tiny suite and a script that plays the policy, for tests of everything around a model.
 
-The script solves a family once it has learnt an answer of that family, or sees one in its
-prompt; before that it gets lucky now and then. It writes real code that runs in the sandbox.
+The script imitates: it solves a family once it has learnt a right answer of that family, or
+sees one in its prompt, and fails where all it has been taught is wrong. Untaught, it gets
+lucky now and then. It writes real code that runs in the sandbox.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ CODE = {
     "square": ("Square the number {x}.", "print({x} ** 2)", lambda x: x * x),
 }
 
+EXCHANGE = re.compile(r"<user>([^<]*)</user><assistant>([^<]*)</assistant>")
+
 
 class ToySuite:
     """Three families of one-line arithmetic."""
@@ -32,7 +35,9 @@ class ToySuite:
 
     def tasks(self) -> Sequence[Task]:
         return [
-            Task(suite=self.name, family=family, prompt=text.format(x=x), data={"answer": str(f(x))})
+            Task(
+                suite=self.name, family=family, prompt=text.format(x=x), data={"answer": str(f(x))}
+            )
             for family, (text, _, f) in CODE.items()
             for x in range(10, 10 + self.per_family)
         ]
@@ -48,7 +53,7 @@ class ToySuite:
 
 
 def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
-    """Writes the family's code if it was learnt or is shown; else mostly something wrong."""
+    """Writes the family's code if that was learnt or is shown; else mostly something wrong."""
     question = prompt.rsplit("<user>", 1)[1].split("</user>")[0]
     for text, code, _ in CODE.values():
         stem = text.split("{x}")[0]
@@ -56,10 +61,12 @@ def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]
         match = re.search(re.escape(stem) + r"(\d+)", asked)
         if match is None:
             continue
-        known = any(stem in p.rsplit("<user>", 1)[1] for p, _ in learnt)
-        shown = stem in prompt.rsplit("<user>", 1)[0] and "Error" not in question
+        taught = [answer for p, answer in learnt if stem in p.rsplit("<user>", 1)[1]]
+        if "Error" not in question:
+            taught += [answer for asked_, answer in EXCHANGE.findall(prompt) if stem in asked_]
         lucky = chance.random() < 0.25
-        if known or shown or lucky:
+        right = re.escape(code).replace(r"\{x\}", r"\d+")
+        if any(re.search(right, answer) for answer in taught) if taught else lucky:
             return "```python\n" + code.format(x=match.group(1)) + "\n```\n"
         return f"```python\nprint({chance.choice(['undefined', '0'])})\n```\n"
     return "It printed the wrong thing."

@@ -23,6 +23,7 @@ class AcquireSettings(BaseModel):
 
     Args:
         tasks: tasks per generation.
+        first_tasks: tasks of the first generation, whose agent mostly fails.
         samples: episodes per task.
         temperatures: samples take them in turn.
         memory_share: share of a task's samples that see recalled memory, if there is any.
@@ -31,8 +32,9 @@ class AcquireSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tasks: int = Field(96, ge=1)
+    first_tasks: int = Field(48, ge=1)
     samples: int = Field(8, ge=1)
-    temperatures: tuple[float, ...] = Field((0.5, 0.9), min_length=1)
+    temperatures: tuple[float, ...] = Field((0.4, 0.7, 0.4, 1.0), min_length=1)
     memory_share: float = Field(0.5, ge=0, le=1)
 
 

@@ -50,6 +50,7 @@ class Candidate(NamedTuple):
 
 def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
+    run.publish()
     incumbent = run.incumbent() or first_generation(run)
     while incumbent.n < run.config.generations:
         incumbent = one_generation(run, incumbent)
@@ -115,8 +116,9 @@ def acquire(run: Run, n: int, incumbent: Generation) -> list[Trajectory]:
         tried[trajectory.task] = tried.get(trajectory.task, 0) + 1
         if trajectory.success:
             solved.add(trajectory.task)
+    count = settings.first_tasks if n == 1 else settings.tasks
     tasks = select_tasks(
-        run.tasks("train"), incumbent.objective, settings.tasks, tried, solved, run.config.seed + n
+        run.tasks("train"), incumbent.objective, count, tried, solved, run.config.seed + n
     )
     recalls = run.recall(tasks, incumbent.memory, incumbent.weights)
     episodes = plan(tasks, recalls, settings, generation=n, memory=incumbent.memory)
@@ -191,8 +193,8 @@ def new_weights(
         "sources": sorted(set(manifest["sources"])),
         "tokens": manifest["tokens"],
     }
-    run.ledger.append(f"adapter/{version}", Note(data=described))
-    run.ledger.append(f"trained/{n}", Note(data={"version": version}))
+    adapter, trained = Note(data=described), Note(data={"version": version})
+    run.ledger.append_many([(f"adapter/{version}", adapter), (f"trained/{n}", trained)])
     return version, ""
 
 
@@ -426,9 +428,7 @@ def propose_objective(tasks: Sequence[Task], successes: Sequence[float]) -> dict
     return learnability({f: rates[f] * counts[f] for f in rates}, counts)
 
 
-def phase_tokens(
-    run: Run, n: int, incumbent: Generation, candidate: Candidate
-) -> dict[str, int]:
+def phase_tokens(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> dict[str, int]:
     """Tokens per phase: produced in episodes, read in training."""
     note = run.ledger.get(Note, f"adapter/{candidate.weights}")
     trained = note is not None and run.ledger.get(Note, f"trained/{n}") is not None

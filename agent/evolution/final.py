@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from agent.evolution.cycle import arm, family_rates, measure, score
@@ -50,7 +51,9 @@ def test(run: Run) -> dict[str, Any]:
         for name, own in successes.items()
         if name != "base"
     }
-    together = interaction(*(successes[name] for name in arms), families)
+    together = interaction(
+        successes["base"], successes["memory"], successes["weights"], successes["both"], families
+    )
     return summarise(
         run,
         {
@@ -87,7 +90,8 @@ def best_of_n(run: Run) -> tuple[list[float], list[float], int, int]:
     trajectories = run.episodes(f"test · best of {n}", assignments, BASE)
     spent = sum(t.produced_tokens for t in trajectories)
     groups = [trajectories[i : i + n] for i in range(0, len(trajectories), n)]
-    return [majority(g) for g in groups], [float(any(t.success for t in g)) for g in groups], n, spent
+    any_right = [float(any(t.success for t in g)) for g in groups]
+    return [majority(g) for g in groups], any_right, n, spent
 
 
 def majority(samples: Sequence[Trajectory]) -> float:
@@ -102,12 +106,10 @@ def majority(samples: Sequence[Trajectory]) -> float:
 
 def evolution_tokens(run: Run) -> int:
     """Tokens that evolution produced: everything but the test."""
-    return sum(
-        t.produced_tokens for _, t in run.ledger.all(Trajectory) if t.phase != "test"
-    )
+    return sum(t.produced_tokens for _, t in run.ledger.all(Trajectory) if t.phase != "test")
 
 
-def summarise(run: Run, tested: Mapping[str, Any] = {}) -> dict[str, Any]:  # noqa: B006
+def summarise(run: Run, tested: Mapping[str, Any] = {}) -> dict[str, Any]:
     """The summary of a run, tested or not yet; writes ``summary.json`` and ``report.html``."""
     from agent.report.html import write_report
 
@@ -169,7 +171,7 @@ def machine() -> str:
     """Processor, cores and memory, in a few words; no names or paths."""
     model = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as file:
+        with Path("/proc/cpuinfo").open() as file:
             model = next(
                 (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
                 model,

@@ -116,11 +116,8 @@ def form_of(trajectory: Trajectory) -> str:
         return _VALUE.sub("#", step.text.strip())
     try:
         tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
-        return _VALUE.sub("#", code.strip())
-    try:
-        return ast.unparse(_Shape().visit(tree))
-    except RecursionError:
+        return ast.dump(_Shape().visit(tree))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return _VALUE.sub("#", code.strip())
 
 

@@ -28,6 +28,7 @@ class Request(BaseModel):
         top_k: sample among the k likeliest tokens only.
         seed: with the prompt, decides every draw; a request is reproducible on its own.
         stop: generation ends after the token that completes one of these strings.
+        keep: a prompt that continues this one may follow; the engine may prepare for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class Request(BaseModel):
     top_k: int = 40
     seed: int = 0
     stop: tuple[str, ...] = ()
+    keep: bool = False
 
 
 class Completion(NamedTuple):

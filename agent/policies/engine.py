@@ -6,8 +6,8 @@ the profile (``benchmarks/rollout.py --profile``):
 
 * keys and values live in one preallocated tensor per layer, written in place (``generate``
   copies the whole cache at every token);
-* the prompt's shared beginning (system prompt and worked example) is computed once, and
-  samples of one task share the whole prompt;
+* the prompt's shared beginning (system prompt and worked example) is computed once, samples
+  of one task share the whole prompt, and a retry continues where its first turn ended;
 * drawing happens among the top k, not over the whole vocabulary;
 * the vocabulary head sees only the positions that are sampled from.
 
@@ -18,9 +18,10 @@ transformers' own, with explicit positions and a 4-D mask, so any decoder that t
 from __future__ import annotations
 
 import queue
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ BLOCK = 64  # attention reads the cache up to a multiple of this
 
 
 class SlotCache:
-    """Keys and values of all running rows, (slots, heads, length, dim) per layer.
+    """Keys and values of all running rows: (layers, 2, slots, heads, length, dim).
 
     transformers calls ``update`` once per layer with the new keys and values and attends to
     what it returns. Running rows are kept in slots 0..n-1, so that is a view, not a copy.
@@ -43,65 +44,62 @@ class SlotCache:
     def __init__(self, config: Any, slots: int, context: int, dtype: torch.dtype, device: Any):
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.context, self.layers = context, config.num_hidden_layers
-        self.shape = (slots, heads, 0, dim)
-        self.options: dict[str, Any] = {"dtype": dtype, "device": device}
-        self.keys = [torch.empty(self.shape, **self.options) for _ in range(self.layers)]
-        self.values = [torch.empty(self.shape, **self.options) for _ in range(self.layers)]
+        self.context = context
+        shape = (config.num_hidden_layers, 2, slots, heads, 0, dim)
+        self.store = torch.empty(shape, dtype=dtype, device=device)
         self.rows = torch.arange(slots, device=device)
         self.positions = torch.zeros(0, dtype=torch.long, device=device)
         self.upto = 0
 
     def reserve(self, length: int) -> None:
         """Grow to hold ``length`` positions, in steps, so short runs stay small."""
-        have = self.keys[0].shape[2]
+        have = self.store.shape[4]
         if length <= have:
             return
         size = min(self.context + BLOCK, max(length, have + have // 2, 256) + BLOCK)
-        for store in (self.keys, self.values):
-            for layer, old in enumerate(store):
-                new = torch.zeros((*self.shape[:2], size, self.shape[3]), **self.options)
-                new[:, :, :have] = old
-                store[layer] = new
+        new = self.store.new_zeros((*self.store.shape[:4], size, self.store.shape[5]))
+        new[..., :have, :] = self.store
+        self.store = new
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> Any:
         """Write one new position per row; return all rows' keys and values up to ``upto``."""
         n = key.shape[0]
-        keys, values = self.keys[layer], self.values[layer]
+        keys, values = self.store[layer]
         keys[self.rows[:n], :, self.positions] = key[:, :, 0]
         values[self.rows[:n], :, self.positions] = value[:, :, 0]
         return keys[:n, :, : self.upto], values[:n, :, : self.upto]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy one row over another."""
-        for store in (self.keys, self.values):
-            for tensor in store:
-                tensor[target, :, :length] = tensor[source, :, :length]
 
     def get_seq_length(self, *_: Any) -> int:
         return self.upto
 
 
 class PrefillCache:
-    """Collects a prompt's keys and values behind an optional shared prefix (one row)."""
+    """Collects prompts' new keys and values behind what is known of their beginnings.
 
-    def __init__(self, prefix: Sequence[tuple[Tensor, Tensor]] | None):
-        self.prefix = prefix
-        self.new: list[tuple[Tensor, Tensor]] = []
+    Args:
+        past: (layers, 2, rows, heads, length, dim); shorter beginnings are padded behind.
+    """
+
+    def __init__(self, past: Tensor):
+        self.past = past
+        self.new: list[Tensor] = []
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> Any:
-        self.new.append((key, value))
-        if self.prefix is None:
+        self.new.append(torch.stack([key, value]))
+        if self.past.shape[4] == 0:
             return key, value
-        n = key.shape[0]
-        past_key, past_value = self.prefix[layer]
-        return (
-            torch.cat([past_key.expand(n, -1, -1, -1), key], dim=2),
-            torch.cat([past_value.expand(n, -1, -1, -1), value], dim=2),
-        )
+        past_key, past_value = self.past[layer]
+        return torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
 
     def get_seq_length(self, *_: Any) -> int:
-        return 0 if self.prefix is None else self.prefix[0][0].shape[2]
+        return self.past.shape[4]
+
+
+class Known(NamedTuple):
+    """Ids whose keys and values are at hand: (layers, 2, heads, length, dim)."""
+
+    ids: Any  # numpy array
+    values: Tensor
 
 
 @dataclass
@@ -134,7 +132,9 @@ class Engine:
         self.cache = SlotCache(model.config, slots, context, self.dtype, self.device)
         self.waiting: queue.SimpleQueue[tuple[Hashable, Request]] = queue.SimpleQueue()
         self.rows: list[Row] = []
-        self.prefix: tuple[tuple[int, ...], list[tuple[Tensor, Tensor]]] = ((), [])
+        self.nothing = self.cache.store[:, :, :1]
+        self.prefix = Known(np.zeros(0, dtype=int), self.nothing[:, :, 0])
+        self.kept: OrderedDict[Hashable, Known] = OrderedDict()
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         self.pieces: dict[int, str] = {}
@@ -162,78 +162,100 @@ class Engine:
         # A prefill pauses every running row, so wait until a fair number can start together.
         if self.rows and min(free, self.waiting.qsize()) < max(1, self.slots // 8):
             return []
-        admitted: list[tuple[Hashable, Request]] = []
-        while len(admitted) < free and not self.waiting.empty():
-            admitted.append(self.waiting.get())
-        if not admitted:
-            return []
         groups: dict[tuple[int, ...], list[tuple[Hashable, Request]]] = {}
-        for ticket, request in admitted:
+        while free and not self.waiting.empty():
+            ticket, request = self.waiting.get()
             groups.setdefault(request.prompt_ids, []).append((ticket, request))
+            free -= 1
+        if not groups:
+            return []
+        self._learn_prefix(list(groups))
+        found = {prompt: self._lookup(prompt) for prompt in groups}
         done: list[tuple[Hashable, Completion]] = []
-        shared = self._shared_prefix(list(groups))
         batch: list[tuple[int, ...]] = []
-        for prompt in sorted(groups, key=len):
-            if batch and (len(prompt) - shared) * (len(batch) + 1) > PREFILL_TOKENS:
-                done += self._prefill(batch, groups, shared)
+        for prompt in sorted(groups, key=lambda p: len(p) - found[p][0]):
+            if batch and (len(prompt) - found[prompt][0]) * (len(batch) + 1) > PREFILL_TOKENS:
+                done += self._prefill(batch, groups, found)
                 batch = []
             batch.append(prompt)
-        return done + self._prefill(batch, groups, shared)
+        return done + self._prefill(batch, groups, found)
 
-    def _shared_prefix(self, prompts: list[tuple[int, ...]]) -> int:
-        """Length of the prompts' common beginning whose keys and values are at hand."""
-        common = _common_prefix(prompts)
-        common = min(common, min(map(len, prompts)) - 1)
-        cached = _common_prefix([self.prefix[0], prompts[0]])
-        if len(prompts) > 1 and common >= max(PREFIX_MIN, cached + PREFIX_MIN):
-            ids = torch.tensor([prompts[0][:common]], device=self.device)
+    def _learn_prefix(self, prompts: list[tuple[int, ...]]) -> None:
+        """Compute what the prompts share once, unless most of it is known already."""
+        common = min(_common_prefix(prompts), min(map(len, prompts)) - 1)
+        known = common_length(self.prefix.ids, np.array(prompts[0]))
+        if len(prompts) > 1 and common >= known + PREFIX_MIN:
+            ids = prompts[0][:common]
             positions = torch.arange(common, device=self.device)
-            cache = PrefillCache(None)
-            self._forward(ids, positions[None], self._mask(positions, common, 2), cache)
-            self.prefix = (prompts[0][:common], cache.new)
-            return common
-        return min(common, cached) if min(common, cached) >= PREFIX_MIN else 0
+            cache = PrefillCache(self.nothing)
+            self._forward(
+                torch.tensor([ids], device=self.device),
+                positions[None],
+                self._mask(positions, common, 2),
+                cache,
+            )
+            self.prefix = Known(np.array(ids), torch.stack(cache.new)[:, :, 0])
+
+    def _lookup(self, prompt: tuple[int, ...]) -> tuple[int, Tensor]:
+        """Longest known beginning of a prompt: of an earlier turn, or the shared one."""
+        ids = np.array(prompt[:-1])  # the last token is always computed: it gives the logits
+        best, ticket = self.prefix, None
+        length = common_length(best.ids, ids)
+        for other, known in self.kept.items():
+            if (own := common_length(known.ids, ids)) > length:
+                best, length, ticket = known, own, other
+        if ticket is not None:
+            del self.kept[ticket]  # a conversation goes on once
+        if length < PREFIX_MIN:
+            return 0, self.nothing[:, :, 0]
+        return length, best.values[..., :length, :]
 
     def _prefill(
         self,
         prompts: list[tuple[int, ...]],
         groups: dict[tuple[int, ...], list[tuple[Hashable, Request]]],
-        shared: int,
+        found: dict[tuple[int, ...], tuple[int, Tensor]],
     ) -> list[tuple[Hashable, Completion]]:
-        lengths = [len(p) - shared for p in prompts]
-        width = max(lengths)
-        ids = torch.zeros((len(prompts), width), dtype=torch.long)
-        for i, prompt in enumerate(prompts):  # padded on the right: a causal mask hides it
-            ids[i, : lengths[i]] = torch.tensor(prompt[shared:])
-        positions = torch.arange(shared, shared + width, device=self.device)
-        past = [(k[:, :, :shared], v[:, :, :shared]) for k, v in self.prefix[1]] if shared else None
+        known = torch.tensor([found[p][0] for p in prompts])
+        lengths = torch.tensor([len(p) for p in prompts]) - known
+        n, past_width, width = len(prompts), int(known.max()), int(lengths.max())
+        shape = self.nothing.shape
+        past = self.nothing.new_zeros((*shape[:2], n, shape[3], past_width, shape[5]))
+        ids = torch.zeros((n, width), dtype=torch.long)
+        for i, prompt in enumerate(prompts):  # padded on the right; the mask hides it
+            past[:, :, i, :, : known[i]] = found[prompt][1]
+            ids[i, : lengths[i]] = torch.tensor(prompt[known[i] :])
+        new = torch.arange(width)
+        hidden_keys = torch.cat(
+            [
+                (torch.arange(past_width) >= known[:, None])[:, None].expand(n, width, past_width),
+                (new > new[:, None])[None].expand(n, width, width),
+            ],
+            dim=2,
+        )
+        mask = torch.zeros(hidden_keys.shape, dtype=self.dtype).masked_fill_(hidden_keys, -torch.inf)
         cache = PrefillCache(past)
         hidden = self._forward(
             ids.to(self.device),
-            positions[None].expand(len(prompts), -1),
-            self._mask(positions, shared + width, 2),
+            (known[:, None] + new).to(self.device),
+            mask[:, None].to(self.device),
             cache,
         )
-        last = hidden[torch.arange(len(prompts)), torch.tensor(lengths) - 1]
-        logits = self.model.lm_head(last)
+        logits = self.model.lm_head(hidden[torch.arange(n), lengths - 1])
 
-        self.cache.reserve(shared + width + 1)
+        self.cache.reserve(past_width + width + 1)
+        computed = torch.stack(cache.new)
         source: list[int] = []
         first = len(self.rows)
         for i, prompt in enumerate(prompts):
             for ticket, request in groups[prompt]:
+                slot = self.cache.store[:, :, len(self.rows)]
+                slot[..., : known[i], :] = past[:, :, i, :, : known[i]]
+                slot[..., known[i] : len(prompt), :] = computed[:, :, i, :, : lengths[i]]
                 draws = np.random.default_rng(request.seed).random(request.max_new_tokens)
                 self.rows.append(Row(ticket, request, draws, len(prompt)))
                 source.append(i)
-        slots = slice(first, len(self.rows))
-        index = torch.tensor(source, device=self.device)
-        for layer, (key, value) in enumerate(cache.new):
-            if past is not None:
-                self.cache.keys[layer][slots, :, :shared] = past[layer][0]
-                self.cache.values[layer][slots, :, :shared] = past[layer][1]
-            self.cache.keys[layer][slots, :, shared : shared + width] = key[index]
-            self.cache.values[layer][slots, :, shared : shared + width] = value[index]
-        return self._take(logits[index], first)
+        return self._take(logits[torch.tensor(source, device=self.device)], first)
 
     # --- decoding: one token per row ---
 
@@ -241,7 +263,7 @@ class Engine:
         positions = torch.tensor([row.position for row in self.rows], device=self.device)
         longest = int(positions.max()) + 1
         self.cache.reserve(longest)
-        upto = min(-(-longest // BLOCK) * BLOCK, self.cache.keys[0].shape[2])
+        upto = min(-(-longest // BLOCK) * BLOCK, self.cache.store.shape[4])
         self.cache.positions, self.cache.upto = positions, upto
         ids = torch.tensor([[row.token_ids[-1]] for row in self.rows], device=self.device)
         hidden = self._forward(ids, positions[:, None], self._mask(positions, upto), self.cache)
@@ -283,24 +305,30 @@ class Engine:
         for i, (row, token, logprob) in enumerate(zip(rows, tokens, logprobs, strict=True)):
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-            if stopped := self._stopped(row, token):
-                finished.append(first + i)
-            elif (
-                len(row.token_ids) >= row.request.max_new_tokens
-                or row.position + 1 >= self.context
-            ):
-                finished.append(first + i)
-            else:
+            stopped = self._stopped(row, token)
+            full = len(row.token_ids) >= row.request.max_new_tokens
+            if not (stopped or full or row.position + 1 >= self.context):
                 continue
+            finished.append(first + i)
             text = self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
+            if row.request.keep:
+                self._keep(row, first + i)
             completion = Completion(tuple(row.token_ids), tuple(row.logprobs), text, stopped)
             done.append((row.ticket, completion))
         for slot in reversed(finished):  # the last running row moves into the gap
             last = self.rows.pop()
             if slot < len(self.rows):
-                self.cache.move(len(self.rows), slot, last.position)
+                store, length = self.cache.store, last.position
+                store[:, :, slot, :, :length] = store[:, :, len(self.rows), :, :length]
                 self.rows[slot] = last
         return done
+
+    def _keep(self, row: Row, slot: int) -> None:
+        """Remember a finished turn, in case the conversation goes on; the oldest go first."""
+        ids = np.array(row.request.prompt_ids + tuple(row.token_ids[:-1]))
+        self.kept[row.ticket] = Known(ids, self.cache.store[:, :, slot, :, : len(ids)].clone())
+        if len(self.kept) > 2 * self.slots:
+            self.kept.popitem(last=False)
 
     def _stopped(self, row: Row, token: int) -> bool:
         if token in self.ends:
@@ -343,6 +371,13 @@ def draw(
     tokens = index.gather(1, chosen)[:, 0]
     logprobs = top.gather(1, chosen)[:, 0] - normaliser
     return tokens.tolist(), logprobs.tolist()
+
+
+def common_length(a: Any, b: Any) -> int:
+    """Length of the common beginning of two arrays of ids."""
+    n = min(len(a), len(b))
+    differ = (a[:n] != b[:n]).nonzero()[0]
+    return int(differ[0]) if len(differ) else n
 
 
 def _common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:

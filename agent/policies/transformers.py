@@ -93,15 +93,16 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tu
     import torch
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    log: Any = transformers.logging  # not typed
+    log.set_verbosity_error()
+    log.disable_progress_bar()
     logging.getLogger("peft").setLevel(logging.ERROR)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
-        model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=kind)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=kind)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error

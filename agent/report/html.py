@@ -1,18 +1,16 @@
 """The run as one page: ``report.html``, which needs nothing but itself.
 
-Charts are SVG and tables written here; the page runs no script. Its numbers also stand in it
+The charts are SVG and tables (``charts``); the page runs no script. Its numbers also stand in it
 as JSON (``<script type="application/json" id="data">``) for whoever wants to read them again.
-Charts stretch with the window: places are given in percent, sizes in pixels.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -22,6 +20,7 @@ from agent.report import (
     Rate,
     arm_label,
     arms_in_order,
+    charts,
     in_order,
     mapping,
     number,
@@ -37,14 +36,6 @@ from agent.report import (
 from memory.records import Generation, content_hash
 
 REPORT = "report.html"
-COLOURS = ("base", "memory", "weights", "both", "best_of_n")
-MARKS = {  # one shape per arm, so that colour is never the only sign
-    "incumbent": "M-4,0 a4,4 0 1,0 8,0 a4,4 0 1,0 -8,0",
-    "memory": "M0,-5 L5,4 L-5,4 Z",
-    "weights": "M-4,-4 H4 V4 H-4 Z",
-    "both": "M0,-5.5 L5.5,0 L0,5.5 L-5.5,0 Z",
-}
-STATUSES = {"active": "var(--p3)", "absorbed": "var(--p1)", "retired": "var(--p5)"}
 
 
 def write_report(
@@ -199,76 +190,17 @@ def _learning(generations: Sequence[Generation]) -> str:
     points = [(g, score) for g in generations if (score := promoted_rate(g))]
     if not points:
         return ""
-    height, top = 250, 8
-    span = max(1, max(g.n for g, _ in points))
-    rates = [s for g, s in points] + [
-        r for g, _ in points for r in map(rate_of, g.cells.values()) if r
-    ]
-    ceiling = _ceiling(max(r.high if r.high is not None else r.mean for r in rates))
-
-    def x(n: float) -> float:
-        return 4 + 92 * n / span
-
-    def y(rate: float) -> float:
-        return top + (height - top) * (1 - min(rate, ceiling) / ceiling)
-
-    svg = []
-    for i in range(5):
-        value = ceiling * i / 4
-        svg.append(
-            f'<line class="grid" x1="0" x2="100%" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-            f'<text x="-8" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
-        )
-    every = math.ceil((span + 1) / 12)
-    svg += [
-        f'<text x="{x(g.n):.2f}%" y="{height + 20}" text-anchor="middle">{g.n}</text>'
-        for g, _ in points
-        if g.n % every == 0
-    ]
-    svg.append(f'<text x="50%" y="{height + 40}" text-anchor="middle">generation</text>')
-    banded = [(g, s) for g, s in points if s.low is not None]
-    edge = [f"{x(g.n):.2f},{y(s.high or 0):.1f}" for g, s in banded]
-    edge += [f"{x(g.n):.2f},{y(s.low or 0):.1f}" for g, s in reversed(banded)]
-    svg.append(
-        f'<svg width="100%" height="{height}" viewBox="0 0 100 {height}" '
-        f'preserveAspectRatio="none"><polygon class="band" points="{" ".join(edge)}"/></svg>'
-    )
-    svg += [
-        f'<line class="curve" x1="{x(a.n):.2f}%" y1="{y(r.mean):.1f}" '
-        f'x2="{x(b.n):.2f}%" y2="{y(s.mean):.1f}"/>'
-        for (a, r), (b, s) in pairwise(points)
-    ]
-    beside = 7 if span <= 6 else 4 if span <= 12 else 2  # pixels: clear of the knot
-    tests = [g for g, _ in points if len(g.cells) > 1]
-    for g in tests:
-        tried = [(name, score) for name in CELLS if (score := rate_of(g.cells.get(name)))]
-        for name, score in tried:
-            shift = (-2, -1, 1, 2)[CELLS.index(name)] * beside
-            svg.append(
-                f'<svg x="{x(g.n):.2f}%" y="{y(score.mean):.1f}" width="1" height="1" '
-                f'overflow="visible"><g transform="translate({shift:.1f} 0)">'
-                f"{_mark(name)}{_title(f'generation {g.n}, {name}', score)}</g></svg>"
-            )
-    svg += [
-        f'<circle class="knot" cx="{x(g.n):.2f}%" cy="{y(s.mean):.1f}" r="5.5">'
-        f"{_title(f'generation {g.n}, {g.decision}', s)}</circle>"
-        for g, s in points
-    ]
-    first, last = points[0][1], points[-1][1]
-    spoken = (
-        f"Gate score of the incumbent over {len(points)} generations, "
-        f"from {write_number(first.mean)} to {write_number(last.mean)}"
-    )
-    keys = [("the agent that goes on, with its interval", _knot())]
+    keys = [("the agent that goes on, with its interval", charts.knot())]
     keys += [
-        (f"tried: {name}", _mark(name)) for name in CELLS if any(name in g.cells for g in tests)
+        (f"tried: {name}", charts.mark(name))
+        for name in CELLS
+        if any(len(g.cells) > 1 and name in g.cells for g, _ in points)
     ]
     return _section(
         "Learning curve",
         "Success rate on the gate split after each generation; the marks are all that was tried.",
-        f'<div class="card">{_legend(keys)}<div class="plot">'
-        f'<svg width="100%" height="{height + 48}" role="img" aria-label="{escape(spoken)}">'
-        f"{''.join(svg)}</svg></div></div>",
+        f'<div class="card">{charts.legend(keys)}'
+        f'<div class="plot">{charts.curve(points)}</div></div>',
     )
 
 
@@ -290,7 +222,7 @@ def _test(summary: Mapping[str, Any]) -> str:
             against = Rate(score.mean - base.mean)
         rows.append(
             f'<div class="row arm"><span class="name">{escape(label)}</span>'
-            f'<span class="chart">{_bar(name, label, score, 26)}</span>'
+            f'<span class="chart">{charts.bar(name, label, score, 26)}</span>'
             f'<span class="value"><b>{write_number(score.mean)}</b> {write_interval(score)}</span>'
             f'<span class="against">{_against(against)}</span></div>'
         )
@@ -330,7 +262,7 @@ def _families(families: Mapping[str, Any]) -> str:
     for family, rates in families.items():
         bars = [
             f'<span class="dim">{escape(arm_label(arm))}</span>'
-            f"<span>{_bar(arm, f'{family}, {arm_label(arm)}', score, 12)}</span>"
+            f"<span>{charts.bar(arm, f'{family}, {arm_label(arm)}', score, 12)}</span>"
             f'<span class="num">{write_number(score.mean)}</span>'
             for arm in arms_in_order(mapping(rates))
             if (score := rate_of(rates[arm]))
@@ -408,7 +340,9 @@ def _growth(growth: Sequence[Mapping[str, Any]]) -> str:
     if not kinds:
         return ""
     present = in_order(mapping(items.get(kind)) for _, items in steps for kind in kinds)
-    statuses = [s for s in STATUSES if s in present] + [s for s in present if s not in STATUSES]
+    statuses = [s for s in charts.STATUSES if s in present] + [
+        s for s in present if s not in charts.STATUSES
+    ]
     counts = {
         kind: [[_count(mapping(items.get(kind)).get(s)) for s in statuses] for _, items in steps]
         for kind in kinds
@@ -417,47 +351,15 @@ def _growth(growth: Sequence[Mapping[str, Any]]) -> str:
     labels = [str(n) for n, _ in steps]
     cards = "".join(
         f'<div class="card"><h3>{escape(kind)}</h3>'
-        f"{_columns(kind, labels, statuses, counts[kind], most)}</div>"
+        f"{charts.columns(kind, labels, statuses, counts[kind], most)}</div>"
         for kind in kinds
     )
-    keys = [(s, _swatch(_status_colour(s))) for s in statuses]
+    keys = [(s, charts.swatch(charts.status_colour(s))) for s in statuses]
     note = (
         "Items by kind after each generation. Absorbed: the weights now solve the item's task "
         "without it. Retired: no longer recalled."
     )
-    return _section("Memory", note, f'{_legend(keys)}<div class="cards">{cards}</div>')
-
-
-def _columns(
-    kind: str, labels: list[str], statuses: list[str], counts: list[list[int]], most: int
-) -> str:
-    height = 130
-    slot = 100 / len(labels)
-    wide = min(slot * 0.62, 12)
-    every = math.ceil(len(labels) / 12)
-    svg = [f'<line class="grid" x1="0" x2="100%" y1="{height}" y2="{height}"/>']
-    for i, (label, column) in enumerate(zip(labels, counts, strict=True)):
-        y = float(height)
-        for status, items in zip(statuses, column, strict=True):
-            if not items:
-                continue
-            tall = (height - 18) * items / most
-            y -= tall
-            title = escape(f"generation {label}: {items} {status}")
-            svg.append(
-                f'<rect x="{slot * (i + 0.5) - wide / 2:.2f}%" y="{y:.1f}" width="{wide:.2f}%" '
-                f'height="{tall:.1f}" fill="{_status_colour(status)}"><title>{title}</title></rect>'
-            )
-        if i % every == 0 or i == len(labels) - 1:
-            middle = f'x="{slot * (i + 0.5):.2f}%" text-anchor="middle"'
-            svg.append(f'<text {middle} y="{y - 5:.1f}">{sum(column)}</text>')
-            svg.append(f'<text {middle} y="{height + 17}">{escape(label)}</text>')
-    last = ", ".join(f"{n} {s}" for n, s in zip(counts[-1], statuses, strict=True))
-    spoken = escape(f"{kind} items per generation; in the end {last}")
-    return (
-        f'<svg width="100%" height="{height + 22}" role="img" aria-label="{spoken}">'
-        f"{''.join(svg)}</svg>"
-    )
+    return _section("Memory", note, f'{charts.legend(keys)}<div class="cards">{cards}</div>')
 
 
 def _by_family(generations: Sequence[Generation]) -> str:
@@ -469,7 +371,7 @@ def _by_family(generations: Sequence[Generation]) -> str:
             _largest,
         ),
     ]
-    cards = "".join(_heat(title, columns, scale) for title, columns, scale in tables)
+    cards = "".join(charts.heat(title, columns, scale) for title, columns, scale in tables)
     if not cards:
         return ""
     layout = "broad" if len(generations) <= 7 else "stack"
@@ -481,67 +383,19 @@ def _largest(values: Iterable[float]) -> float:
     return max(values, default=0.0) or 1.0
 
 
-def _heat(
-    title: str,
-    columns: Sequence[tuple[int, Mapping[str, float]]],
-    scale: Callable[[Iterable[float]], float] | None,
-) -> str:
-    columns = [(n, values) for n, values in columns if values]
-    if not columns:
-        return ""
-    full = scale(v for _, values in columns for v in values.values()) if scale else 1.0
-    head = "".join(f'<th scope="col">{n}</th>' for n, _ in columns)
-    rows = ""
-    for family in in_order(values for _, values in columns):
-        rows += f'<tr><th scope="row">{escape(family)}</th>'
-        for _, values in columns:
-            value = number(values.get(family))
-            if value is None:
-                rows += '<td class="none">–</td>'
-            else:
-                rows += f'<td style="--v:{min(1.0, value / full):.3f}">{write_number(value)}</td>'
-        rows += "</tr>"
-    return (
-        f'<div class="card"><h3>{escape(title)}</h3><div class="wide"><table class="heat">'
-        f'<thead><tr><th scope="col">family</th>{head}</tr></thead><tbody>{rows}</tbody>'
-        "</table></div></div>"
-    )
-
-
 def _costs(generations: Sequence[Generation]) -> str:
     costs = phase_costs(generations)
     if not costs:
         return ""
     colours = {name: f"var(--p{i % 6 + 1})" for i, (name, _, _) in enumerate(costs)}
-    longest = max((sum(s for _, _, s in phase_costs([g])) for g in generations), default=0) or 1.0
-    bars = ""
-    for g in generations:
-        own = [cost for cost in phase_costs([g]) if cost[2] > 0]
-        if not own:
-            continue
-        left, svg = 0.0, ""
-        for name, tokens, seconds in own:
-            part = 100 * seconds / longest
-            title = escape(f"{name}: {write_seconds(seconds)}, {write_count(tokens)} tokens")
-            svg += (
-                f'<rect x="{left:.2f}%" width="{part:.2f}%" height="18" fill="{colours[name]}">'
-                f"<title>{title}</title></rect>"
-            )
-            left += part
-        total = sum(s for _, _, s in own)
-        spoken = escape(f"generation {g.n} took {write_seconds(total)}")
-        bars += (
-            f'<div class="row"><span class="name">generation {g.n}</span><span class="chart">'
-            f'<svg width="100%" height="18" role="img" aria-label="{spoken}">{svg}</svg></span>'
-            f'<span class="value">{write_seconds(total)}</span></div>'
-        )
+    bars = charts.durations(generations, colours)
     rows = "".join(_cost_row(escape(name), tokens, seconds) for name, tokens, seconds in costs)
     total_row = _cost_row("all", sum(t for _, t, _ in costs), sum(s for _, _, s in costs))
-    keys = [(name, _swatch(colours[name])) for name, _, _ in costs]
+    keys = [(name, charts.swatch(colours[name])) for name, _, _ in costs]
     return _section(
         "Cost",
         "Time and tokens of each phase, over all generations.",
-        f'<div class="card">{_legend(keys)}{bars}</div>'
+        f'<div class="card">{charts.legend(keys)}{bars}</div>'
         '<div class="card wide" style="margin-top:1rem"><table class="lines full"><thead><tr>'
         '<th scope="col">phase</th><th scope="col" class="num">tokens</th>'
         '<th scope="col" class="num">time</th><th scope="col" class="num">tokens/s</th></tr>'
@@ -574,76 +428,10 @@ def _section(title: str, note: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{about}{body}</section>"
 
 
-def _legend(keys: Sequence[tuple[str, str]]) -> str:
-    items = "".join(
-        f'<li><svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>{escape(text)}</li>'
-        for text, mark in keys
-    )
-    return f'<ul class="legend">{items}</ul>'
-
-
-def _bar(arm: str, label: str, score: Rate, height: int) -> str:
-    """A horizontal bar from 0 to 1 with a whisker for the interval."""
-    middle = height / 2
-    svg = f'<rect width="100%" height="{height}" rx="3" fill="var(--track)"/>'
-    svg += f'<rect width="{_percent(score.mean)}" height="{height}" rx="3" fill="{_colour(arm)}"/>'
-    if score.low is not None and score.high is not None:
-        low, high = _percent(score.low), _percent(score.high)
-        ends = f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>' + "".join(
-            f'<line x1="{end}" x2="{end}" y1="{middle - 4}" y2="{middle + 4}"/>'
-            for end in (low, high)
-        )
-        svg += f'<g class="halo">{ends}</g><g class="whisker">{ends}</g>'
-    spoken = escape(f"{label}: {_say(score)}")
-    return (
-        f'<svg width="100%" height="{height}" role="img" aria-label="{spoken}">'
-        f"{_title(label, score)}{svg}</svg>"
-    )
-
-
-def _mark(name: str) -> str:
-    return f'<path d="{MARKS[name]}" fill="{_colour(name)}" fill-opacity=".85"/>'
-
-
-def _knot() -> str:
-    return '<path d="M-7,0 H7" class="curve"/><circle r="4.5" class="knot"/>'
-
-
-def _swatch(colour: str) -> str:
-    return f'<rect x="-5" y="-5" width="10" height="10" rx="2" fill="{colour}"/>'
-
-
-def _colour(arm: str) -> str:
-    arm = "base" if arm == "incumbent" else arm
-    return f"var(--{arm})" if arm in COLOURS else "var(--other)"
-
-
-def _status_colour(status: str) -> str:
-    return STATUSES.get(status, "var(--p2)")
-
-
-def _title(label: str, score: Rate) -> str:
-    return f"<title>{escape(f'{label}: {_say(score)}')}</title>"
-
-
-def _say(score: Rate) -> str:
-    tasks = "" if score.n is None else f", {score.n} tasks"
-    return f"{write_number(score.mean)} {write_interval(score)}".strip() + tasks
-
-
 def _against(difference: Rate | None) -> str:
     if difference is None:
         return ""
     return f"{write_number(difference.mean, signed=True)} {write_interval(difference)}".strip()
-
-
-def _percent(value: float) -> str:
-    return f"{100 * min(1.0, max(0.0, value)):.2f}%"
-
-
-def _ceiling(value: float) -> float:
-    """The top of an axis of rates: the next of a few round numbers."""
-    return next((top for top in (0.2, 0.4, 0.6, 0.8) if value <= top), 1.0)
 
 
 def _count(value: Any) -> int:

@@ -9,10 +9,11 @@ that of the examples one by one (a test holds that) at about half the tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the commands that only read a run start without it
+    import torch
+    from torch import Tensor
 
 IGNORE = -100
 
@@ -73,6 +74,8 @@ def pack(examples: Sequence[Example], row_tokens: int, shared: int) -> list[list
 
 def build(examples: Sequence[Example], shared: int, dtype: torch.dtype, device: str) -> Row:
     """Tensors of one row."""
+    import torch
+
     ids = list(examples[0].token_ids[:shared])
     positions = list(range(shared))
     segments = [0] * shared

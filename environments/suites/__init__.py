@@ -33,10 +33,8 @@ def describe_suites() -> list[dict[str, Any]]:
         described.append(
             {
                 "name": name,
-                "description": make.description if inspect.isclass(make) else make.__doc__,
-                "options": {
-                    p.name: str(p.default) for p in parameters if p.default is not p.empty
-                },
+                "description": getattr(make, "description", make.__doc__),
+                "options": {p.name: str(p.default) for p in parameters if p.default is not p.empty},
             }
         )
     return described

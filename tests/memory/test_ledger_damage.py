@@ -312,7 +312,7 @@ def test_nothing_acknowledged_is_lost_by_sigkill(tmp_path: Path, start: Start) -
 
 
 def test_busy_writer_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memory.ledger.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("memory.sqlite.BUSY_TIMEOUT_S", 0.1)
     with Ledger(path) as ledger:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
