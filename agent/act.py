@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from rich.console import Console
 
 from agent.config import Config, ConfigError
-from agent.evolution.cycle import family_rates, score
+from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
 from agent.run import BASE, Run
 from environments.splits import Split

@@ -88,7 +88,7 @@ class StoreSettings(_Settings):
     """How memory is stored and recalled."""
 
     embedder: str = "default"
-    recall: RecallSettings = RecallSettings()
+    recall: RecallSettings = RecallSettings(exemplars=2, reflections=0)
 
 
 class TestSettings(_Settings):

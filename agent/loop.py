@@ -89,7 +89,8 @@ def run_episode(
                 Request(
                     prompt_ids=prompt_ids,
                     max_new_tokens=settings.max_new_tokens,
-                    temperature=assignment.temperature,
+                    # a retry is drawn hotter: the same again would fail the same way
+                    temperature=assignment.temperature * (1 + turn),
                     seed=seed_of(seed, assignment.slot, turn),
                     stop=CODE_STOP,
                     keep=turn + 1 < settings.turns,

@@ -1,8 +1,9 @@
 """From records to chat messages, and from the policy's text to an action.
 
 The prompt has one fixed order, so that its beginning can be shared between requests: system
-prompt, worked example, recalled exemplars, then the task with recalled notes. Leaving memory
-out (``recall=None``) gives exactly the prompt that weights are trained on.
+prompt, recalled exemplars (or the worked example, where nothing is recalled), then the task
+with recalled notes. Leaving memory out (``recall=None``) gives exactly the prompt that weights
+are trained on.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class AgentSettings(BaseModel):
         "It is run, and what it prints is your answer."
     )
     example: tuple[str, str] | None = (
-        "What is the largest of 4, 9 and 2?",
-        "```python\nprint(max(4, 9, 2))\n```",
+        "How many characters does the longest of these words have: pear, fig, apple?",
+        '```python\nwords = ["pear", "fig", "apple"]\nprint(max(len(word) for word in words))\n```',
     )
     turns: int = 2
     max_new_tokens: int = 64
@@ -47,16 +48,20 @@ class AgentSettings(BaseModel):
 
 def opening(settings: AgentSettings, observation: str, recall: Recall | None) -> list[Message]:
     """The messages before the policy's first turn."""
-    messages: list[Message] = [{"role": "system", "content": settings.system}]
-    if settings.example is not None:
-        messages += _exchange(*settings.example)
-    notes = []
-    for item in recall.items if recall else ():
-        if item.kind is Kind.EXEMPLAR:
-            messages += _exchange(str(item.content["prompt"]), str(item.content["answer"]))
-        else:
-            notes.append(f"Note: {item.text}")
-    return [*messages, {"role": "user", "content": "\n".join([*notes, observation])}]
+    items = recall.items if recall else ()
+    notes = [f"Note: {item.text}" for item in items if item.kind is not Kind.EXEMPLAR]
+    examples = [
+        (str(item.content["prompt"]), str(item.content["answer"]))
+        for item in items
+        if item.kind is Kind.EXEMPLAR
+    ]
+    if not examples and settings.example is not None:
+        examples = [settings.example]
+    return [
+        {"role": "system", "content": settings.system},
+        *(message for example in examples for message in _exchange(*example)),
+        {"role": "user", "content": "\n".join([*notes, observation])},
+    ]
 
 
 def after(messages: Sequence[Message], text: str, observation: str) -> list[Message]:

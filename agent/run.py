@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ import yaml
 from rich.console import Console
 
 from agent.config import Config, ConfigError, validate
+from agent.engines import make_policy
 from agent.loop import Assignment
 from agent.policies.base import Message, Policy, Request
 from agent.report.terminal import phase
 from agent.rollout import rollout
-from agent.training.adapter import AdapterError, check_adapter, save_adapter
-from agent.training.packing import Example
+from agent.training.adapter import AdapterError, check_adapter
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
 from environments.splits import Split, split_tasks
@@ -34,7 +34,7 @@ from memory.embed import Embedder, load_embedder
 from memory.index import Index, open_index
 from memory.ledger import Ledger
 from memory.lock import RunLock
-from memory.recall import MemoryView, Query, Recall
+from memory.recall import MemoryView, Query, Recall, RecallSettings
 from memory.records import Generation, MemoryItem, Note, Trajectory
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
@@ -183,17 +183,35 @@ class Run:
                 [item.id for item in items], self.embedder.embed([item.key for item in items])
             )
 
-    def recall(self, tasks: Sequence[Task], memory: str, version: str) -> dict[str, Recall]:
-        """What a memory snapshot holds for tasks, as a version of the weights sees it."""
+    def recall(
+        self,
+        tasks: Sequence[Task],
+        memory: str,
+        version: str,
+        settings: RecallSettings | None = None,
+        *,
+        absorbed: bool = False,
+    ) -> dict[str, Recall]:
+        """What a memory snapshot holds for tasks, as a version of the weights sees it.
+
+        Args:
+            tasks: what to recall for; nothing made from a task itself is recalled for it.
+            memory: the snapshot's id, "" for none.
+            version: the weights that will read it.
+            settings: quotas and budget; None takes the configured ones.
+            absorbed: whether items are shown that these weights have absorbed: no use for
+                their own tasks, but a pattern for others.
+        """
         if not memory:
             return {}
-        view = self._views.get((memory, version))
+        reader = "" if absorbed else version
+        view = self._views.get((memory, reader))
         if view is None:
             ledger = self._lender or self.ledger
-            view = MemoryView(ledger, self.index, self.embedder, memory, version)
-            self._views[memory, version] = view
+            view = MemoryView(ledger, self.index, self.embedder, memory, reader)
+            self._views[memory, reader] = view
         queries = [Query(task.prompt, task.id) for task in tasks]
-        settings = self.config.memory.recall
+        settings = settings or self.config.memory.recall
         found = view.recall(queries, settings, self.policy(version).count)
         return {t.id: recall for t, recall in zip(tasks, found, strict=True) if recall.items}
 
@@ -230,7 +248,8 @@ class Run:
         if len(broken) > MOSTLY_BROKEN * len(trajectories):
             raise RunError(
                 f"{label}: {len(broken)} of {len(trajectories)} episodes broke, "
-                f"the last in the {broken[-1].source}: {broken[-1].message}"
+                f"the last in the {broken[-1].source}: {broken[-1].message}; mend that and begin "
+                "again in another run folder"
             )
         return trajectories
 
@@ -372,65 +391,6 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
     if config.generations > stored.generations:
         write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     return config
-
-
-def make_policy(config: Config, adapter: Path | None, version: str) -> Policy:
-    """A policy of the configured engine at one version of its weights."""
-    settings = config.policy
-    if settings.engine == "scripted":
-        from agent.policies.scripted import ScriptedPolicy
-
-        return ScriptedPolicy(settings.model, adapter, version=version, context=settings.context)
-    from agent.policies.models import resolve_model
-    from agent.policies.transformers import TransformersPolicy
-
-    return TransformersPolicy(
-        resolve_model(settings.model),
-        adapter,
-        version=version,
-        slots=settings.slots,
-        context=settings.context,
-        dtype=settings.dtype,
-        device=settings.device,
-        threads=settings.threads,
-    )
-
-
-def train_adapter(
-    run: Run, examples: Sequence[Example], folder: Path, manifest: Mapping[str, Any], label: str
-) -> Mapping[str, Any]:
-    """Train the configured engine's weights on examples; returns the adapter's manifest."""
-    from agent.training.adapter import read_manifest
-
-    config = run.config
-    if config.policy.engine == "scripted":
-        from agent.policies.scripted import write_learnt
-
-        described = {**manifest, "sources": [e.source for e in examples], "tokens": 0}
-        save_adapter(folder, lambda target: write_learnt(target, examples), described)
-        return read_manifest(folder)
-    from agent.policies.models import model_identity, resolve_model
-    from agent.training.lora import train
-
-    model = resolve_model(config.policy.model)
-    with phase(run.console, label, None, quiet=run.quiet) as meter:
-
-        def progress(done: int, total: int, tokens: int, loss: float) -> None:
-            meter.total = total
-            meter.advance(1, tokens)
-
-        train(
-            model,
-            examples,
-            config.update_weights,
-            folder,
-            seed=config.seed,
-            manifest={**manifest, "model": model_identity(model)},
-            progress=progress,
-            dtype=config.policy.dtype,
-            device=config.policy.device,
-        )
-    return read_manifest(folder)
 
 
 def write_text(path: Path, text: str) -> None:

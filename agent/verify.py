@@ -87,6 +87,10 @@ def _memory(ledger: Ledger, folder: Path) -> Iterator[str]:
         if item.id != key:
             yield f"memory item {key} is stored under another id than its own, {item.id}"
         yield from _sources(ledger, f"memory item {key}", item.sources)
+        for slot in item.sources:
+            source = ledger.get(Trajectory, slot)
+            if source is not None and source.task not in item.tasks:
+                yield f"memory item {key} does not name the task {source.task} that it comes from"
     for key, snapshot in ledger.all(MemorySnapshot):
         if snapshot.id != key:
             yield f"memory snapshot {key} is stored under another id than its own, {snapshot.id}"

@@ -55,6 +55,8 @@ class ToySuite:
 def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
     """Writes the family's code if that was learnt or is shown; else mostly something wrong."""
     question = prompt.rsplit("<user>", 1)[1].split("</user>")[0]
+    if "What was wrong" in question:
+        return "It printed the wrong thing."
     for text, code, _ in CODE.values():
         stem = text.split("{x}")[0]
         asked = prompt if "Error" in question else question
@@ -69,4 +71,4 @@ def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]
         if any(re.search(right, answer) for answer in taught) if taught else lucky:
             return "```python\n" + code.format(x=match.group(1)) + "\n```\n"
         return f"```python\nprint({chance.choice(['undefined', '0'])})\n```\n"
-    return "It printed the wrong thing."
+    return "I do not know that task."

@@ -8,14 +8,15 @@ trained on has the memory stripped.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.evolution.objective import allocate
 from agent.loop import Assignment, seed_of
 from environments.base import Task
-from memory.recall import Recall
+from memory.recall import Recall, RecallSettings
 
 
 class AcquireSettings(BaseModel):
@@ -27,6 +28,8 @@ class AcquireSettings(BaseModel):
         samples: episodes per task.
         temperatures: samples take them in turn.
         memory_share: share of a task's samples that see recalled memory, if there is any.
+        recall: what they see; less alike than when acting, since a solution of another
+            family can be the pattern for a first success.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,8 +37,9 @@ class AcquireSettings(BaseModel):
     tasks: int = Field(96, ge=1)
     first_tasks: int = Field(48, ge=1)
     samples: int = Field(8, ge=1)
-    temperatures: tuple[float, ...] = Field((0.4, 0.7, 0.4, 1.0), min_length=1)
-    memory_share: float = Field(0.5, ge=0, le=1)
+    temperatures: tuple[float, ...] = Field((0.4, 0.7, 0.7, 1.0), min_length=1)
+    memory_share: float = Field(0.75, ge=0, le=1)
+    recall: RecallSettings = RecallSettings(exemplars=1, reflections=1, min_similarity=0.0)
 
 
 def select_tasks(
@@ -65,6 +69,13 @@ def select_tasks(
     return chosen
 
 
+class Plan(NamedTuple):
+    """Episodes of one generation, by who acts: the incumbent's weights or the base model."""
+
+    incumbent: list[Assignment]
+    base: list[Assignment]
+
+
 def plan(
     tasks: Sequence[Task],
     recalls: Mapping[str, Recall],
@@ -72,7 +83,8 @@ def plan(
     *,
     generation: int,
     memory: str,
-) -> list[Assignment]:
+    weak: Collection[str],
+) -> Plan:
     """The episodes of one generation; samples of one task stand next to each other.
 
     Args:
@@ -81,14 +93,21 @@ def plan(
         settings: samples, temperatures, share with memory.
         generation: number of the generation.
         memory: id of the memory snapshot behind ``recalls``.
+        weak: families that the incumbent mostly fails. Evolved weights have settled on a few
+            forms and explore little, so there every other sample with memory is the base
+            model's.
     """
-    episodes = []
+    episodes = Plan([], [])
     for task in tasks:
         recall = recalls.get(task.id)
-        with_memory = round(settings.memory_share * settings.samples) if recall else 0
+        plain = settings.samples
+        if recall:
+            plain -= round(settings.memory_share * settings.samples)
         for sample in range(settings.samples):
-            aided = sample >= settings.samples - with_memory
-            episodes.append(
+            aided = sample >= plain
+            explores = aided and task.family in weak and (sample - plain) % 2 == 0
+            actor = episodes.base if explores else episodes.incumbent
+            actor.append(
                 Assignment(
                     slot=f"{generation}/acquire/{task.id}/{sample}",
                     task=task,

@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks
-from agent.evolution.objective import learnability
 from agent.evolution.refine import Solution, instructive_failures
 from agent.evolution.refine import refine as refine_solutions
+from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.loop import Assignment
 from agent.report.terminal import two_by_two
-from agent.run import BASE, Run, train_adapter
-from agent.stats import rate
+from agent.run import BASE, Run
 from environments.base import Task
 from environments.splits import Split
 from memory import history
@@ -34,7 +34,6 @@ from memory.records import (
     MemoryItem,
     MemorySnapshot,
     Note,
-    Score,
     Status,
     Trajectory,
 )
@@ -51,6 +50,7 @@ class Candidate(NamedTuple):
 def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
     run.publish()
+    _ = run.embedder  # unknown? say so before there is a memory to embed
     incumbent = run.incumbent() or first_generation(run)
     while incumbent.n < run.config.generations:
         incumbent = one_generation(run, incumbent)
@@ -97,7 +97,7 @@ def first_generation(run: Run) -> Generation:
             reason="the agent before any evolution",
             cells={"incumbent": score(tasks, successes)},
             families=families,
-            objective=propose_objective(tasks, successes),
+            objective={family: 1 / len(families) for family in families},  # look everywhere first
             tokens={"evaluate": run.tokens(f"gate/{arm('', BASE)}/")},
             seconds={"evaluate": run.seconds("0/evaluate")},
         )
@@ -120,9 +120,12 @@ def acquire(run: Run, n: int, incumbent: Generation) -> list[Trajectory]:
     tasks = select_tasks(
         run.tasks("train"), incumbent.objective, count, tried, solved, run.config.seed + n
     )
-    recalls = run.recall(tasks, incumbent.memory, incumbent.weights)
-    episodes = plan(tasks, recalls, settings, generation=n, memory=incumbent.memory)
-    return run.episodes(f"generation {n} · acquire", episodes, incumbent.weights)
+    recalls = run.recall(tasks, incumbent.memory, incumbent.weights, settings.recall, absorbed=True)
+    weak = {f for f, solved_share in incumbent.families.items() if solved_share < 0.5}
+    episodes = plan(tasks, recalls, settings, generation=n, memory=incumbent.memory, weak=weak)
+    label = f"generation {n} · acquire"
+    explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
+    return explored + run.episodes(label, episodes.incumbent, incumbent.weights)
 
 
 def acquired(run: Run, before: int | None = None) -> list[Trajectory]:
@@ -406,26 +409,7 @@ def arm(memory: str, weights: str) -> str:
     return f"{memory or 'none'}+{weights}"
 
 
-# --- scores ---
-
-
-def score(tasks: Sequence[Task], successes: Sequence[float]) -> Score:
-    return rate(list(successes), [task.family for task in tasks])
-
-
-def family_rates(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str, float]:
-    """Mean success per family."""
-    sums: dict[str, list[float]] = {}
-    for task, success in zip(tasks, successes, strict=True):
-        sums.setdefault(task.family, []).append(success)
-    return {family: sum(own) / len(own) for family, own in sorted(sums.items())}
-
-
-def propose_objective(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str, float]:
-    """Where the next generation should practise."""
-    rates = family_rates(tasks, successes)
-    counts = {family: sum(task.family == family for task in tasks) for family in rates}
-    return learnability({f: rates[f] * counts[f] for f in rates}, counts)
+# --- costs ---
 
 
 def phase_tokens(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> dict[str, int]:

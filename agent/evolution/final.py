@@ -17,7 +17,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from agent.evolution.cycle import arm, family_rates, measure, score
+from agent.evolution.cycle import arm, measure
+from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
 from agent.run import BASE, SUMMARY, Run, write_json
 from agent.stats import interaction, paired_difference
@@ -45,7 +46,9 @@ def test(run: Run) -> dict[str, Any]:
         name: score(tasks, own).model_dump(mode="json") for name, own in successes.items()
     }
     table["best_of_n"] |= {"samples": samples, "tokens": spent}
-    rates = {name: family_rates(tasks, own) for name, own in successes.items()}
+    rates = {
+        name: family_rates(tasks, own) for name, own in successes.items() if name != "pass_at_n"
+    }
     differences = {
         name: paired_difference(own, successes["base"], families).model_dump(mode="json")
         for name, own in successes.items()

@@ -27,14 +27,14 @@ class RefineSettings(BaseModel):
         per_task: distinct solutions kept per task.
         per_family: solutions kept per family.
         min_reliability: least share of right answers of a solution's form (a smoothed
-            estimate); the best form of a family is kept whatever its share.
+            estimate: a form that was tried once and was right has 0.75).
         flip_rewards: take failures for successes and the reverse. For experiments that show
             what the gate does with corrupted data; never for anything else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    per_task: int = Field(1, ge=1)
+    per_task: int = Field(2, ge=1)
     per_family: int = Field(32, ge=1)
     min_reliability: float = Field(0.3, ge=0, le=1)
     flip_rewards: bool = False
@@ -83,11 +83,10 @@ def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list
                 s.trajectory.slot,
             )
         )
-        best = found[0].form
         per_task: dict[str, set[str]] = defaultdict(set)
         chosen: list[Solution] = []
         for solution in found:
-            if solution.form != best and solution.reliability < settings.min_reliability:
+            if solution.reliability < settings.min_reliability:
                 continue
             seen = per_task[solution.trajectory.task]
             text = solution.trajectory.steps[-1].text.strip()

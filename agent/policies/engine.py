@@ -233,7 +233,8 @@ class Engine:
             ],
             dim=2,
         )
-        mask = torch.zeros(hidden_keys.shape, dtype=self.dtype).masked_fill_(hidden_keys, -torch.inf)
+        mask = torch.zeros(hidden_keys.shape, dtype=self.dtype)
+        mask.masked_fill_(hidden_keys, -torch.inf)
         cache = PrefillCache(past)
         hidden = self._forward(
             ids.to(self.device),

@@ -32,6 +32,7 @@ TOY: dict[str, Any] = {
     },
     "policy": {"engine": "scripted", "model": "tests.toy:script", "context": 100_000, "slots": 8},
     "agent": {"max_new_tokens": 400},
+    "sandbox": {"limits": {"wall_s": 60}},  # a busy machine must not decide what happens
     "memory": {"embedder": "hash", "recall": {"tokens": 4000}},
     "acquire": {"tasks": 3, "first_tasks": 3, "samples": 3, "temperatures": [0.5, 0.9]},
     "update_weights": {"min_examples": 1},

@@ -1,0 +1,30 @@
+"""Scores of an agent on tasks, and the objective that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.evolution.objective import learnability
+from agent.stats import rate
+from environments.base import Task
+from memory.records import Score
+
+
+def score(tasks: Sequence[Task], successes: Sequence[float]) -> Score:
+    """Success rate with its interval, stratified by family."""
+    return rate(list(successes), [task.family for task in tasks])
+
+
+def family_rates(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str, float]:
+    """Mean success per family."""
+    sums: dict[str, list[float]] = {}
+    for task, success in zip(tasks, successes, strict=True):
+        sums.setdefault(task.family, []).append(success)
+    return {family: sum(own) / len(own) for family, own in sorted(sums.items())}
+
+
+def propose_objective(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str, float]:
+    """Where the next generation should practise."""
+    rates = family_rates(tasks, successes)
+    counts = {family: sum(task.family == family for task in tasks) for family in rates}
+    return learnability({f: rates[f] * counts[f] for f in rates}, counts)

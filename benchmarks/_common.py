@@ -1,0 +1,91 @@
+"""What every benchmark here shares: where it ran, and how its figures are stored."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+CODE = ("agent", "environments", "memory", "benchmarks/*.py")
+LIBRARIES = ("torch", "transformers", "peft", "chromadb", "sentence-transformers", "reasoning-gym")
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command `instar` does
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says when it starts and stops
+sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the two options that every benchmark has."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--quick", action="store_true", help="small and fast; not to be published")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    return made
+
+
+def circumstances(benchmark: str) -> dict[str, Any]:
+    """Date, commit, machine, command and versions: what makes figures comparable."""
+    from agent.evolution.final import machine
+
+    script = Path(sys.argv[0]).resolve()
+    name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
+    return {
+        "benchmark": benchmark,
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "machine": machine(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "command": shlex.join(["python", str(name), *sys.argv[1:]]),
+        "versions": {"python": sys.version.split()[0]} | {n: _version(n) for n in LIBRARIES},
+    }
+
+
+def commit() -> str:
+    """The commit's short name, with ``+`` where the code differs from it; "unknown" without git."""
+    head = _git("rev-parse", "--short", "HEAD")
+    if head is None:
+        return "unknown"
+    return head + ("+" if _git("status", "--porcelain", "--", *CODE) else "")
+
+
+def save(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Write figures as JSON in one step, if a path was given."""
+    if path is None:
+        return
+    from agent.run import write_text
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    print(f"written: {path}")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-c", "safe.directory=*", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"

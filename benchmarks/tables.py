@@ -1,0 +1,306 @@
+"""The tables of the documents, made from ``benchmarks/results/*.json``.
+
+A document holds ``<!-- table: NAME -->`` and ``<!-- /table -->``; what stands between them is
+written here, so that every figure comes from a file that says when, where and how it was
+measured. ``NAME`` is a result's file name and, after a ``/``, one of its parts.
+
+    python benchmarks/tables.py            print all tables
+    python benchmarks/tables.py --write    put them into the documents
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from _common import RESULTS, ROOT
+
+from agent.report import (
+    arm_label,
+    arms_in_order,
+    rate_of,
+    write_count,
+    write_interval,
+    write_number,
+)
+
+DOCUMENTS = ("README.md", "benchmarks/README.md")
+BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+Figures = Mapping[str, Any]
+
+
+def rendered(name: str) -> str:
+    """The table of that name as Markdown.
+
+    Raises:
+        SystemExit: no such table, or a file that is no result.
+    """
+    stem, _, part = name.partition("/")
+    path = RESULTS / f"{stem}.json"
+    if not path.is_file():
+        return "not measured yet"
+    try:
+        figures = json.loads(path.read_text())
+        parts = PARTS[figures["benchmark"]]
+        return parts[part or next(iter(parts))](figures)
+    except (ValueError, KeyError) as error:
+        raise SystemExit(f"{name}: {path.name} cannot be shown ({error!r})") from error
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
+    """A Markdown table; columns from ``numbers_from`` on are set to the right."""
+    rule = ["---" if i < numbers_from else "---:" for i in range(len(head))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def origin(figures: Figures) -> str:
+    """Where the figures come from, in one line."""
+    versions = figures["versions"]
+    quick = " **A quick run: too small to mean much.**" if figures["quick"] else ""
+    return (
+        f"{figures['date']}, commit `{figures['commit']}`, {figures['machine']}, "
+        f"Python {versions['python']}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}: `{figures['command']}`.{quick}"
+    )
+
+
+# rollout
+
+
+def rollout(figures: Figures) -> str:
+    """Rollouts against the engine alone."""
+    rows = [
+        _speed("real rollouts", figures["rollout"]),
+        _speed("the engine alone, same requests", figures["plain"]),
+    ]
+    ratio = figures["ratio"]
+    verdict = "reached" if ratio["median"] >= figures["target"] else "missed"
+    return _paragraphs(
+        table(("what", "tokens/s", "range", "seconds", "engine busy"), rows),
+        f"Ratio **{ratio['median']:.3f}** [{ratio['low']:.3f}, {ratio['high']:.3f}] over "
+        f"{len(ratio['all'])} repeats; the target of {figures['target']} is {verdict}.",
+        origin(figures),
+    )
+
+
+def generate(figures: Figures) -> str:
+    """The engine against transformers' generate."""
+    first = figures["first_turns"]
+    rows = [_speed("the engine", first["engine"]), _speed("`generate`", first["generate"])]
+    ratio = first["ratio"]
+    return _paragraphs(
+        table(("first turns by", "tokens/s", "range", "seconds", "engine busy"), rows),
+        f"Ratio **{ratio['median']:.2f}** [{ratio['low']:.2f}, {ratio['high']:.2f}], "
+        f"{figures['settings']['generate_prompts']} prompts.",
+    )
+
+
+def profile(figures: Figures) -> str:
+    """A decode step's largest rows."""
+    told = figures["profile"]
+    rows = [
+        (
+            f"`{row['name']}`",
+            f"{row['share']:.1%}",
+            f"{row['ms_per_step']:.2f}",
+            f"{row['calls_per_step']:.0f}",
+        )
+        for row in told["operators"]
+    ]
+    return _paragraphs(
+        table(("operator (own time)", "share", "ms a step", "calls a step"), rows),
+        f"One decode step of {told['rows']} rows: {told['ms_per_step']:.1f} ms "
+        f"({told['ms_per_step_profiled']:.1f} ms under the profiler).",
+    )
+
+
+def _speed(name: str, own: Figures) -> tuple[str, ...]:
+    return (
+        name,
+        f"{own['tokens_per_second']:.0f}",
+        f"{min(own['all']):.0f} to {max(own['all']):.0f}",
+        f"{own['seconds']:.1f}",
+        f"{own['engine_share']:.0%}",
+    )
+
+
+# evolution
+
+
+def arms(figures: Figures) -> str:
+    """Success of each arm on the test split."""
+    names = arms_in_order(figures["arms"])
+    rows = []
+    for name in names:
+        own = figures["arms"][name]
+        against = figures["contrasts"].get(f"{name} - base")
+        rows.append(
+            (
+                _arm(name),
+                f"**{own['mean']:.3f}**",
+                _interval(own),
+                ", ".join(f"{m:.3f}" for m in own["seeds"]),
+                f"{write_number(against['mean'], signed=True)} {_interval(against)}"
+                if against
+                else "",
+            )
+        )
+    head = ("test split", "success", "95 % over tasks", "by seed", "against base")
+    tasks = figures["arms"][names[0]]["n"]
+    return _paragraphs(table(head, rows), f"{tasks} tasks, {_seeds(figures)}. {origin(figures)}")
+
+
+def short(figures: Figures) -> str:
+    """The same without the details, for the project's README."""
+    rows = [
+        (_arm(name), f"**{own['mean']:.2f}**", _interval(own))
+        for name, own in ((name, figures["arms"][name]) for name in arms_in_order(figures["arms"]))
+    ]
+    minutes = [run["minutes"] for run in figures["runs"]]
+    tasks = next(iter(figures["arms"].values()))["n"]
+    return _paragraphs(
+        table(("the agent", "success on the test split", "95 % interval"), rows),
+        f"{tasks} test tasks, mean of {_seeds(figures)}, "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes a run on {figures['machine']} "
+        f"({figures['date']}, commit `{figures['commit']}`).",
+    )
+
+
+def contrasts(figures: Figures) -> str:
+    """Paired differences between arms."""
+    rows = [
+        (
+            " − ".join(arm_label(a) for a in name.split(" - ")),
+            write_number(own["mean"], signed=True),
+            _interval(own),
+        )
+        for name, own in figures["contrasts"].items()
+    ]
+    if together := figures.get("interaction"):
+        shown = write_number(together["mean"], signed=True)
+        rows.append(("interaction (both − memory − weights + base)", shown, _interval(together)))
+    return table(("difference, task by task", "mean", "95 %"), rows)
+
+
+def families(figures: Figures) -> str:
+    """Success by family and arm."""
+    names = arms_in_order(figures["arms"])
+    rows = [
+        (family, *(write_number(own[name]) for name in names))
+        for family, own in figures["families"].items()
+    ]
+    return table(("family", *map(_arm, names)), rows)
+
+
+def generations(figures: Figures) -> str:
+    """Gate score of the agent that goes on, and the decision, per generation and seed."""
+    rows = []
+    for run in figures["runs"]:
+        for g in run["generations"]:
+            score = g["cells"].get(g["cell"]) or g["cells"].get("incumbent")
+            decision = f"promoted: {g['cell']}" if g["decision"] == "promoted" else g["decision"]
+            shown = f"{write_number(score['mean'])} {_interval(score)}" if score else ""
+            rows.append((str(run["seed"]), str(g["n"]), decision, shown))
+    return table(
+        ("seed", "generation", "decision", "gate score of the agent that goes on"), rows, 3
+    )
+
+
+def costs(figures: Figures) -> str:
+    """Minutes and tokens per phase, one column per seed."""
+    runs = figures["runs"]
+    phases = list(dict.fromkeys(p for run in runs for p in run["seconds"] if p != "total"))
+    rows = [
+        (
+            phase,
+            *(f"{run['seconds'].get(phase, 0) / 60:.1f}" for run in runs),
+            *(write_count(run["tokens"].get(phase, 0)) for run in runs),
+        )
+        for phase in [*phases, "total"]
+    ]
+    seeds = [f"seed {run['seed']}" for run in runs]
+    head = ("phase", *(f"minutes, {s}" for s in seeds), *(f"tokens, {s}" for s in seeds))
+    return table(head, rows)
+
+
+def gate(figures: Figures) -> str:
+    """What the gate did, and what the incumbent scores at the end."""
+    told = figures["gate"]
+    base, both = figures["arms"].get("base"), figures["arms"].get("both")
+    rows = [
+        ("generations", str(told["generations"])),
+        ("candidates tested", str(told["candidates"])),
+        ("generations that promoted one", str(told["promoted"])),
+        ("incumbent's gate score unchanged", "yes" if told["incumbent_unchanged"] else "no"),
+    ]
+    if base and both:
+        rows += [
+            ("test split, before", f"{base['mean']:.3f} {_interval(base)}"),
+            ("test split, after", f"{both['mean']:.3f} {_interval(both)}"),
+        ]
+    data = "corrupted data" if figures["corrupt"] else "good data"
+    switch = "on" if figures["gate_on"] else "off"
+    return _paragraphs(table((f"{data}, gate {switch}", ""), rows), origin(figures))
+
+
+def _arm(name: str) -> str:
+    return {
+        "base": "base (unevolved)",
+        "memory": "memory only",
+        "weights": "weights only",
+        "best_of_n": "best of n, unevolved, same tokens",
+        "pass_at_n": "pass@n, unevolved (a perfect judge)",
+    }.get(name, arm_label(name))
+
+
+def _seeds(figures: Figures) -> str:
+    return "1 seed" if figures["seeds"] == 1 else f"{figures['seeds']} seeds"
+
+
+def _interval(score: Figures) -> str:
+    read = rate_of(score)
+    return write_interval(read) if read else ""
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(parts)
+
+
+PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
+    "rollout": {"rollout": rollout, "generate": generate, "profile": profile},
+    "evolution": {
+        "arms": arms,
+        "short": short,
+        "contrasts": contrasts,
+        "families": families,
+        "generations": generations,
+        "costs": costs,
+        "gate": gate,
+    },
+}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--write", action="store_true", help="put the tables into the documents")
+    write = options.parse_args().write
+    for document in DOCUMENTS:
+        path = ROOT / document
+        text = path.read_text()
+        if not write:
+            for match in BLOCK.finditer(text):
+                print(f"{document}: {match[2]}\n\n{rendered(match[2])}\n")
+            continue
+        filled = BLOCK.sub(lambda m: f"{m[1]}{rendered(m[2])}\n{m[3]}", text)
+        if filled != text:
+            path.write_text(filled)
+            print(f"written: {document}")
+
+
+if __name__ == "__main__":
+    main()
