@@ -6,6 +6,7 @@ measured. ``NAME`` is a result's file name and, after a ``/``, one of its parts.
 
     python benchmarks/tables.py            print all tables
     python benchmarks/tables.py --write    put them into the documents
+    python benchmarks/tables.py --check    status 1 if a document shows anything else
 """
 
 from __future__ import annotations
@@ -288,18 +289,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--write", action="store_true", help="put the tables into the documents")
-    write = options.parse_args().write
+    options.add_argument("--check", action="store_true", help="are the documents up to date?")
+    arguments = options.parse_args()
+    stale = []
     for document in DOCUMENTS:
         path = ROOT / document
         text = path.read_text()
-        if not write:
+        if not (arguments.write or arguments.check):
             for match in BLOCK.finditer(text):
                 print(f"{document}: {match[2]}\n\n{rendered(match[2])}\n")
             continue
         filled = BLOCK.sub(lambda m: f"{m[1]}{rendered(m[2])}\n{m[3]}", text)
-        if filled != text:
+        if filled == text:
+            continue
+        if arguments.check:
+            stale.append(document)
+        else:
             path.write_text(filled)
             print(f"written: {document}")
+    if stale:
+        raise SystemExit(f"{', '.join(stale)}: run python benchmarks/tables.py --write")
 
 
 if __name__ == "__main__":

@@ -188,6 +188,16 @@ def test_documented_python_runs(block: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
+def test_tables_of_the_documents_come_from_the_results() -> None:
+    done = subprocess.run(
+        [sys.executable, "-B", "benchmarks/tables.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def tree_paths(block: str) -> list[str]:
     """Paths that an annotated tree lists.
 

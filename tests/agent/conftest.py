@@ -91,7 +91,7 @@ def instar() -> Instar:
             env=os.environ | {"COLUMNS": "200"} | (env or {}),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=250,
         )
 
     return go

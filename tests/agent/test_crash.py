@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,8 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     "memory: items in the ledger, no index yet": [at("memory.index:_fill")],
     "memory: the index is filled, not current": [at("memory.index:_point_to")],
     "memory: the index is current": [at("memory.index:_sweep")],
-    "memory: inside an addition to the index": [
-        at("memory.index:ChromaIndex.add", nth=3, when="after")
+    "memory: in the index, in no snapshot": [
+        at("memory.index:ChromaIndex.add", nth=2, when="after")
     ],
     "memory: the snapshot is not stored": [at(APPEND, match="MemorySnapshot(")],
     "memory: the snapshot is stored": [at(APPEND, match="MemorySnapshot(", when="after")],
@@ -171,7 +172,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     "generation 2: acquire, with memory": [episodes(73)],
     "generation 2: trained": [at("agent.evolution.cycle:new_memory", nth=2)],
     "generation 2: items in the ledger, not in the index": [
-        at("memory.index:ChromaIndex.add", nth=4)
+        at("memory.index:ChromaIndex.add", nth=3)
     ],
     "generation 2: retention": [at("agent.evolution.cycle:retention", nth=2)],
     # the end
@@ -214,6 +215,8 @@ def start(config: Path, folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell may have started the tests with SIGINT ignored, which would be inherited.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -261,14 +264,14 @@ def test_a_second_process_is_told_who_is_there(tmp_path: Path, whole: Path, inst
             (line,) = refused.stderr.splitlines()
             assert f"in use by process {os.getpid()}" in line and str(folder) in line
         assert instar("generations", "--run", folder).returncode == 0  # reading is free
-    assert instar("verify", folder).returncode == 0
+    assert verify(folder)[1] == []
 
 
 # --- disks ---
 
 
 def bubblewrap(*options: object) -> tuple[str, ...]:
-    wrap = ("bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc")
+    wrap = ("bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev")
     wrap = (*wrap, *map(str, options))
     if shutil.which("bwrap") is None or subprocess.run([*wrap, "true"]).returncode:
         pytest.skip("needs bubblewrap to mount a small or read-only disk")
@@ -351,23 +354,22 @@ def test_no_place_for_a_new_run(tmp_path: Path, config: Path, instar: Instar) ->
 # --- damage ---
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("keep", [0.0, 0.7])
 def test_truncated_ledger(tmp_path: Path, whole: Path, instar: Instar, keep: float) -> None:
     folder = shutil.copytree(whole, tmp_path / "run")
     file = folder / "ledger.sqlite"
     body = file.read_bytes()
     file.write_bytes(body[: int(len(body) * keep)])
-    for command in (("evolve", "--run", folder), ("generations", "--run", folder)):
-        refused = instar(*command)
-        assert refused.returncode == 1
-        (line,) = refused.stderr.splitlines()
-        assert str(file) in line and "truncated" in line and "restore" in line
+    refused = instar("evolve", "--run", folder)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert str(file) in line and "truncated" in line and "restore" in line
     audit = instar("verify", folder, "--json")
     assert audit.returncode == 1
     assert "truncated" in json.loads(audit.stdout)["problems"][0]
     assert file.stat().st_size == int(len(body) * keep)  # it is left as it is
     file.write_bytes(body)
-    assert instar("verify", folder).returncode == 0
+    assert verify(folder)[1] == []
 
 
 def test_truncated_adapter(tmp_path: Path, whole: Path, config: Path, instar: Instar) -> None:
@@ -375,14 +377,14 @@ def test_truncated_adapter(tmp_path: Path, whole: Path, config: Path, instar: In
     file = folder / "generations" / "002" / "adapter" / "learnt.json"
     body = file.read_bytes()
     file.write_bytes(body[:-20])
-    refused = instar("evolve", config, "generations=3", "--run", folder)
+    refused = instar("evolve", "generations=3", "--run", folder)
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
     assert str(file.parent) in line and "changed or cut" in line and "roll back" in line
-    assert instar("verify", folder).returncode == 1
+    assert len(verify(folder)[1]) == 1
     assert instar("rollback", 1, "--run", folder).returncode == 0  # as the message says
     file.write_bytes(body)
-    assert instar("evolve", config, "generations=4", "--run", folder).returncode == 0
+    assert instar("evolve", "generations=4", "--run", folder).returncode == 0
     assert verify(folder)[1] == []
 
 
