@@ -40,7 +40,9 @@ def main() -> None:
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # 130: what Typer makes of Ctrl-C
+            raise
         err.print("interrupted; nothing is lost: the same command goes on where it stopped")
         sys.exit(130)
     except BaseException as error:
@@ -53,8 +55,6 @@ def main() -> None:
 
 def _status(error: BaseException) -> int | None:
     """Exit status of an error that is told in one line; None for a defect of ours."""
-    if isinstance(error, SystemExit):
-        return None
     from agent.config import ConfigError
     from agent.policies.base import PolicyFailure
     from agent.policies.models import ModelError

@@ -43,6 +43,8 @@ class TransformersPolicy:
         device: str = "auto",
         threads: int | None = None,
     ):
+        # OpenMP threads that spin while they wait would take the cores from the sandboxes.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
 
         from agent.policies.engine import Engine

@@ -258,9 +258,9 @@ def test_verify_finds_nothing(evolved: Path) -> None:
 
 def test_a_finished_run_has_nothing_to_do(copied: Path, evolve_toy: Evolve) -> None:
     before, page = counts(copied), json.loads((copied / "summary.json").read_text())
-    begin = time.monotonic()
+    begin = time.process_time()
     again = evolve_toy(copied)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 2
     assert counts(copied) == before
     assert {**page, "run": ""} == {**again, "run": ""}
 
@@ -312,7 +312,8 @@ def test_rollback(copied: Path, evolve_toy: Evolve) -> None:
     assert summary["generations"][-1]["n"] == 4
     with open_ledger(copied) as ledger:
         acquired_then = [t for _, t in ledger.all(Trajectory, "4/acquire/")]
-        assert {t.policy for t in acquired_then} == {first.weights}
+        # on a family it fails, the base model explores beside it
+        assert {t.policy for t in acquired_then} - {BASE} == {first.weights}
     assert verify(copied)[1] == []
 
 
