@@ -134,6 +134,17 @@ def test_the_objective_favours_the_weak_family(
     assert practised[weak] > sum(practised.values()) / 2
 
 
+def test_the_base_model_explores_where_the_incumbent_is_weak(
+    ledger: Ledger, generations: list[Generation]
+) -> None:
+    first = generations[1]
+    second = [t for _, t in ledger.all(Trajectory, "2/acquire/")]
+    assert {t.policy for t in second} == {first.weights, BASE}
+    for t in second:
+        if t.policy == BASE:
+            assert first.families[t.family] < 0.5 and t.memory == first.memory
+
+
 def test_reflections_on_instructive_failures(ledger: Ledger) -> None:
     experience = [t for _, t in ledger.all(Trajectory, "1/acquire/")]
     failures = {failed.slot: solved for failed, _, solved in instructive_failures(experience, 1)}
