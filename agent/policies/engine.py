@@ -159,8 +159,9 @@ class Engine:
 
     def _admit(self) -> list[tuple[Hashable, Completion]]:
         free = self.slots - len(self.rows)
-        # A prefill pauses every running row, so wait until a fair number can start together.
-        if self.rows and min(free, self.waiting.qsize()) < max(1, self.slots // 8):
+        # A prefill pauses every running row, so wait until a fair number can start together:
+        # the more are running, the more.
+        if self.rows and min(free, self.waiting.qsize()) < max(1, len(self.rows) // 8):
             return []
         groups: dict[tuple[int, ...], list[tuple[Hashable, Request]]] = {}
         while free and not self.waiting.empty():
