@@ -125,10 +125,6 @@ class Run:
                 )
         return self._tasks[split]
 
-    @property
-    def families(self) -> list[str]:
-        return sorted({task.family for task in self.tasks("train")})
-
     # --- who acts ---
 
     def adapter(self, version: str) -> Path | None:

@@ -62,7 +62,11 @@ def generate(
     policy: TransformersPolicy, requests: Sequence[Request], slots: int = 4
 ) -> list[Completion]:
     """Through an engine of its own, so that nothing is left from before."""
-    engine = Engine(policy.engine.model, policy.tokenizer, slots=slots, context=512)
+    return serve(Engine(policy.engine.model, policy.tokenizer, slots=slots, context=512), requests)
+
+
+def serve(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+    """All at once; the answers in order."""
     for ticket, request in enumerate(requests):
         engine.submit(ticket, request)
     done: dict[Hashable, Completion] = {}
@@ -164,21 +168,13 @@ def test_a_conversation_goes_on_from_what_is_kept(
 ) -> None:
     engine = Engine(policy.engine.model, policy.tokenizer, slots=4, context=512)
 
-    def ask(*requests: Request) -> list[Completion]:
-        for ticket, request in enumerate(requests):
-            engine.submit(ticket, request)
-        done: dict[Hashable, Completion] = {}
-        while engine.busy:
-            done |= dict(engine.step())
-        return [done[ticket] for ticket in range(len(requests))]
-
-    first = ask(*(Request(prompt_ids=p, max_new_tokens=6, keep=True) for p in prompts[:2]))
+    first = serve(engine, [Request(prompt_ids=p, max_new_tokens=6, keep=True) for p in prompts[:2]])
     assert [c.token_ids for c in first] == [c.token_ids[:6] for c in greedy[:2]]
     assert len(engine.kept) == 2
     more = tuple(policy.tokenizer.encode("\nTry again.\n"))
     longer = [p + c.token_ids + more for p, c in zip(prompts[:2], first, strict=True)]
     again = [*(Request(prompt_ids=p, max_new_tokens=6) for p in (longer[1], longer[0]))]
-    second = ask(*again)
+    second = serve(engine, again)
     assert not engine.kept  # both went on
     fresh = generate(policy, again)
     assert [c.token_ids for c in second] == [c.token_ids for c in fresh]
