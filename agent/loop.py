@@ -31,6 +31,8 @@ class Assignment(NamedTuple):
     temperature: float = 0.0
     memory: str = ""
     recall: Recall | None = None
+    hot_tokens: int = 0
+    heat: float = 1.0
 
 
 class Cancelled(RuntimeError):
@@ -89,15 +91,17 @@ def run_episode(
                 Request(
                     prompt_ids=prompt_ids,
                     max_new_tokens=settings.max_new_tokens,
-                    # a retry is drawn hotter: the same again would fail the same way
-                    temperature=assignment.temperature * (1 + turn),
+                    temperature=assignment.temperature,
+                    hot_tokens=assignment.hot_tokens,
+                    heat=assignment.heat,
                     seed=seed_of(seed, assignment.slot, turn),
                     stop=CODE_STOP,
                     keep=turn + 1 < settings.turns,
                 )
             )
             source = "environment"
-            action = parse(completion.text)
+            text = settings.begin + completion.text
+            action = parse(text)
             result = environment.step(action)
             metrics = result.metrics
             steps.append(
@@ -106,7 +110,7 @@ def run_episode(
                     loss_mask=(0,) * len(prompt_ids) + (1,) * len(completion.token_ids),
                     logprobs=completion.logprobs,
                     policy=policy,
-                    text=completion.text,
+                    text=text,
                     action=action.model_dump(mode="json", exclude={"text"}),
                     observation=result.observation,
                     reward=result.reward,
@@ -116,7 +120,7 @@ def run_episode(
             if result.terminated or result.truncated:
                 stop = StopReason.TERMINATED if result.terminated else StopReason.TRUNCATED
                 break
-            messages = after(messages, completion.text, result.observation)
+            messages = after(settings, messages, text, result.observation)
     except (Cancelled, SandboxUnavailable):
         raise
     except SandboxFailure as error:

@@ -1,9 +1,9 @@
 """From records to chat messages, and from the policy's text to an action.
 
 The prompt has one fixed order, so that its beginning can be shared between requests: system
-prompt, recalled exemplars (or the worked example, where nothing is recalled), then the task
-with recalled notes. Leaving memory out (``recall=None``) gives exactly the prompt that weights
-are trained on.
+prompt, the worked example, recalled exemplars, the task with recalled notes, and what the
+policy's turn begins with. Leaving memory out (``recall=None``) gives exactly the prompt that
+weights are trained on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.policies.base import Message
+from agent.policies.base import Message, split_begin
 from environments.base import Action
 from memory.recall import Recall
 from memory.records import Kind
@@ -28,6 +28,8 @@ class AgentSettings(BaseModel):
     Args:
         system: the system prompt; describes the tool and nothing else.
         example: one worked example, a task that belongs to no family that is evaluated.
+        begin: what every turn of the policy begins with. It is given, not generated, and so
+            bears no loss: the tool is always called, no turn is lost to prose.
         turns: how many times the agent may act in an episode.
         max_new_tokens: most tokens of one turn.
     """
@@ -39,9 +41,10 @@ class AgentSettings(BaseModel):
         "It is run, and what it prints is your answer."
     )
     example: tuple[str, str] | None = (
-        "How many characters does the longest of these words have: pear, fig, apple?",
-        '```python\nwords = ["pear", "fig", "apple"]\nprint(max(len(word) for word in words))\n```',
+        "Sort these words alphabetically: pear, fig, apple",
+        '```python\nwords = ["pear", "fig", "apple"]\nprint(", ".join(sorted(words)))\n```',
     )
+    begin: str = "```python\n"
     turns: int = 2
     max_new_tokens: int = 64
 
@@ -55,18 +58,22 @@ def opening(settings: AgentSettings, observation: str, recall: Recall | None) ->
         for item in items
         if item.kind is Kind.EXEMPLAR
     ]
-    if not examples and settings.example is not None:
-        examples = [settings.example]
+    if settings.example is not None:  # first, so that all prompts share this beginning
+        examples.insert(0, settings.example)
     return [
         {"role": "system", "content": settings.system},
         *(message for example in examples for message in _exchange(*example)),
         {"role": "user", "content": "\n".join([*notes, observation])},
+        *_begin(settings),
     ]
 
 
-def after(messages: Sequence[Message], text: str, observation: str) -> list[Message]:
-    """The messages after one more turn."""
-    return [*messages, *reversed(_exchange(observation, text))]
+def after(
+    settings: AgentSettings, messages: Sequence[Message], text: str, observation: str
+) -> list[Message]:
+    """The messages after one more turn: its whole text, and what was observed."""
+    before, _ = split_begin(messages)
+    return [*before, *reversed(_exchange(observation, text)), *_begin(settings)]
 
 
 def parse(text: str) -> Action:
@@ -75,6 +82,10 @@ def parse(text: str) -> Action:
     if match is None or not match.group(1).strip():
         return Action(text=text)
     return Action(text=text, tool="python", arguments={"code": match.group(1)})
+
+
+def _begin(settings: AgentSettings) -> list[Message]:
+    return [{"role": "assistant", "content": settings.begin}] if settings.begin else []
 
 
 def _exchange(user: str, assistant: str) -> list[Message]:

@@ -53,7 +53,10 @@ class ToySuite:
 
 
 def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
-    """Writes the family's code if that was learnt or is shown; else mostly something wrong."""
+    """Goes on from the beginning of a code block.
+
+    Writes the family's code if that was learnt or is shown; else mostly something wrong.
+    """
     question = prompt.rsplit("<user>", 1)[1].split("</user>")[0]
     if "What was wrong" in question:
         return "It printed the wrong thing."
@@ -69,6 +72,6 @@ def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]
         lucky = chance.random() < 0.25
         right = re.escape(code).replace(r"\{x\}", r"\d+")
         if any(re.search(right, answer) for answer in taught) if taught else lucky:
-            return "```python\n" + code.format(x=match.group(1)) + "\n```\n"
-        return f"```python\nprint({chance.choice(['undefined', '0'])})\n```\n"
+            return code.format(x=match.group(1)) + "\n```\n"
+        return f"print({chance.choice(['undefined', '0'])})\n```\n"
     return "I do not know that task."

@@ -26,7 +26,10 @@ class AcquireSettings(BaseModel):
         tasks: tasks per generation.
         first_tasks: tasks of the first generation, whose agent mostly fails.
         samples: episodes per task.
-        temperatures: samples take them in turn.
+        temperatures: samples take them in turn, two each.
+        hot_tokens, heat: where the incumbent mostly fails, every other sample draws the first
+            so many tokens of a turn at so many times the temperature. A program's first tokens
+            decide which one it is, the later ones whether it runs: the former should vary.
         memory_share: share of a task's samples that see recalled memory, if there is any.
         recall: what they see; less alike than when acting, since a solution of another
             family can be the pattern for a first success.
@@ -37,8 +40,10 @@ class AcquireSettings(BaseModel):
     tasks: int = Field(96, ge=1)
     first_tasks: int = Field(48, ge=1)
     samples: int = Field(8, ge=1)
-    temperatures: tuple[float, ...] = Field((0.4, 0.7, 0.7, 1.0), min_length=1)
-    memory_share: float = Field(0.75, ge=0, le=1)
+    temperatures: tuple[float, ...] = Field((0.3, 0.4, 0.5, 0.7), min_length=1)
+    hot_tokens: int = Field(3, ge=0)
+    heat: float = Field(3.0, ge=1)
+    memory_share: float = Field(0.6, ge=0, le=1)
     recall: RecallSettings = RecallSettings(exemplars=1, reflections=1, min_similarity=0.0)
 
 
@@ -93,29 +98,29 @@ def plan(
         settings: samples, temperatures, share with memory.
         generation: number of the generation.
         memory: id of the memory snapshot behind ``recalls``.
-        weak: families that the incumbent mostly fails. Evolved weights have settled on a few
-            forms and explore little, so there every other sample with memory is the base
-            model's.
+        weak: families that the incumbent mostly fails: there half the samples have a hot
+            beginning, and half are the base model's, since evolved weights have settled on a
+            few forms and explore little.
     """
     episodes = Plan([], [])
-    for task in tasks:
+    for number, task in enumerate(tasks):
         recall = recalls.get(task.id)
-        plain = settings.samples
-        if recall:
-            plain -= round(settings.memory_share * settings.samples)
+        aided = round(settings.memory_share * settings.samples) if recall else 0
         for sample in range(settings.samples):
-            aided = sample >= plain
-            explores = aided and task.family in weak and (sample - plain) % 2 == 0
-            actor = episodes.base if explores else episodes.incumbent
-            actor.append(
+            explore = task.family in weak
+            turn = sample // 2 + number  # so that each task has other temperatures
+            by_base = explore and (sample // 2) % 2 == 1
+            (episodes.base if by_base else episodes.incumbent).append(
                 Assignment(
                     slot=f"{generation}/acquire/{task.id}/{sample}",
                     task=task,
                     split="train",
                     phase="acquire",
-                    temperature=settings.temperatures[sample % len(settings.temperatures)],
-                    memory=memory if aided else "",
-                    recall=recall if aided else None,
+                    temperature=settings.temperatures[turn % len(settings.temperatures)],
+                    hot_tokens=settings.hot_tokens if explore and sample % 2 else 0,
+                    heat=settings.heat,
+                    memory=memory if sample < aided else "",
+                    recall=recall if sample < aided else None,
                 )
             )
     return episodes

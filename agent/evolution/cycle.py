@@ -8,7 +8,7 @@ continues it; nothing but ``evaluate`` changes which memory and weights are live
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,7 @@ import numpy as np
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks
-from agent.evolution.refine import Solution, instructive_failures
-from agent.evolution.refine import refine as refine_solutions
+from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
@@ -62,11 +61,12 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     """One turn of the cycle; returns the new incumbent, which may be the old agent."""
     n = incumbent.n + 1
     with run.timed(f"{n}/acquire"):
-        experience = acquire(run, n, incumbent)
+        earlier = acquired(run, before=n)
+        new = acquire(run, n, incumbent, earlier)
     with run.timed(f"{n}/refine"):
-        solutions = refine(run)
+        solutions = refine(earlier + new, run.config.refine)
     with run.timed(f"{n}/update"):
-        candidate = update(run, n, incumbent, experience, solutions)
+        candidate = update(run, n, incumbent, earlier + new, solutions)
     with run.timed(f"{n}/evaluate"):
         verdict = evaluate(run, n, incumbent, candidate)
     phases = ("acquire", "refine", "update", "evaluate")
@@ -107,12 +107,14 @@ def first_generation(run: Run) -> Generation:
 # --- acquire ---
 
 
-def acquire(run: Run, n: int, incumbent: Generation) -> list[Trajectory]:
+def acquire(
+    run: Run, n: int, incumbent: Generation, earlier: Sequence[Trajectory]
+) -> list[Trajectory]:
     """Try tasks of the objective, several times each, with and without memory."""
     settings = run.config.acquire
     tried: dict[str, int] = {}
     solved: set[str] = set()
-    for trajectory in acquired(run, before=n):
+    for trajectory in earlier:
         tried[trajectory.task] = tried.get(trajectory.task, 0) + 1
         if trajectory.success:
             solved.add(trajectory.task)
@@ -128,22 +130,13 @@ def acquire(run: Run, n: int, incumbent: Generation) -> list[Trajectory]:
     return explored + run.episodes(label, episodes.incumbent, incumbent.weights)
 
 
-def acquired(run: Run, before: int | None = None) -> list[Trajectory]:
-    """All acquired trajectories, oldest first (those of earlier generations only, if asked)."""
-    until = before if before is not None else run.config.generations + 1
+def acquired(run: Run, before: int) -> list[Trajectory]:
+    """All trajectories acquired in the generations before one, oldest first."""
     return [
         trajectory
-        for n in range(1, until)
+        for n in range(1, before)
         for _, trajectory in run.ledger.all(Trajectory, f"{n}/acquire/")
     ]
-
-
-# --- refine ---
-
-
-def refine(run: Run) -> list[Solution]:
-    """What is worth learning of everything acquired so far (the rolling verified mix)."""
-    return refine_solutions(acquired(run), run.config.refine)
 
 
 # --- update ---
@@ -156,10 +149,10 @@ def update(
     experience: Sequence[Trajectory],
     solutions: Sequence[Solution],
 ) -> Candidate:
-    """Candidate weights and candidate memory; what the new weights absorbed is marked."""
+    """Candidate weights and candidate memory, from all experience and what is worth learning."""
     items = new_items(run, n, incumbent, experience, solutions)  # before the policy is let go
     weights, why = new_weights(run, n, incumbent, solutions)
-    memory = new_memory(run, n, incumbent, weights, items)
+    memory = new_memory(run, n, incumbent, weights, items, experience)
     return Candidate(memory, weights, tuple(filter(None, (why,))))
 
 
@@ -213,22 +206,31 @@ def new_items(
     if not settings.enabled:
         return []
     items = update_memory.exemplars(solutions, n, settings.exemplars)
-    for failed, step, solved in instructive_failures(experience, settings.reflections):
+    recent = [t for t in experience if t.slot.startswith(f"{n}/")]
+    for failed, solved in instructive_failures(recent, settings.reflections):
         words = run.say(
             f"reflection/{failed.slot}",
-            update_memory.reflection_prompt(failed, step, solved),
+            update_memory.reflection_prompt(failed, solved),
             incumbent.weights,
             settings.reflection_tokens,
         )
-        if item := update_memory.reflection(failed, step, solved, words, n):
+        if item := update_memory.reflection(failed, solved, words, n):
             items.append(item)
     return items
 
 
 def new_memory(
-    run: Run, n: int, incumbent: Generation, weights: str, new: Sequence[MemoryItem]
+    run: Run,
+    n: int,
+    incumbent: Generation,
+    weights: str,
+    new: Sequence[MemoryItem],
+    experience: Sequence[Trajectory],
 ) -> str:
-    """Id of the candidate snapshot; the incumbent's where nothing changes."""
+    """Id of the candidate snapshot; the incumbent's where nothing changes.
+
+    What the candidate weights have absorbed is marked in it.
+    """
     if not run.config.update_memory.enabled:
         return incumbent.memory
     state = history.state(run.ledger, incumbent.memory)
@@ -242,57 +244,60 @@ def new_memory(
         dict(zip(ids, run.index.vectors(ids), strict=True)) if ids else {}
     )
     changes = consolidate(
-        state, kept, fresh, vectors, usage(acquired(run)), run.config.update_memory.budget
+        state, kept, fresh, vectors, usage(experience), run.config.update_memory.budget
     )
-    active = {i for i, c in state.items() if c.status is Status.ACTIVE}
-    for change in changes:
-        (active.add if change.status is Status.ACTIVE else active.discard)(change.item)
-    if weights != incumbent.weights:
-        changes = absorb(run, n, weights, [pool[i] for i in sorted(active)], state, changes)
+    memory = remember(run, n, incumbent.memory, changes)
+    if weights == incumbent.weights:
+        return memory
+    recent = {t.task for t in experience if t.slot.startswith(f"{n}/")}
+    return remember(run, n, memory, absorb(run, n, weights, memory, recent))
+
+
+def remember(run: Run, n: int, parent: str, changes: Sequence[MemoryChange]) -> str:
+    """Id of the snapshot with these changes; the parent's where none is left."""
+    state = history.state(run.ledger, parent)
     changes = [c for c in changes if c.item in state or c.status is Status.ACTIVE]
     if not changes:
-        return incumbent.memory
-    snapshot = MemorySnapshot(parent=incumbent.memory, generation=n, changes=tuple(changes))
+        return parent
+    snapshot = MemorySnapshot(parent=parent, generation=n, changes=tuple(changes))
     run.ledger.append(snapshot.id, snapshot)
     return snapshot.id
 
 
 def absorb(
-    run: Run,
-    n: int,
-    weights: str,
-    items: Sequence[MemoryItem],
-    state: Mapping[str, MemoryChange],
-    changes: Sequence[MemoryChange],
+    run: Run, n: int, weights: str, memory: str, recent: Collection[str]
 ) -> list[MemoryChange]:
-    """Mark the items whose tasks the new weights solve without memory.
+    """Mark the items that the new weights do as well without.
 
-    They cost no tokens while these weights act, and are back as soon as others do. Only
-    train tasks are tried here.
+    Tasks are solved with and without memory (paired, greedily; train tasks only: those of the
+    items and those just tried), and each recalled item is credited with the difference. What
+    earns nothing costs no tokens while these weights act, and is back as soon as others do.
     """
-    tasks = {task.id: task for task in run.tasks("train")}
-    wanted = sorted({t for item in items for t in item.tasks if t in tasks})
-    probes = [
-        Assignment(slot=f"{n}/probe/{weights}/{t}", task=tasks[t], split="train", phase="probe")
-        for t in wanted
-    ]
-    solved = {
-        t.task
-        for t in run.episodes(f"generation {n} · what the weights absorbed", probes, weights)
-        if t.success
-    }
-    by_item = {change.item: change for change in changes}
+    state = history.state(run.ledger, memory)
+    items = history.items(run.ledger, memory)
+    wanted = {*recent, *(t for item in items for t in item.tasks)}
+    tasks = [task for task in run.tasks("train") if task.id in wanted]
+    label = f"generation {n} · what the weights absorbed"
+    bare = {t.task: t.success for t in play(run, label, "train", "", weights, tasks, n)}
+    credit: dict[str, int] = {}
+    for t in play(run, label, "train", memory, weights, tasks, n):
+        for shown in t.recalled:
+            credit[shown] = credit.get(shown, 0) + t.success - bare[t.task]
+    changes = []
     for item in items:
-        if not item.tasks or any(t not in solved for t in item.tasks):
+        known = item.tasks and all(bare.get(task, False) for task in item.tasks)
+        if credit.get(item.id, 0) > 0 or not (item.id in credit or known):
             continue
-        change = by_item.get(item.id) or state[item.id]
-        by_item[item.id] = change.model_copy(
-            update={
-                "absorbed_by": (*change.absorbed_by, weights),
-                "reason": change.reason or f"the weights {weights} solve its task without it",
-            }
+        change = state[item.id]
+        changes.append(
+            change.model_copy(
+                update={
+                    "absorbed_by": (*change.absorbed_by, weights),
+                    "reason": f"the weights {weights} do as well without it",
+                }
+            )
         )
-    return list(by_item.values())
+    return changes
 
 
 # --- evaluate ---
@@ -389,19 +394,34 @@ def measure(
 ) -> list[float]:
     """Success (0 or 1) of one agent on each task of a split, greedily; run once per agent."""
     tasks = run.tasks(split) if tasks is None else tasks
+    return [float(t.success) for t in play(run, label, split, memory, weights, tasks)]
+
+
+def play(
+    run: Run,
+    label: str,
+    split: Split,
+    memory: str,
+    weights: str,
+    tasks: Sequence[Task],
+    probe: int | None = None,
+) -> list[Trajectory]:
+    """One greedy episode per task by one agent (for a generation's probe, if one is given)."""
     recalls = run.recall(tasks, memory, weights)
+    phase = split if probe is None else "probe"
+    place = split if probe is None else f"{probe}/probe"
     assignments = [
         Assignment(
-            slot=f"{split}/{arm(memory, weights)}/{task.id}",
+            slot=f"{place}/{arm(memory, weights)}/{task.id}",
             task=task,
             split=split,
-            phase=split,
+            phase=phase,
             memory=memory,
             recall=recalls.get(task.id),
         )
         for task in tasks
     ]
-    return [float(t.success) for t in run.episodes(label, assignments, weights)]
+    return run.episodes(label, assignments, weights)
 
 
 def arm(memory: str, weights: str) -> str:

@@ -23,7 +23,7 @@ from agent.loop import Assignment
 from agent.run import BASE, SUMMARY, Run, write_json
 from agent.stats import interaction, paired_difference
 from memory import history
-from memory.records import Generation, Kind, MemoryItem, Status, StopReason, Trajectory
+from memory.records import Generation, Kind, MemoryItem, Note, Status, StopReason, Trajectory
 
 
 def test(run: Run) -> dict[str, Any]:
@@ -108,8 +108,10 @@ def majority(samples: Sequence[Trajectory]) -> float:
 
 
 def evolution_tokens(run: Run) -> int:
-    """Tokens that evolution produced: everything but the test."""
-    return sum(t.produced_tokens for _, t in run.ledger.all(Trajectory) if t.phase != "test")
+    """Tokens that evolution produced, reflections included: everything but the test."""
+    episodes = sum(t.produced_tokens for _, t in run.ledger.all(Trajectory) if t.phase != "test")
+    said = sum(int(str(n.data["tokens"])) for _, n in run.ledger.all(Note, "reflection/"))
+    return episodes + said
 
 
 def summarise(run: Run, tested: Mapping[str, Any] = {}) -> dict[str, Any]:

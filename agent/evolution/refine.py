@@ -144,29 +144,27 @@ def _literal(node: ast.expr) -> ast.Name | None:
 
 def instructive_failures(
     trajectories: Sequence[Trajectory], limit: int
-) -> list[tuple[Trajectory, int, Trajectory]]:
-    """Failures that something can be learnt from: the same task was solved otherwise.
+) -> list[tuple[Trajectory, Trajectory]]:
+    """First turns that failed and teach something: the same task was solved otherwise.
 
     Args:
         trajectories: one generation's.
         limit: most failures per family.
 
     Returns:
-        (failed trajectory, index of the failed step, a trajectory that solved the task); a
-        mended episode is both.
+        (failed trajectory, a trajectory that solved the task); a mended episode is both.
     """
     solved: dict[str, Trajectory] = {}
     for t in trajectories:
         if t.success and (t.task not in solved or len(t.steps) < len(solved[t.task].steps)):
             solved[t.task] = t
-    found: list[tuple[Trajectory, int, Trajectory]] = []
+    found: list[tuple[Trajectory, Trajectory]] = []
     count: dict[str, int] = defaultdict(int)
     seen: set[tuple[str, str]] = set()
     for t in sorted(trajectories, key=lambda t: (-len(t.steps), t.slot)):
         if t.failure is not None or t.task not in solved or not t.steps:
             continue
-        index = 0
-        step = t.steps[index]
+        step = t.steps[0]
         mended = t.success and len(t.steps) > 1
         kind: Literal["error", "wrong"] = "error" if step.error else "wrong"
         if not (mended or not t.success) or not step.action.get("tool"):
@@ -176,5 +174,5 @@ def instructive_failures(
             continue
         seen.add(label)
         count[t.family] += 1
-        found.append((t, index, solved[t.task]))
+        found.append((t, solved[t.task]))
     return found

@@ -25,6 +25,7 @@ class Request(BaseModel):
         prompt_ids: the prompt, as ids of the policy's own tokeniser.
         max_new_tokens: most tokens to produce.
         temperature: 0 is greedy.
+        hot_tokens, heat: the first so many tokens are drawn at so many times the temperature.
         top_k: sample among the k likeliest tokens only.
         seed: with the prompt, decides every draw; a request is reproducible on its own.
         stop: generation ends after the token that completes one of these strings.
@@ -36,6 +37,8 @@ class Request(BaseModel):
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
     temperature: float = 0.0
+    hot_tokens: int = 0
+    heat: float = 1.0
     top_k: int = 40
     seed: int = 0
     stop: tuple[str, ...] = ()
@@ -55,6 +58,13 @@ class Completion(NamedTuple):
     finished: bool
 
 
+def split_begin(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """A conversation, and the beginning of the assistant's next turn where it ends with one."""
+    if messages and messages[-1]["role"] == "assistant":
+        return messages[:-1], messages[-1]["content"]
+    return messages, ""
+
+
 class Policy(Protocol):
     """A language model at one version of its weights.
 
@@ -66,7 +76,10 @@ class Policy(Protocol):
     context: int
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of a conversation, ready for the next assistant turn."""
+        """Ids of a conversation, ready for the next assistant turn.
+
+        A last message of the assistant's is the beginning of that turn, to be continued.
+        """
         ...
 
     def count(self, text: str) -> int:

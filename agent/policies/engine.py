@@ -114,6 +114,12 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     text: str = ""
 
+    @property
+    def temperature(self) -> float:
+        """Of the next token."""
+        hot = len(self.token_ids) < self.request.hot_tokens
+        return self.request.temperature * (self.request.heat if hot else 1.0)
+
 
 class Engine:
     """Generates for many requests at a time.
@@ -298,7 +304,7 @@ class Engine:
         rows = self.rows[first:]
         tokens, logprobs = draw(
             logits,
-            [row.request.temperature for row in rows],
+            [row.temperature for row in rows],
             [row.request.top_k for row in rows],
             [row.draws[len(row.token_ids)] for row in rows],
         )

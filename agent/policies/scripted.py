@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from agent.policies.base import Completion, Message, Request
+from agent.policies.base import Completion, Message, Request, split_begin
 from agent.policies.models import ModelError
 
 LEARNT = "learnt.json"
@@ -43,8 +43,9 @@ class ScriptedPolicy:
         self.waiting: deque[tuple[Hashable, Request]] = deque()
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        messages, begin = split_begin(messages)
         turns = (f"<{m['role']}>{m['content']}</{m['role']}>" for m in messages)
-        return tuple(map(ord, "".join(turns) + "<assistant>"))
+        return tuple(map(ord, "".join(turns) + "<assistant>" + begin))
 
     def count(self, text: str) -> int:
         return len(text)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.policies.base import Completion, Message, Request
+from agent.policies.base import Completion, Message, Request, split_begin
 from agent.policies.models import ModelError
 
 DTYPES = ("auto", "bfloat16", "float32", "float16")
@@ -63,10 +63,11 @@ class TransformersPolicy:
         self.engine = Engine(network.eval(), self.tokenizer, slots=slots, context=context)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        messages, begin = split_begin(messages)
         ids = self.tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
         )
-        return tuple(ids)
+        return (*ids, *self.tokenizer.encode(begin, add_special_tokens=False))
 
     def count(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special_tokens=False))

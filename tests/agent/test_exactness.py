@@ -50,7 +50,11 @@ def prompts(policy: TransformersPolicy) -> list[tuple[int, ...]]:
     """Of different lengths; some share a long beginning, one shares nothing with any."""
     asked = [policy.encode(opening(SETTINGS, question, None)) for question in QUESTIONS]
     alone: list[Message] = [{"role": "user", "content": "Name three colours."}]
-    return [*asked, policy.encode(alone), policy.encode(after(alone, "Red.", "Two more."))]
+    return [
+        *asked,
+        policy.encode(alone),
+        policy.encode(after(SETTINGS, alone, "Red.", "Two more.")),
+    ]
 
 
 class Asked(NamedTuple):
@@ -150,6 +154,20 @@ def test_sampling_depends_on_the_request_alone(
     for request, own in zip(requests, together, strict=True):
         expected = plain_logprobs(policy.engine.model, request.prompt_ids, own.token_ids)
         assert own.logprobs == pytest.approx(expected, abs=CLOSE)  # at temperature 1
+
+
+def test_only_the_first_tokens_are_hot(
+    policy: TransformersPolicy, prompts: list[tuple[int, ...]], greedy: list[Completion]
+) -> None:
+    """Greedy behind a hot beginning: draws differ in the first tokens and nowhere else."""
+    cold = {"prompt_ids": prompts[0], "max_new_tokens": 6, "temperature": 1e-4}
+    seeds = range(12)
+    hot = [Request(**cold, hot_tokens=2, heat=2e4, seed=seed) for seed in seeds]
+    plain = generate(policy, [Request(**cold, seed=seed) for seed in seeds])
+    assert {c.token_ids for c in plain} == {greedy[0].token_ids[:6]}
+    drawn = {c.token_ids for c in generate(policy, hot)}
+    assert len({ids[:2] for ids in drawn}) > 1
+    assert len({ids[:2] for ids in drawn}) == len(drawn)  # the rest follows from the beginning
 
 
 def test_greedy_rows_stay_greedy_among_sampled_ones(

@@ -150,7 +150,7 @@ def test_examples_have_bare_prompts_and_produced_ids(practised: Path) -> None:
     """Whatever stood in the prompt when a solution was found, none of it is trained on."""
     with Run(practised, quiet=True) as run:
         agent, policy = run.config.agent, run.policy("base")
-        solutions = refine(acquired(run), run.config.refine.model_copy(update={"per_task": 9}))
+        solutions = refine(acquired(run, 3), run.config.refine.model_copy(update={"per_task": 9}))
         made = examples(solutions, agent, policy.encode, 1)
         found = {t.slot: t for _, t in run.ledger.all(Trajectory)}
         items = dict(run.ledger.all(MemoryItem))

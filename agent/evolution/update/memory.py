@@ -64,9 +64,9 @@ def exemplars(solutions: Sequence[Solution], generation: int, limit: int) -> lis
     return items
 
 
-def reflection_prompt(failed: Trajectory, step: int, solved: Trajectory) -> list[Message]:
-    """Asks the policy what went wrong; both attempts are its own."""
-    wrong, right = failed.steps[step], solved.steps[-1]
+def reflection_prompt(failed: Trajectory, solved: Trajectory) -> list[Message]:
+    """Asks the policy what went wrong in the first turn; both attempts are its own."""
+    wrong, right = failed.steps[0], solved.steps[-1]
     return [
         {"role": "system", "content": "You explain mistakes in Python code in one sentence."},
         {
@@ -81,14 +81,14 @@ def reflection_prompt(failed: Trajectory, step: int, solved: Trajectory) -> list
 
 
 def reflection(
-    failed: Trajectory, step: int, solved: Trajectory, words: str, generation: int
+    failed: Trajectory, solved: Trajectory, words: str, generation: int
 ) -> MemoryItem | None:
     """A reflection from the policy's words, or None where it said nothing."""
     said = " ".join(words.split())
     said = said[: said.find(". ") + 1] if ". " in said else said
     if len(said) < 8:
         return None
-    wrong = failed.steps[step]
+    wrong = failed.steps[0]
     return MemoryItem(
         kind=Kind.REFLECTION,
         text=said,
