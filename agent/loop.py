@@ -147,6 +147,8 @@ def run_episode(
         memory=assignment.memory,
         recalled=tuple(item.id for item in assignment.recall.items) if assignment.recall else (),
         temperature=assignment.temperature,
+        hot_tokens=assignment.hot_tokens,
+        heat=assignment.heat,
         seed=seed,
         prompt=prompt,
         steps=tuple(steps),

@@ -27,8 +27,8 @@ from _common import ROOT, circumstances, parser, save
 from rich.console import Console
 from rich.table import Table
 
-from agent.evolution.cycle import arm
 from agent.evolution.final import majority
+from agent.evolution.play import arm
 from agent.report import arm_label, rate_of, write_count, write_interval, write_number
 from agent.run import BASE, SUMMARY, open_ledger
 from agent.stats import interaction, paired_difference, rate

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.config import Config
+from agent.evolution.acquire import plan
 from agent.loop import Assignment
 from agent.policies.base import Completion, Message, Request
 from agent.policies.models import resolve_model
@@ -241,18 +242,9 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
     config = Config()
     suite = load_suite(config.suite.name, sandbox=make_sandbox)
     tasks = _spread(split_tasks(suite.tasks())["train"], arguments.tasks)
-    temperatures = config.acquire.temperatures
-    episodes = [
-        Assignment(
-            slot=f"rollout/{task.id}/{sample}",
-            task=task,
-            split="train",
-            phase="acquire",
-            temperature=temperatures[sample % len(temperatures)],
-        )
-        for task in tasks
-        for sample in range(arguments.samples)
-    ]
+    acquire = config.acquire.model_copy(update={"samples": arguments.samples})
+    families = {task.family for task in tasks}
+    episodes = plan(tasks, {}, acquire, generation=1, weak=families, evolved=False).incumbent
     policy = TransformersPolicy(
         resolve_model(config.policy.model), slots=config.policy.slots, context=config.policy.context
     )
@@ -296,7 +288,9 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
         "settings": {
             "tasks": len(tasks),
             "samples": arguments.samples,
-            "temperatures": list(temperatures),
+            "temperatures": list(acquire.temperatures),
+            "hot_tokens": acquire.hot_tokens,
+            "heat": acquire.heat,
             "rows": policy.engine.slots,
             "turns": config.agent.turns,
             "max_new_tokens": config.agent.max_new_tokens,
@@ -323,9 +317,11 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
 
 
 def _first_turns(recorder: Recorder) -> list[Request]:
-    shortest = min(len(r.prompt_ids) for r in recorder.requests.values())
-    seen = [r for r in recorder.requests.values() if r.keep]  # a last turn keeps nothing
-    return seen or [r for r in recorder.requests.values() if len(r.prompt_ids) < 2 * shortest]
+    """At one temperature each, which is all that ``generate`` can do."""
+    every = [r.model_copy(update={"hot_tokens": 0}) for r in recorder.requests.values()]
+    shortest = min(len(r.prompt_ids) for r in every)
+    seen = [r for r in every if r.keep]  # a last turn keeps nothing
+    return seen or [r for r in every if len(r.prompt_ids) < 2 * shortest]
 
 
 def _spread(tasks: Sequence[Any], count: int) -> list[Any]:

@@ -73,7 +73,9 @@ class Recall(Record):
 class MemoryView:
     """One snapshot as one version of the weights sees it; never changes anything.
 
-    It shows the active items that this version has not absorbed.
+    It shows the active items that this version has not absorbed. An absorbed item still takes
+    its place among those recalled, unseen and at no cost: what these weights know already is
+    not replaced by something less to the point.
 
     Args:
         ledger, index, embedder: where items, their vectors and the queries' come from.
@@ -98,12 +100,13 @@ class MemoryView:
         self._index = index
         self._embedder = embedder
         changes = history.state(ledger, snapshot_id)
+        self._active = {i.id: i for i in history.items(ledger, snapshot_id, (Status.ACTIVE,))}
         self.items: dict[str, MemoryItem] = {
-            item.id: item
-            for item in history.items(ledger, snapshot_id, (Status.ACTIVE,))
-            if policy_version not in changes[item.id].absorbed_by
+            id_: item
+            for id_, item in self._active.items()
+            if policy_version not in changes[id_].absorbed_by
         }
-        ids = list(self.items)
+        ids = list(self._active)
         self._rows = {id_: row for row, id_ in enumerate(ids)}
         self._vectors = index.vectors(ids)
 
@@ -128,6 +131,8 @@ class MemoryView:
         lengths: dict[str, int] = {}
 
         def length(item: MemoryItem) -> int:
+            if item.id not in self.items:
+                return 0
             if item.id not in lengths:
                 lengths[item.id] = count_tokens(item.text)
             return lengths[item.id]
@@ -151,7 +156,7 @@ class MemoryView:
     ) -> Recall:
         eligible = {
             id_
-            for id_, item in self.items.items()
+            for id_, item in self._active.items()
             if item.kind in settings.quotas and not (query.leave_out and query.task in item.tasks)
         }
         near = {id_ for id_, _ in hits}
@@ -179,14 +184,14 @@ class MemoryView:
             if score >= settings.min_similarity
         }
         quotas = dict(settings.quotas)
-        ranked = {k: iter([i for i in scores if self.items[i].kind is k]) for k in quotas}
+        ranked = {k: iter([i for i in scores if self._active[i].kind is k]) for k in quotas}
         pools: dict[Kind, list[str]] = {kind: [] for kind in quotas}
         chosen: list[MemoryItem] = []
         tokens = 0
         starved = False
 
         def usable(id_: str) -> bool:
-            item = self.items[id_]
+            item = self._active[id_]
             return tokens + length(item) <= settings.tokens and not any(
                 near_identical(item.text, other.text) for other in chosen
             )
@@ -196,7 +201,7 @@ class MemoryView:
             alike = [
                 float(own @ self._vectors[self._rows[other.id]])
                 for other in chosen
-                if other.kind is self.items[id_].kind
+                if other.kind is self._active[id_].kind
             ]
             held = settings.diversity * max(alike, default=0.0)
             return -round((1 - settings.diversity) * scores[id_] - held, 5), id_
@@ -211,14 +216,15 @@ class MemoryView:
             competing = [id_ for kind in quotas for id_ in pools[kind]]
             if not competing:
                 break
-            item = self.items[min(competing, key=marginal)]
+            item = self._active[min(competing, key=marginal)]
             pools[item.kind].remove(item.id)
             chosen.append(item)
             tokens += length(item)
             quotas[item.kind] -= 1
             if not quotas[item.kind]:
                 del quotas[item.kind]
+        shown = [item for item in chosen if item.id in self.items]
         recall = Recall(
-            items=tuple(chosen), scores=tuple(scores[i.id] for i in chosen), tokens=tokens
+            items=tuple(shown), scores=tuple(scores[item.id] for item in shown), tokens=tokens
         )
         return recall, starved

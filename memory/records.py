@@ -59,7 +59,8 @@ class Step(Record):
         logprobs: natural log-probability of each produced token under the policy at
             temperature 1, in order; as many as ``loss_mask`` has ones.
         policy: version of the weights that produced it.
-        text: the produced tokens as text.
+        text: the policy's turn as text: what it was given to begin with, then the produced
+            tokens.
         action: the parsed action, as JSON.
         observation: the world's answer.
         reward: reward of this step.
@@ -104,7 +105,8 @@ class Trajectory(Record):
         policy: version of the weights it began and ended with.
         memory: id of the memory snapshot it could read ("" for none).
         recalled: ids of the memory items that stood in its prompt.
-        temperature, seed: how it was sampled (0: greedy).
+        temperature, hot_tokens, heat, seed: how it was sampled (temperature 0: greedy; the
+            first ``hot_tokens`` of a turn at ``heat`` times the temperature).
         prompt: the first observation, without memory.
         reward: reward of the last step; ``success`` is whether it reached full reward.
     """
@@ -119,6 +121,8 @@ class Trajectory(Record):
     memory: str = ""
     recalled: tuple[str, ...] = ()
     temperature: float = 0.0
+    hot_tokens: int = 0
+    heat: float = 1.0
     seed: int = 0
     prompt: str = ""
     steps: tuple[Step, ...] = ()
@@ -183,8 +187,8 @@ class MemoryChange(Record):
     Args:
         item: the item's id.
         status: its status from this snapshot on.
-        absorbed_by: versions of weights that solve the item's task without it; a policy of
-            such a version is not shown the item. Replaces the earlier value.
+        absorbed_by: versions of weights that do as well without it; a policy of such a
+            version is not shown the item. Replaces the earlier value.
         reason: one line for the reader of a diff.
     """
 

@@ -87,8 +87,9 @@ def plan(
     settings: AcquireSettings,
     *,
     generation: int,
-    memory: str,
+    memory: str = "",
     weak: Collection[str],
+    evolved: bool = True,
 ) -> Plan:
     """The episodes of one generation; samples of one task stand next to each other.
 
@@ -101,6 +102,7 @@ def plan(
         weak: families that the incumbent mostly fails: there half the samples have a hot
             beginning, and half are the base model's, since evolved weights have settled on a
             few forms and explore little.
+        evolved: whether the incumbent's weights are others than the base model's.
     """
     episodes = Plan([], [])
     for number, task in enumerate(tasks):
@@ -109,7 +111,7 @@ def plan(
         for sample in range(settings.samples):
             explore = task.family in weak
             turn = sample // 2 + number  # so that each task has other temperatures
-            by_base = explore and (sample // 2) % 2 == 1
+            by_base = evolved and explore and (sample // 2) % 2 == 1
             (episodes.base if by_base else episodes.incumbent).append(
                 Assignment(
                     slot=f"{generation}/acquire/{task.id}/{sample}",

@@ -8,7 +8,7 @@ continues it; nothing but ``evaluate`` changes which memory and weights are live
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +16,14 @@ import numpy as np
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks
+from agent.evolution.play import arm, measure
 from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
-from agent.loop import Assignment
+from agent.evolution.update.absorb import absorb
 from agent.report.terminal import two_by_two
 from agent.run import BASE, Run
-from environments.base import Task
-from environments.splits import Split
 from memory import history
 from memory.consolidate import consolidate, usage
 from memory.records import (
@@ -124,7 +123,15 @@ def acquire(
     )
     recalls = run.recall(tasks, incumbent.memory, incumbent.weights, settings.recall, absorbed=True)
     weak = {f for f, solved_share in incumbent.families.items() if solved_share < 0.5}
-    episodes = plan(tasks, recalls, settings, generation=n, memory=incumbent.memory, weak=weak)
+    episodes = plan(
+        tasks,
+        recalls,
+        settings,
+        generation=n,
+        memory=incumbent.memory,
+        weak=weak,
+        evolved=incumbent.weights != BASE,
+    )
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
     return explored + run.episodes(label, episodes.incumbent, incumbent.weights)
@@ -264,42 +271,6 @@ def remember(run: Run, n: int, parent: str, changes: Sequence[MemoryChange]) -> 
     return snapshot.id
 
 
-def absorb(
-    run: Run, n: int, weights: str, memory: str, recent: Collection[str]
-) -> list[MemoryChange]:
-    """Mark the items that the new weights do as well without.
-
-    Tasks are solved with and without memory (paired, greedily; train tasks only: those of the
-    items and those just tried), and each recalled item is credited with the difference. What
-    earns nothing costs no tokens while these weights act, and is back as soon as others do.
-    """
-    state = history.state(run.ledger, memory)
-    items = history.items(run.ledger, memory)
-    wanted = {*recent, *(t for item in items for t in item.tasks)}
-    tasks = [task for task in run.tasks("train") if task.id in wanted]
-    label = f"generation {n} · what the weights absorbed"
-    bare = {t.task: t.success for t in play(run, label, "train", "", weights, tasks, n)}
-    credit: dict[str, int] = {}
-    for t in play(run, label, "train", memory, weights, tasks, n):
-        for shown in t.recalled:
-            credit[shown] = credit.get(shown, 0) + t.success - bare[t.task]
-    changes = []
-    for item in items:
-        known = item.tasks and all(bare.get(task, False) for task in item.tasks)
-        if credit.get(item.id, 0) > 0 or not (item.id in credit or known):
-            continue
-        change = state[item.id]
-        changes.append(
-            change.model_copy(
-                update={
-                    "absorbed_by": (*change.absorbed_by, weights),
-                    "reason": f"the weights {weights} do as well without it",
-                }
-            )
-        )
-    return changes
-
-
 # --- evaluate ---
 
 
@@ -382,51 +353,6 @@ def retention(
     new = measure(run, label, "retention", memory, weights, tasks)
     old = measure(run, label, "retention", incumbent.memory, incumbent.weights, tasks)
     return gate.retained(new, old, [task.family for task in tasks], run.config.gate)
-
-
-def measure(
-    run: Run,
-    label: str,
-    split: Split,
-    memory: str,
-    weights: str,
-    tasks: Sequence[Task] | None = None,
-) -> list[float]:
-    """Success (0 or 1) of one agent on each task of a split, greedily; run once per agent."""
-    tasks = run.tasks(split) if tasks is None else tasks
-    return [float(t.success) for t in play(run, label, split, memory, weights, tasks)]
-
-
-def play(
-    run: Run,
-    label: str,
-    split: Split,
-    memory: str,
-    weights: str,
-    tasks: Sequence[Task],
-    probe: int | None = None,
-) -> list[Trajectory]:
-    """One greedy episode per task by one agent (for a generation's probe, if one is given)."""
-    recalls = run.recall(tasks, memory, weights)
-    phase = split if probe is None else "probe"
-    place = split if probe is None else f"{probe}/probe"
-    assignments = [
-        Assignment(
-            slot=f"{place}/{arm(memory, weights)}/{task.id}",
-            task=task,
-            split=split,
-            phase=phase,
-            memory=memory,
-            recall=recalls.get(task.id),
-        )
-        for task in tasks
-    ]
-    return run.episodes(label, assignments, weights)
-
-
-def arm(memory: str, weights: str) -> str:
-    """Name of an agent in slots: its memory and its weights."""
-    return f"{memory or 'none'}+{weights}"
 
 
 # --- costs ---

@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from agent.evolution.cycle import arm, measure
+from agent.evolution.play import arm, measure
 from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
 from agent.run import BASE, SUMMARY, Run, write_json

@@ -139,6 +139,20 @@ def test_absorbed_items_are_hidden_from_that_version_only(
     assert [item.text for item in recall.items] == ["plain"]
 
 
+def test_what_is_absorbed_is_not_replaced_by_something_farther_away(
+    world: World, make_item: MakeItem
+) -> None:
+    world.add(make_item("far and long", "40"))
+    world.add(make_item("known", "5"), absorbed_by=("w1",))
+    one = RecallSettings(exemplars=1)
+    for policy, expected in (("base", ["known"]), ("w1", [])):
+        (recall,) = world.view(policy).recall([Query("5", "t")], one, words)
+        assert [item.text for item in recall.items] == expected
+        assert recall.tokens == len(expected) and len(recall.scores) == len(expected)
+    (recall,) = world.view("w1").recall([Query("5", "t")], RecallSettings(tokens=3), words)
+    assert [item.text for item in recall.items] == ["far and long"]  # what is unseen costs nothing
+
+
 def test_a_view_shows_its_snapshot(world: World, make_item: MakeItem) -> None:
     first = make_item("first", "0")
     world.add(first)
