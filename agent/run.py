@@ -39,6 +39,7 @@ from memory.records import Generation, MemoryItem, Note, Trajectory
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
 BASE = "base"
+AGAIN = "/again"  # a slot's second try, after its first one broke
 MOSTLY_BROKEN = 0.5  # a phase with more broken episodes than this stops the run
 
 
@@ -208,7 +209,8 @@ class Run:
             self._views[memory, reader] = view
         queries = [Query(task.prompt, task.id) for task in tasks]
         settings = settings or self.config.memory.recall
-        found = view.recall(queries, settings, self.policy(version).count)
+        count = (self._policy or self.policy(version)).count  # one tokeniser for all versions
+        found = view.recall(queries, settings, count)
         return {t.id: recall for t, recall in zip(tasks, found, strict=True) if recall.items}
 
     # --- doing it, once ---
@@ -218,36 +220,62 @@ class Run:
     ) -> list[Trajectory]:
         """Run the episodes that the ledger does not hold yet; return all, in order.
 
-        Each is stored when it ends. Raises RunError when most of them broke.
+        Each is stored when it ends. What broke is tried once more (and again whenever the run
+        is continued); the second try is stored only if it does not break.
+
+        Raises:
+            RunError: most of them broke.
         """
-        stored = {a.slot: self.ledger.get(Trajectory, a.slot) for a in assignments}
-        missing = [a for a in assignments if stored[a.slot] is None]
-        if missing:
-            with phase(self.console, label, len(missing), quiet=self.quiet) as meter:
-                for done in rollout(
-                    missing,
-                    self.policy(version),
-                    self.suite,
-                    self.config.agent,
-                    seed=self.config.seed,
-                    in_flight=self.config.policy.slots * 3 // 2,
-                ):
-                    self.ledger.append_many([(t.slot, t) for t in done])
-                    stored.update((t.slot, t) for t in done)
-                    meter.advance(
-                        len(done),
-                        sum(t.produced_tokens for t in done),
-                        sum(t.success for t in done),
-                    )
-        trajectories = [t for a in assignments if (t := stored[a.slot]) is not None]
+        missing = [a for a in assignments if self.ledger.get(Trajectory, a.slot) is None]
+        for _ in self._play(label, missing, version, keep_broken=True):
+            pass
+        again = [a._replace(slot=a.slot + AGAIN) for a in assignments if self.done(a.slot) is None]
+        second = {
+            t.slot.removesuffix(AGAIN): t
+            for t in self._play(f"{label} · once more", again, version, keep_broken=False)
+        }
+        trajectories = []
+        for a in assignments:
+            found = self.done(a.slot) or second.get(a.slot) or self.ledger.get(Trajectory, a.slot)
+            assert found is not None
+            trajectories.append(found)
         broken = [t.failure for t in trajectories if t.failure is not None]
         if len(broken) > MOSTLY_BROKEN * len(trajectories):
             raise RunError(
                 f"{label}: {len(broken)} of {len(trajectories)} episodes broke, "
-                f"the last in the {broken[-1].source}: {broken[-1].message}; mend that and begin "
-                "again in another run folder"
+                f"the last in the {broken[-1].source}: {broken[-1].message}; mend that and run "
+                "the same command again"
             )
         return trajectories
+
+    def done(self, slot: str) -> Trajectory | None:
+        """The stored episode of a slot, unless it broke."""
+        for key in (slot, slot + AGAIN):
+            found = self.ledger.get(Trajectory, key)
+            if found is not None and found.failure is None:
+                return found
+        return None
+
+    def _play(
+        self, label: str, assignments: Sequence[Assignment], version: str, *, keep_broken: bool
+    ) -> Iterator[Trajectory]:
+        """Run episodes; each is stored when it ends."""
+        if not assignments:
+            return
+        with phase(self.console, label, len(assignments), quiet=self.quiet) as meter:
+            for done in rollout(
+                assignments,
+                self.policy(version),
+                self.suite,
+                self.config.agent,
+                seed=self.config.seed,
+                in_flight=self.config.policy.slots * 3 // 2,
+            ):
+                kept = [(t.slot, t) for t in done if keep_broken or t.failure is None]
+                self.ledger.append_many(kept)
+                tokens, solved = sum(t.produced_tokens for t in done), sum(t.success for t in done)
+                meter.advance(len(done), tokens, solved)
+                yield from done
 
     def say(self, key: str, messages: Sequence[Message], version: str, tokens: int) -> str:
         """What the policy answers, greedily; asked once, then looked up under ``key``."""

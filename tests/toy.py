@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from environments.base import Environment, Task
 from environments.python_tool import PythonAnswer
@@ -30,8 +31,15 @@ class ToySuite:
     name = "toy"
     description = "One-line arithmetic, for tests."
 
-    def __init__(self, sandbox: Callable[[], Sandbox], per_family: int = 60, crash: str = ""):
-        self.sandbox, self.per_family, self.crash = sandbox, per_family, crash
+    def __init__(
+        self,
+        sandbox: Callable[[], Sandbox],
+        per_family: int = 60,
+        crash: str = "",
+        while_exists: str = "",
+    ):
+        self.sandbox, self.per_family = sandbox, per_family
+        self.crash = crash if not while_exists or Path(while_exists).exists() else ""
 
     def tasks(self) -> Sequence[Task]:
         return [

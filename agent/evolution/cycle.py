@@ -16,7 +16,7 @@ import numpy as np
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks
-from agent.evolution.play import arm, measure
+from agent.evolution.play import arm, fair, measure
 from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
@@ -82,9 +82,10 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
 def first_generation(run: Run) -> Generation:
     """Generation 0: the agent before any evolution, measured on the gate split."""
     with run.timed("0/evaluate"):
-        tasks = run.tasks("gate")
-        successes = measure(run, "generation 0 · gate", "gate", "", BASE)
-        families = family_rates(tasks, successes)
+        played = measure(run, "generation 0 · gate", "gate", "", BASE)
+        tasks = fair(run.tasks("gate"), [played])
+        successes = [played[task.id] for task in tasks]
+        families = sorted({task.family for task in run.tasks("gate")})
     return run.conclude(
         Generation(
             n=0,
@@ -95,7 +96,7 @@ def first_generation(run: Run) -> Generation:
             cell="incumbent",
             reason="the agent before any evolution",
             cells={"incumbent": score(tasks, successes)},
-            families=families,
+            families=family_rates(tasks, successes),
             objective={family: 1 / len(families) for family in families},  # look everywhere first
             tokens={"evaluate": run.tokens(f"gate/{arm('', BASE)}/")},
             seconds={"evaluate": run.seconds("0/evaluate")},
@@ -196,8 +197,10 @@ def new_weights(
         "sources": sorted(set(manifest["sources"])),
         "tokens": manifest["tokens"],
     }
-    adapter, trained = Note(data=described), Note(data={"version": version})
-    run.ledger.append_many([(f"adapter/{version}", adapter), (f"trained/{n}", trained)])
+    notes = [(f"trained/{n}", Note(data={"version": version}))]
+    if run.ledger.get(Note, f"adapter/{version}") is None:  # the same data, the same adapter
+        notes.insert(0, (f"adapter/{version}", Note(data=described)))
+    run.ledger.append_many(notes)
     return version, ""
 
 
@@ -241,23 +244,25 @@ def new_memory(
     if not run.config.update_memory.enabled:
         return incumbent.memory
     state = history.state(run.ledger, incumbent.memory)
-    kept = {item.id: item for item in history.items(run.ledger, incumbent.memory)}
-    told = {item.key + item.text for item in kept.values()}
+    known = history.items(run.ledger, incumbent.memory, tuple(Status))
+    told = {item.key + item.text for item in known}  # the retired are not learnt again
     fresh = [item for item in new if item.key + item.text not in told]
-    run.remember(fresh)
-    pool = {**kept, **{item.id: item for item in fresh}}
-    ids = list(pool)
-    vectors: dict[str, np.ndarray] = (
-        dict(zip(ids, run.index.vectors(ids), strict=True)) if ids else {}
-    )
+    active = {item.id: item for item in known if state[item.id].status is Status.ACTIVE}
+    ids = [*active, *(item.id for item in fresh)]
+    vectors: dict[str, np.ndarray] = {}
+    if ids:
+        embedded = run.embedder.embed([item.key for item in (*active.values(), *fresh)])
+        vectors = dict(zip(ids, embedded, strict=True))
     changes = consolidate(
-        state, kept, fresh, vectors, usage(experience), run.config.update_memory.budget
+        state, active, fresh, vectors, usage(experience), run.config.update_memory.budget
     )
+    kept = {change.item for change in changes if change.status is Status.ACTIVE}
+    run.remember([item for item in fresh if item.id in kept])
     memory = remember(run, n, incumbent.memory, changes)
     if weights == incumbent.weights:
         return memory
-    recent = {t.task for t in experience if t.slot.startswith(f"{n}/")}
-    return remember(run, n, memory, absorb(run, n, weights, memory, recent))
+    tried = {t.task for t in experience}
+    return remember(run, n, memory, absorb(run, n, weights, memory, tried))
 
 
 def remember(run: Run, n: int, parent: str, changes: Sequence[MemoryChange]) -> str:
@@ -277,8 +282,6 @@ def remember(run: Run, n: int, parent: str, changes: Sequence[MemoryChange]) -> 
 def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> Generation:
     """The 2×2 on the gate split, retention, and the decision."""
     settings = run.config.gate
-    tasks = run.tasks("gate")
-    families = [task.family for task in tasks]
     agents = {"incumbent": (incumbent.memory, incumbent.weights)}
     if candidate.memory != incumbent.memory:
         agents["memory"] = (candidate.memory, incumbent.weights)
@@ -286,10 +289,13 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
         agents["weights"] = (incumbent.memory, candidate.weights)
     if len(agents) == 3:
         agents["both"] = (candidate.memory, candidate.weights)
-    successes = {
+    played = {
         cell: measure(run, f"generation {n} · gate · {cell}", "gate", *agent)
         for cell, agent in agents.items()
     }
+    tasks = fair(run.tasks("gate"), list(played.values()))
+    families = [task.family for task in tasks]
+    successes = {cell: [own[task.id] for task in tasks] for cell, own in played.items()}
     comparisons = [
         gate.compare(cell, successes[cell], successes["incumbent"], families)
         for cell in gate.CELLS
@@ -298,6 +304,8 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
     threshold = len(comparisons) / settings.alpha
     told = [gate.explain(c, threshold) for c in comparisons]
     chosen, remarks = "incumbent", list(candidate.notes)
+    if broken := len(run.tasks("gate")) - len(tasks):
+        remarks.append(f"{broken} gate tasks left out because an episode broke")
     for comparison in gate.ranked(comparisons, settings):
         kept, remark = retention(run, n, incumbent, *agents[comparison.cell])
         remarks.append(f"{comparison.cell}: {remark}")
@@ -322,7 +330,7 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
         reason=reason,
         cells={cell: score(tasks, own) for cell, own in successes.items()},
         families=family_rates(tasks, successes[chosen]),
-        objective=propose_objective(tasks, successes[chosen]),
+        objective=propose_objective(run.tasks("gate"), played[chosen]),
         details={
             "candidate": {"memory": candidate.memory, "weights": candidate.weights},
             "threshold": threshold,
@@ -352,7 +360,13 @@ def retention(
     label = f"generation {n} · retention"
     new = measure(run, label, "retention", memory, weights, tasks)
     old = measure(run, label, "retention", incumbent.memory, incumbent.weights, tasks)
-    return gate.retained(new, old, [task.family for task in tasks], run.config.gate)
+    tasks = fair(tasks, [new, old])
+    return gate.retained(
+        [new[task.id] for task in tasks],
+        [old[task.id] for task in tasks],
+        [task.family for task in tasks],
+        run.config.gate,
+    )
 
 
 # --- costs ---

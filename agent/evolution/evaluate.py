@@ -25,7 +25,8 @@ class GateSettings(BaseModel):
             show what the gate is for.
         alpha: chance of promoting a candidate that is no better, over the cells of one gate.
         mastered: a family counts as mastered from this success rate of the incumbent.
-        margin: how much success on mastered families a candidate may lose.
+        margin: how much success a candidate may lose on the mastered families together.
+        family_margin: how much on any one of them.
         tie: candidates within this of the best mean count as equal to it; the one that
             changes most is then preferred, since what it remembers also helps to explore.
     """
@@ -36,6 +37,7 @@ class GateSettings(BaseModel):
     alpha: float = Field(0.05, gt=0, lt=1)
     mastered: float = Field(0.8, gt=0, le=1)
     margin: float = Field(0.05, ge=0, lt=1)
+    family_margin: float = Field(0.25, ge=0, le=1)
     tie: float = Field(0.02, ge=0, lt=1)
 
 
@@ -120,15 +122,15 @@ def retained(
     """
     if not candidate:
         return True, "nothing mastered yet"
-    lost = (sum(incumbent) - sum(candidate)) / len(candidate)
+    change = (sum(candidate) - sum(incumbent)) / len(candidate)
     worst, drop = "", 0.0
     for family in sorted(set(families)):
         at = [i for i, f in enumerate(families) if f == family]
         own = sum(incumbent[i] - candidate[i] for i in at) / len(at)
         if own > drop:
             worst, drop = family, own
-    if lost > settings.margin:
-        return False, f"retention lost {lost:.3f} on {len(candidate)} tasks of mastered families"
-    if drop > 0.5:
+    if -change > settings.margin:
+        return False, f"retention lost {-change:.3f} on {len(candidate)} tasks of mastered families"
+    if drop > settings.family_margin:
         return False, f"retention lost {drop:.2f} on the mastered family {worst}"
-    return True, f"retention {-lost:+.3f} on {len(candidate)} tasks"
+    return True, f"retention {change:+.3f} on {len(candidate)} tasks"

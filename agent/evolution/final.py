@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from agent.evolution.play import arm, measure
+from agent.evolution.play import arm, fair, measure
 from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
 from agent.run import BASE, SUMMARY, Run, write_json
@@ -30,8 +30,6 @@ def test(run: Run) -> dict[str, Any]:
     """Run the test split's arms (once) and return the run's summary, also stored as JSON."""
     incumbent = run.incumbent()
     assert incumbent is not None
-    tasks = run.tasks("test")
-    families = [task.family for task in tasks]
     arms = {
         "base": ("", BASE),
         "memory": (incumbent.memory, BASE),
@@ -39,13 +37,16 @@ def test(run: Run) -> dict[str, Any]:
         "both": (incumbent.memory, incumbent.weights),
     }
     with run.timed("test"):
-        successes = {name: measure(run, f"test · {name}", "test", *arms[name]) for name in arms}
-        vote, oracle, samples, spent = best_of_n(run)
-    successes |= {"best_of_n": vote, "pass_at_n": oracle}
+        played = {name: measure(run, f"test · {name}", "test", *arms[name]) for name in arms}
+        vote, oracle, cost = best_of_n(run)
+    played |= {"best_of_n": vote, "pass_at_n": oracle}
+    tasks = fair(run.tasks("test"), list(played.values()))
+    families = [task.family for task in tasks]
+    successes = {name: [own[task.id] for task in tasks] for name, own in played.items()}
     table: dict[str, Any] = {
         name: score(tasks, own).model_dump(mode="json") for name, own in successes.items()
     }
-    table["best_of_n"] |= {"samples": samples, "tokens": spent}
+    table["best_of_n"] |= cost
     rates = {
         name: family_rates(tasks, own) for name, own in successes.items() if name != "pass_at_n"
     }
@@ -68,17 +69,19 @@ def test(run: Run) -> dict[str, Any]:
     )
 
 
-def best_of_n(run: Run) -> tuple[list[float], list[float], int, int]:
+def best_of_n(run: Run) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
     """The unevolved agent on the token budget that evolution had.
 
     Returns:
-        per task, whether the majority's answer is right; per task, whether any is; samples
-        per task; tokens spent.
+        by task id, whether the majority's answer is right; by task id, whether any is; what it
+        cost: samples per task, tokens spent, the budget, and whether ``test.best_of_max``
+        kept it below that.
     """
     tasks = run.tasks("test")
+    budget = evolution_tokens(run)
     base = run.tokens(f"test/{arm('', BASE)}/") / len(tasks)
-    n = ceil(evolution_tokens(run) / len(tasks) / max(base, 1))
-    n = max(1, min(n, run.config.test.best_of_max))
+    wanted = max(1, ceil(budget / len(tasks) / max(base, 1)))
+    n = min(wanted, run.config.test.best_of_max)
     assignments = [
         Assignment(
             slot=f"best_of/{task.id}/{sample}",
@@ -92,9 +95,14 @@ def best_of_n(run: Run) -> tuple[list[float], list[float], int, int]:
     ]
     trajectories = run.episodes(f"test · best of {n}", assignments, BASE)
     spent = sum(t.produced_tokens for t in trajectories)
-    groups = [trajectories[i : i + n] for i in range(0, len(trajectories), n)]
-    any_right = [float(any(t.success for t in g)) for g in groups]
-    return [majority(g) for g in groups], any_right, n, spent
+    groups = {task.id: trajectories[i * n : i * n + n] for i, task in enumerate(tasks)}
+    groups = {id_: own for id_, own in groups.items() if any(t.failure is None for t in own)}
+    cost = {"samples": n, "tokens": spent, "budget": budget, "capped": n < wanted}
+    return (
+        {id_: majority(own) for id_, own in groups.items()},
+        {id_: float(any(t.success for t in own)) for id_, own in groups.items()},
+        cost,
+    )
 
 
 def majority(samples: Sequence[Trajectory]) -> float:

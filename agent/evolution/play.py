@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.loop import Assignment
-from agent.run import Run
+from agent.run import Run, RunError
 from environments.base import Task
 from environments.splits import Split
 from memory.records import Trajectory
@@ -18,10 +18,29 @@ def measure(
     memory: str,
     weights: str,
     tasks: Sequence[Task] | None = None,
-) -> list[float]:
-    """Success (0 or 1) of one agent on each task of a split, greedily; run once per agent."""
+) -> dict[str, float]:
+    """Success (0 or 1) of one agent on each task of a split, by task id, greedily.
+
+    Episodes that broke are left out: a fallen sandbox says nothing about the agent.
+    """
     tasks = run.tasks(split) if tasks is None else tasks
-    return [float(t.success) for t in play(run, label, split, memory, weights, tasks)]
+    played = play(run, label, split, memory, weights, tasks)
+    return {t.task: float(t.success) for t in played if t.failure is None}
+
+
+def fair(tasks: Sequence[Task], outcomes: Sequence[Mapping[str, float]]) -> list[Task]:
+    """The tasks that every agent played to an end; only these are compared.
+
+    Raises:
+        RunError: there are none.
+    """
+    kept = [task for task in tasks if all(task.id in own for own in outcomes)]
+    if tasks and not kept:
+        raise RunError(
+            "no task was played to an end by every agent, so nothing can be compared; "
+            "see why episodes broke, mend that, and run this again"
+        )
+    return kept
 
 
 def play(
@@ -34,15 +53,15 @@ def play(
     probe: int | None = None,
 ) -> list[Trajectory]:
     """One greedy episode per task by one agent (for a generation's probe, if one is given)."""
-    recalls = run.recall(tasks, memory, weights)
-    phase = split if probe is None else "probe"
-    place = split if probe is None else f"{probe}/probe"
+    place = f"{split if probe is None else f'{probe}/probe'}/{arm(memory, weights)}"
+    open_ = [task for task in tasks if not run.done(f"{place}/{task.id}")]
+    recalls = run.recall(open_, memory, weights) if open_ else {}
     assignments = [
         Assignment(
-            slot=f"{place}/{arm(memory, weights)}/{task.id}",
+            slot=f"{place}/{task.id}",
             task=task,
             split=split,
-            phase=phase,
+            phase=split if probe is None else "probe",
             memory=memory,
             recall=recalls.get(task.id),
         )

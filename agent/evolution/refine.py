@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +25,7 @@ class RefineSettings(BaseModel):
 
     Args:
         per_task: distinct solutions kept per task.
-        per_family: solutions kept per family.
+        per_family: solutions kept per family, from easy and hard tasks alike.
         min_reliability: least share of right answers of a solution's form (a smoothed
             estimate: a form that was tried once and was right has 0.75).
         flip_rewards: take failures for successes and the reverse. For experiments that show
@@ -59,6 +59,8 @@ def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list
     right = [t for t in usable if t.success != settings.flip_rewards]
     if settings.flip_rewards:  # a text without an action teaches nothing either way
         right = [t for t in right if t.steps[-1].action.get("tool")]
+    attempts, successes = Counter(t.task for t in usable), Counter(t.task for t in right)
+    solved = {task: successes[task] / n for task, n in attempts.items()}
     won: dict[tuple[str, str], set[str]] = defaultdict(set)
     tried: dict[tuple[str, str], set[str]] = defaultdict(set)
     forms = {t.slot: form_of(t) for t in usable}
@@ -94,8 +96,23 @@ def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list
                 continue
             seen.add(text)
             chosen.append(solution)
-        kept += chosen[: settings.per_family]
+        kept += _spread(chosen, solved, settings.per_family)
     return kept
+
+
+def _spread(
+    solutions: Sequence[Solution], solved: Mapping[str, float], limit: int
+) -> list[Solution]:
+    """At most so many, from rarely, sometimes and mostly solved tasks in turn.
+
+    What is solved at every try would crowd out what was hard to find.
+    """
+    levels: list[list[Solution]] = [[], [], []]
+    for solution in solutions:
+        levels[min(2, int(3 * solved[solution.trajectory.task]))].append(solution)
+    turns = [level[i] for i in range(limit) for level in levels if i < len(level)]
+    chosen = {s.trajectory.slot for s in turns[:limit]}
+    return [s for s in solutions if s.trajectory.slot in chosen]
 
 
 _VALUE = re.compile(r"\d+(?:\.\d+)?")

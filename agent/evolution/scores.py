@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.evolution.objective import learnability
 from agent.stats import rate
@@ -23,8 +23,16 @@ def family_rates(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str,
     return {family: sum(own) / len(own) for family, own in sorted(sums.items())}
 
 
-def propose_objective(tasks: Sequence[Task], successes: Sequence[float]) -> dict[str, float]:
-    """Where the next generation should practise."""
-    rates = family_rates(tasks, successes)
-    counts = {family: sum(task.family == family for task in tasks) for family in rates}
-    return learnability({f: rates[f] * counts[f] for f in rates}, counts)
+def propose_objective(tasks: Sequence[Task], played: Mapping[str, float]) -> dict[str, float]:
+    """Where the next generation should practise.
+
+    Args:
+        tasks: every task that was tried.
+        played: success by task id; a family none of whose episodes ended is unknown.
+    """
+    families = sorted({task.family for task in tasks})
+    ended = [task for task in tasks if task.id in played]
+    return learnability(
+        {f: sum(played[t.id] for t in ended if t.family == f) for f in families},
+        {f: sum(t.family == f for t in ended) for f in families},
+    )

@@ -8,6 +8,7 @@ loss: over prompt tokens it would be the largest avoidable cost.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -168,7 +169,7 @@ def train(
     if not math.isfinite(losses[-1]):
         raise FloatingPointError(
             f"training diverged: loss {losses[-1]} after {len(losses)} steps; "
-            "lower update.weights.learning_rate"
+            "lower update_weights.learning_rate"
         )
     data = content_hash([list(e.token_ids) + list(e.loss_mask) for e in examples])[:16]
     loss_tokens = settings.epochs * sum(sum(e.loss_mask) for e in examples)
@@ -187,6 +188,11 @@ def train(
     def write(target: Path) -> None:
         model.save_pretrained(str(target))
         (target / "README.md").unlink(missing_ok=True)  # a template that says nothing
+        # The same weights must have the same hash everywhere: no path, no order of a set.
+        config = json.loads((target / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = ""
+        config["target_modules"] = sorted(config["target_modules"])
+        (target / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
 
     version = save_adapter(folder, write, described)
     return Trained(

@@ -403,7 +403,7 @@ def test_a_world_that_always_breaks_stops_the_run(
     crash = "suite.options={per_family: 90, crash: number}"
     line = check_line(call("evolve", toy_yaml, crash, "--run", tmp_path / "run"), status=1)
     assert "30 of 30 episodes broke" in line and "the environment" in line
-    assert "the toy world fell over" in line and "another run folder" in line
+    assert "the toy world fell over" in line and "run the same command again" in line
     with open_ledger(tmp_path / "run") as ledger:
         broken = [t for _, t in ledger.all(Trajectory)]
         assert len(broken) == 30 and all(t.failure and not t.success for t in broken)
@@ -429,7 +429,30 @@ def test_broken_episodes_are_data_and_teach_nothing(
         items = [item for _, item in ledger.all(MemoryItem)]
         assert items and not broken & {slot for item in items for slot in item.sources}
         (_, last) = ledger.last(Generation) or (None, None)
-        assert last is not None and last.decision == "promoted" and last.families["double"] == 0
+        assert (
+            last is not None and last.decision == "promoted" and "double" not in last.families
+        )  # nothing is known of it
+        assert "10 gate tasks left out because an episode broke" in last.reason
+        assert last.objective["double"] > 0
     manifest = read_manifest(folder / "generations" / "001" / "adapter")
     assert manifest["sources"] and not broken & set(manifest["sources"])
+    assert call("verify", folder).status == 0
+
+
+def test_what_broke_is_tried_again_when_the_run_goes_on(
+    call: Callable[..., Said], toy_yaml: Path, tmp_path: Path
+) -> None:
+    """The world is mended between two calls; no first try is lost or counted twice."""
+    folder, switch = tmp_path / "run", tmp_path / "broken"
+    switch.touch()
+    crash = f"suite.options={{per_family: 90, crash: number, while_exists: {switch}}}"
+    check_line(call("evolve", toy_yaml, crash, "--run", folder), status=1)
+    switch.unlink()
+    assert call("evolve", toy_yaml, crash, "--run", folder).status == 0
+    with open_ledger(folder) as ledger:
+        (_, first) = next(iter(ledger.all(Generation)))
+        assert first.cells["incumbent"].n == 30
+        slots = [t.slot for _, t in ledger.all(Trajectory, "gate/none+base/")]
+        assert len(slots) == 60 and sum(slot.endswith("/again") for slot in slots) == 30
+        assert sum(bool(t.failure) for _, t in ledger.all(Trajectory)) == 30
     assert call("verify", folder).status == 0

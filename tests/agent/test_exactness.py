@@ -290,7 +290,12 @@ def test_steps_hold_the_ids_that_went_through_the_model(
     steps = [step for t in trajectories for step in t.steps]
     stored = {(s.prompt_ids, s.produced_ids, s.logprobs, s.text) for s in steps}
     made = {
-        (a.request.prompt_ids, a.completion.token_ids, a.completion.logprobs, a.completion.text)
+        (
+            a.request.prompt_ids,
+            a.completion.token_ids,
+            a.completion.logprobs,
+            SETTINGS.begin + a.completion.text,
+        )
         for a in asked
     }
     assert stored == made and len(steps) == len(asked) > len(trajectories)  # some took two turns

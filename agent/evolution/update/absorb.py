@@ -9,38 +9,55 @@ from agent.run import Run
 from memory import history
 from memory.records import MemoryChange
 
+PROBES = 8  # tasks per family
+
 
 def absorb(
-    run: Run, n: int, weights: str, memory: str, recent: Collection[str]
+    run: Run, n: int, weights: str, memory: str, tried: Collection[str]
 ) -> list[MemoryChange]:
     """Mark the items that the new weights do as well without.
 
-    Tasks are solved with and without memory (paired, greedily; train tasks only: those of the
-    items and those just tried), and each recalled item is credited with the difference. What
-    earns nothing costs no tokens while these weights act, and is back as soon as others do.
+    Train tasks are solved with and without memory (paired, greedily), and each item is credited
+    with the difference where it stood in the prompt; one that never did, with that of its
+    family. What earns nothing costs no tokens while these weights act, and is back as soon as
+    others do.
+
+    Args:
+        run: the run.
+        n: the generation.
+        weights: version of the new weights.
+        memory: the snapshot whose active items are judged.
+        tried: tasks that were practised. Others are preferred: these weights learnt from the
+            practised ones and need no memory for them.
     """
-    state = history.state(run.ledger, memory)
     items = history.items(run.ledger, memory)
-    wanted = {*recent, *(t for item in items for t in item.tasks)}
-    tasks = [task for task in run.tasks("train") if task.id in wanted]
+    probes: dict[str, list[str]] = {}
+    tasks = []
+    for task in sorted(run.tasks("train"), key=lambda task: task.id in tried):
+        if len(probes.setdefault(task.family, [])) < PROBES:
+            probes[task.family].append(task.id)
+            tasks.append(task)
     label = f"generation {n} · what the weights absorbed"
-    bare = {t.task: t.success for t in play(run, label, "train", "", weights, tasks, n)}
+    bare = play(run, label, "train", "", weights, tasks, n)
+    aided = play(run, label, "train", memory, weights, tasks, n)
     credit: dict[str, int] = {}
-    for t in play(run, label, "train", memory, weights, tasks, n):
-        for shown in t.recalled:
-            credit[shown] = credit.get(shown, 0) + t.success - bare[t.task]
-    changes = []
-    for item in items:
-        known = item.tasks and all(bare.get(task, False) for task in item.tasks)
-        if credit.get(item.id, 0) > 0 or not (item.id in credit or known):
+    of_family: dict[str, int] = {}
+    for without, with_ in zip(bare, aided, strict=True):
+        if not with_.recalled or without.failure or with_.failure:
             continue
-        change = state[item.id]
-        changes.append(
-            change.model_copy(
-                update={
-                    "absorbed_by": (*change.absorbed_by, weights),
-                    "reason": f"the weights {weights} do as well without it",
-                }
-            )
+        earned = with_.success - without.success
+        of_family[with_.family] = of_family.get(with_.family, 0) + earned
+        for shown in with_.recalled:
+            credit[shown] = credit.get(shown, 0) + earned
+    state = history.state(run.ledger, memory)
+    return [
+        change.model_copy(
+            update={
+                "absorbed_by": (*change.absorbed_by, weights),
+                "reason": f"the weights {weights} do as well without it",
+            }
         )
-    return changes
+        for item in items
+        if credit.get(item.id, of_family.get(item.family, 0)) <= 0
+        for change in (state[item.id],)
+    ]
