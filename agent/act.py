@@ -11,8 +11,10 @@ from rich.console import Console
 from agent.config import Config, ConfigError
 from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
-from agent.run import BASE, Run
+from agent.run import Run
+from agent.run_folder import BASE, open_ledger, settle_config, stored_adapter
 from environments.splits import Split
+from memory.records import Generation
 
 
 def act(
@@ -90,8 +92,9 @@ def _agent(
     """Config, weights, memory snapshot and adapter folder of the agent that is asked for."""
     if folder is None:
         return Config(), BASE, "", None
-    with Run(folder, quiet=True) as run:
-        every = run.generations()
+    config = settle_config(folder, None)
+    with open_ledger(folder) as ledger:  # only read, so it works while the run goes on
+        every = [g for _, g in ledger.all(Generation)]
         if not every:
             raise ConfigError(f"{folder}: no generation yet; run instar evolve first")
         wanted = every[-1].n if generation is None else generation
@@ -99,7 +102,7 @@ def _agent(
         if chosen is None:
             raise ConfigError(f"{folder} has no generation {wanted}; it has 0 to {every[-1].n}")
         snapshot = chosen.memory if memory == "on" else ""
-        return run.config, chosen.weights, snapshot, run.adapter(chosen.weights)
+        return config, chosen.weights, snapshot, stored_adapter(folder, ledger, chosen.weights)
 
 
 def _spread(tasks: list[Any], limit: int | None) -> list[Any]:

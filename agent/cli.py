@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -24,11 +25,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-memory_app = typer.Typer(no_args_is_help=True, help="Inspect what a run remembers.")
+memory_app = typer.Typer(
+    no_args_is_help=True,
+    help="Inspect what a run remembers.\n\nExample: instar memory list --run runs/quickstart",
+)
 app.add_typer(memory_app, name="memory")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+INTERRUPTED = 130  # what Typer makes of Ctrl-C as well
 STATUS_STYLES = {"active": "green", "absorbed": "cyan"}
 
 
@@ -39,18 +44,27 @@ def main() -> None:
     sys.path.insert(0, "")  # suites by import path are found in the current folder
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        app(standalone_mode=True)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != 130:  # 130: what Typer makes of Ctrl-C
+        status = app(standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except Exception as error:
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+            typer.echo(context.get_help())
+            sys.exit(2)
+        message = str(error)
+        if hasattr(error, "format_message"):  # a mistake in the command line, found by Typer
+            path = context.command_path if context is not None else "instar"
+            message = f"{error.format_message().rstrip('.')}; see {path} --help"
+            status = 2
+        elif (known := _status(error)) is not None:
+            status = known
+        else:
             raise
+        err.print(Text(f"instar: {' '.join(message.split())}"), style="red")
+    if status == INTERRUPTED:
         err.print("interrupted; nothing is lost: the same command goes on where it stopped")
-        sys.exit(130)
-    except BaseException as error:
-        status = _status(error)
-        if status is None:
-            raise
-        err.print(Text(f"instar: {' '.join(str(error).split())}"), style="red")
-        sys.exit(status)
+    sys.exit(status)
 
 
 def _status(error: BaseException) -> int | None:
@@ -58,7 +72,7 @@ def _status(error: BaseException) -> int | None:
     from agent.config import ConfigError
     from agent.policies.base import PolicyFailure
     from agent.policies.models import ModelError
-    from agent.run import RunError
+    from agent.run_folder import RunError
     from agent.training.adapter import AdapterError
     from environments.base import SuiteError
     from environments.sandbox.base import SandboxFailure, SandboxUnavailable
@@ -174,7 +188,7 @@ def generations(run: RunFolder = Path("runs/default"), as_json: AsJson = False) 
 
     Example: instar generations --run runs/quickstart
     """
-    from agent.run import open_ledger
+    from agent.run_folder import open_ledger
     from memory.records import Generation
 
     with open_ledger(run) as ledger:
@@ -182,22 +196,16 @@ def generations(run: RunFolder = Path("runs/default"), as_json: AsJson = False) 
     if as_json:
         _print_json([generation.model_dump(mode="json") for generation in every])
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("n", "decision", "gate", "weights", "memory", "reason"):
-        table.add_column(column, overflow="fold")
+    out = Console(highlight=False)
     for g in every:
         score = g.cells.get(g.cell)
         shown = f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]" if score else "–"
         style = {"promoted": "green", "kept": "yellow", "rollback": "magenta"}.get(g.decision, "")
-        table.add_row(
-            str(g.n),
-            Text(g.decision, style=style),
-            Text(shown),
-            g.weights,
-            g.memory[:8] or "none",
-            Text(g.reason),
+        line = Text.assemble(
+            (f"{g.n:3} ", "bold"), (f"{g.decision:9}", style), f"gate {shown}  weights {g.weights}"
         )
-    Console().print(table)
+        out.print(line.append(f"  memory {g.memory[:8] or 'none'}"))
+        out.print(Padding(Text(g.reason, "dim"), (0, 0, 0, 4)))
 
 
 @app.command()
@@ -304,17 +312,17 @@ def memory_list(
     if as_json:
         _print_json(rows)
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("item", "kind", "family", "status", "uses", "wins", "text"):
-        table.add_column(column, overflow="ellipsis", no_wrap=column != "text")
+    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
+    for column in ("item", "kind", "family", "status", "won", "text"):
+        ratio = 1 if column == "text" else None
+        table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=ratio)
     for row in rows:
         table.add_row(
-            row["id"],
+            row["id"][:8],
             row["kind"],
             row["family"],
             Text(row["status"], style=STATUS_STYLES.get(row["status"], "dim")),
-            str(row["uses"]),
-            str(row["wins"]),
+            f"{row['wins']}/{row['uses']}",
             Text(" ".join(row["text"].split())[:160]),
         )
     Console().print(table if rows else "the memory is empty")
@@ -363,13 +371,14 @@ def memory_search(
     if as_json:
         _print_json(rows)
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
     for column in ("similarity", "item", "kind", "family", "text"):
-        table.add_column(column, overflow="ellipsis", no_wrap=column != "text")
+        ratio = 1 if column == "text" else None
+        table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=ratio)
     for row in rows:
         table.add_row(
             f"{row['similarity']:.2f}",
-            row["id"],
+            row["id"][:8],
             row["kind"],
             row["family"],
             Text(" ".join(row["text"].split())[:160]),

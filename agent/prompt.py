@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.policies.base import Message, split_begin
 from environments.base import Action
@@ -45,8 +45,8 @@ class AgentSettings(BaseModel):
         '```python\nwords = ["pear", "fig", "apple"]\nprint(", ".join(sorted(words)))\n```',
     )
     begin: str = "```python\n"
-    turns: int = 2
-    max_new_tokens: int = 64
+    turns: int = Field(2, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
 
 
 def opening(settings: AgentSettings, observation: str, recall: Recall | None) -> list[Message]:

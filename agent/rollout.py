@@ -7,7 +7,6 @@ work while the engine generates.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -26,7 +25,6 @@ class Desk:
 
     def __init__(self, policy: Policy):
         self.policy = policy
-        self.tickets = itertools.count()
         self.futures: dict[object, Future[Completion]] = {}
         self.lock = threading.Lock()
         self.closed = False
@@ -37,7 +35,7 @@ class Desk:
         with self.lock:
             if self.closed:
                 raise Cancelled
-            ticket = next(self.tickets)
+            ticket = object()  # no other desk's: the policy may still work for an earlier one
             self.futures[ticket] = future
         self.policy.submit(ticket, request)
         return future.result()
@@ -45,8 +43,8 @@ class Desk:
     def pump(self) -> None:
         """Advance the engine and hand out what it finished; called from one thread."""
         for ticket, completion in self.policy.step():
-            self.futures[ticket].set_result(completion)
-            del self.futures[ticket]
+            if future := self.futures.pop(ticket, None):
+                future.set_result(completion)
 
     def close(self) -> None:
         """Wake everyone who waits; their episodes never happened."""

@@ -8,43 +8,42 @@ process that dies loses nothing and does nothing twice.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from agent.config import Config, ConfigError, validate
+from agent.config import Config, ConfigError
 from agent.engines import make_policy
 from agent.loop import Assignment
 from agent.policies.base import Message, Policy, Request
 from agent.report.terminal import phase
 from agent.rollout import rollout
-from agent.training.adapter import AdapterError, check_adapter
+from agent.run_folder import (
+    CONFIG,
+    LEDGER,
+    RunError,
+    open_ledger,
+    settle_config,
+    stored_adapter,
+    write_text,
+)
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
 from environments.splits import Split, split_tasks
 from environments.suites import load_suite
 from memory.embed import Embedder, load_embedder
 from memory.index import Index, open_index
-from memory.ledger import Ledger
+from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.recall import MemoryView, Query, Recall, RecallSettings
 from memory.records import Generation, MemoryItem, Note, Trajectory
 
-LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
-BASE = "base"
 AGAIN = "/again"  # a slot's second try, after its first one broke
 MOSTLY_BROKEN = 0.5  # a phase with more broken episodes than this stops the run
-
-
-class RunError(RuntimeError):
-    """The run cannot go on; one line that says why and what to do."""
 
 
 class Run:
@@ -75,6 +74,11 @@ class Run:
             raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
         with ExitStack() as opened:  # closed again if anything here fails
             opened.enter_context(RunLock(folder))
+            if (folder / CONFIG).exists() and not (folder / LEDGER).exists():
+                raise LedgerError(  # it is made before the configuration is written
+                    f"{folder / LEDGER} is gone, and with it what happened in this run: restore "
+                    "it, or begin in another --run folder"
+                )
             self.ledger = opened.enter_context(Ledger(folder / LEDGER))
             self.config = settle_config(folder, config, self.ledger.count(Trajectory) > 0)
             self._opened = opened.pop_all()
@@ -130,15 +134,7 @@ class Run:
 
     def adapter(self, version: str) -> Path | None:
         """Folder of an adapter, checked; None for the base weights."""
-        if version == BASE:
-            return None
-        note = self.ledger.get(Note, f"adapter/{version}")
-        if note is None:
-            raise RunError(f"{self.folder}: no adapter {version} in the ledger")
-        folder = self.folder / str(note.data["folder"])
-        if check_adapter(folder) != version:
-            raise AdapterError(f"{folder} holds another adapter than {version}")
-        return folder
+        return stored_adapter(self.folder, self.ledger, version)
 
     def policy(self, version: str) -> Policy:
         """The policy at a version of its weights; one is held in memory at a time."""
@@ -171,6 +167,12 @@ class Run:
             items = ((key, item.key) for key, item in self.ledger.all(MemoryItem))
             self._index = open_index(self.folder / "index", self.embedder, items)
         return self._index
+
+    def open_memory(self) -> None:
+        """Check what memory stands on, and mend what can be, before anything is built on it."""
+        _ = self.embedder  # unknown? say so now
+        if self.ledger.count(MemoryItem):
+            _ = self.index  # damaged or gone? it is rebuilt from the ledger
 
     def remember(self, items: Sequence[MemoryItem]) -> None:
         """Store new items: first in the ledger, then in the index."""
@@ -370,65 +372,6 @@ class Run:
     def print(self, *things: Any) -> None:
         if not self.quiet:
             self.console.print(*things)
-
-
-def open_ledger(folder: Path) -> Ledger:
-    """A run's ledger for reading only; works while the run goes on.
-
-    Raises:
-        ConfigError: the folder holds no run.
-    """
-    if not (folder / LEDGER).is_file():
-        raise ConfigError(f"{folder} is no run folder: it has no {LEDGER}")
-    return Ledger(folder / LEDGER, read_only=True)
-
-
-def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:
-    """The folder's configuration: stored when new, compared when the run has begun.
-
-    A run may be continued with more generations; anything else that differs is an error,
-    unless no episode has ended yet (a first attempt that failed on a mistake in it, say).
-    """
-    path = folder / CONFIG
-    if not path.exists() or (config is not None and not begun):
-        if config is None:
-            raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
-        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        return config
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: is cut or empty; restore it to continue this run")
-    stored = validate(tree, str(path))
-    if config is None:
-        return stored
-    free = {"generations"}
-    before, now = (c.model_dump(mode="json", exclude=free) for c in (stored, config))
-    if before != now:
-        changed = sorted(k for k in now if now[k] != before[k])
-        raise ConfigError(
-            f"{folder} was begun with another configuration ({', '.join(changed)} differ); "
-            "use another --run folder, or continue without these changes"
-        )
-    if config.generations > stored.generations:
-        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    return config
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that it is never seen half-written."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1))
 
 
 def _head(tasks: Sequence[Task], per_family: int) -> list[Task]:

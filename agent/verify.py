@@ -9,11 +9,11 @@ from pathlib import Path
 import yaml
 
 from agent.config import ConfigError, validate
-from agent.run import BASE, CONFIG, LEDGER, open_ledger
+from agent.run_folder import BASE, CONFIG, LEDGER, open_ledger
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from environments.splits import split_of
 from memory import history
-from memory.embed import load_embedder
+from memory.embed import EmbedderError, load_embedder
 from memory.index import check_index
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
@@ -34,20 +34,22 @@ def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
     """
     if not (folder / LEDGER).is_file():
         raise ConfigError(f"{folder} is no run folder: it has no {LEDGER}")
+    counts: dict[str, int] = {}
+    problems: list[str] = []
     with RunLock(folder):
         try:
             with open_ledger(folder) as ledger:
-                problems = ledger.verify()
-                counts = {
+                problems += ledger.verify()
+                counts |= {
                     "trajectories": ledger.count(Trajectory),
                     "memory items": ledger.count(MemoryItem),
                     "memory snapshots": ledger.count(MemorySnapshot),
                     "generations": ledger.count(Generation),
                 }
                 for check in (_config, _trajectories, _memory, _adapters, _generations, _index):
-                    problems += check(ledger, folder)
+                    problems.extend(check(ledger, folder))
         except LedgerError as error:
-            return {}, [str(error)]
+            problems.append(str(error))
     return counts, problems
 
 
@@ -153,7 +155,12 @@ def _index(ledger: Ledger, folder: Path) -> Iterator[str]:
         return
     try:
         tree = yaml.safe_load((folder / CONFIG).read_text())
-        embedder = load_embedder(validate(tree, CONFIG).memory.embedder)
-    except (OSError, ValueError, yaml.YAMLError):
+        config = validate(tree if isinstance(tree, dict) else {"": None}, CONFIG)
+    except (OSError, yaml.YAMLError, ConfigError):
         return  # the config's own check has said so
+    try:
+        embedder = load_embedder(config.memory.embedder)
+    except EmbedderError as error:
+        yield f"index: cannot be checked: {error}"
+        return
     yield from check_index(folder / "index", embedder, items)

@@ -63,7 +63,7 @@ def save(path: Path | None, figures: Mapping[str, Any]) -> None:
     """Write figures as JSON in one step, if a path was given."""
     if path is None:
         return
-    from agent.run import write_text
+    from agent.run_folder import write_text
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")

@@ -1,7 +1,8 @@
 """What evolution reaches: the quickstart over several seeds, each arm with its interval.
 
 Each seed is one ``instar evolve`` in a run folder of its own, ``runs/bench-NAME-sSEED``; what
-is already there is continued, so the benchmark can be interrupted. An arm's success on a test
+is already there is continued, so the benchmark can be interrupted; a long run continues a
+copy of the same seed's quickstart, if there is one. An arm's success on a test
 task is its mean over the seeds that ran the task; intervals are the stratified bootstrap over
 tasks of ``agent.stats``, and the spread over seeds stands beside them, because an interval over
 tasks does not cover how differently training can end.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +32,7 @@ from rich.table import Table
 from agent.evolution.final import majority
 from agent.evolution.play import arm
 from agent.report import arm_label, rate_of, write_count, write_interval, write_number
-from agent.run import BASE, SUMMARY, open_ledger
+from agent.run_folder import BASE, SUMMARY, open_ledger
 from agent.stats import interaction, paired_difference, rate
 from memory.ledger import Ledger
 from memory.records import Generation, Trajectory
@@ -67,6 +69,12 @@ class Seed(NamedTuple):
     summary: Mapping[str, Any]
     arms: Mapping[str, Mapping[str, float]]
     families: Mapping[str, str]
+
+
+def begin(folder: Path, quickstart: Path) -> None:
+    """Let a long run begin with the generations of the same seed's finished quickstart."""
+    if not folder.exists() and (quickstart / SUMMARY).is_file():
+        shutil.copytree(quickstart, folder)
 
 
 def evolve(folder: Path, overrides: Sequence[str]) -> None:
@@ -312,6 +320,8 @@ def main() -> None:
     for seed in range(count):
         folder = ROOT / "runs" / f"bench-{name}-s{seed}"
         out.print(f"[bold]seed {seed}[/bold] · {folder.relative_to(ROOT)}")
+        if name == f"{RECIPE}-long":
+            begin(folder, ROOT / "runs" / f"bench-{RECIPE}-s{seed}")
         evolve(folder, [*settings, f"seed={seed}"])
         seeds.append(read(folder, seed))
         figures = told | {"seeds": len(seeds)} | aggregate(seeds)

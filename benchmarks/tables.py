@@ -247,6 +247,28 @@ def gate(figures: Figures) -> str:
     return _paragraphs(table((f"{data}, gate {switch}", ""), rows), origin(figures))
 
 
+# prompt
+
+
+def prompt(figures: Figures) -> str:
+    """Success of the unevolved agent under different prompts."""
+    rows = [
+        (
+            name,
+            f"**{own['mean']:.3f}**",
+            _interval(own),
+            *map(write_number, own["families"].values()),
+        )
+        for name, own in figures["prompts"].items()
+    ]
+    families = next(iter(figures["prompts"].values()))["families"]
+    tasks = next(iter(figures["prompts"].values()))["n"]
+    return _paragraphs(
+        table(("prompt", "success", "95 %", *families), rows),
+        f"{tasks} train tasks, greedy. {origin(figures)}",
+    )
+
+
 def _arm(name: str) -> str:
     return {
         "base": "base (unevolved)",
@@ -281,6 +303,7 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
         "costs": costs,
         "gate": gate,
     },
+    "prompt": {"prompt": prompt},
 }
 
 

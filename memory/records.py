@@ -228,7 +228,8 @@ class Generation(Record):
         cells: score of each cell on the gate split.
         families: per family, the promoted agent's success rate on the gate split.
         objective: per family, the weight that the next generation's tasks are drawn with.
-        tokens, seconds: what each phase cost.
+        tokens, seconds: what each phase cost: tokens produced, in the update also those read in
+            training.
         details: numbers behind the decision: e-values, discordant pairs, retention, data.
     """
 

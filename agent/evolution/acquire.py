@@ -11,7 +11,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
 from agent.evolution.objective import allocate
 from agent.loop import Assignment, seed_of
@@ -40,7 +40,7 @@ class AcquireSettings(BaseModel):
     tasks: int = Field(96, ge=1)
     first_tasks: int = Field(48, ge=1)
     samples: int = Field(8, ge=1)
-    temperatures: tuple[float, ...] = Field((0.3, 0.4, 0.5, 0.7), min_length=1)
+    temperatures: tuple[NonNegativeFloat, ...] = Field((0.3, 0.4, 0.5, 0.7), min_length=1)
     hot_tokens: int = Field(3, ge=0)
     heat: float = Field(3.0, ge=1)
     memory_share: float = Field(0.6, ge=0, le=1)

@@ -16,14 +16,15 @@ import numpy as np
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks
-from agent.evolution.play import arm, fair, measure
+from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
 from agent.report.terminal import two_by_two
-from agent.run import BASE, Run
+from agent.run import Run
+from agent.run_folder import BASE
 from memory import history
 from memory.consolidate import consolidate, usage
 from memory.records import (
@@ -48,7 +49,7 @@ class Candidate(NamedTuple):
 def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
     run.publish()
-    _ = run.embedder  # unknown? say so before there is a memory to embed
+    run.open_memory()
     incumbent = run.incumbent() or first_generation(run)
     while incumbent.n < run.config.generations:
         incumbent = one_generation(run, incumbent)
@@ -72,7 +73,7 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     return run.conclude(
         verdict.model_copy(
             update={
-                "tokens": phase_tokens(run, n, incumbent, candidate),
+                "tokens": phase_tokens(run, n),
                 "seconds": {phase: run.seconds(f"{n}/{phase}") for phase in phases},
             }
         )
@@ -98,7 +99,7 @@ def first_generation(run: Run) -> Generation:
             cells={"incumbent": score(tasks, successes)},
             families=family_rates(tasks, successes),
             objective={family: 1 / len(families) for family in families},  # look everywhere first
-            tokens={"evaluate": run.tokens(f"gate/{arm('', BASE)}/")},
+            tokens={"evaluate": run.tokens("gate/")},
             seconds={"evaluate": run.seconds("0/evaluate")},
         )
     )
@@ -372,22 +373,16 @@ def retention(
 # --- costs ---
 
 
-def phase_tokens(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> dict[str, int]:
-    """Tokens per phase: produced in episodes, read in training."""
-    note = run.ledger.get(Note, f"adapter/{candidate.weights}")
-    trained = note is not None and run.ledger.get(Note, f"trained/{n}") is not None
-    cells = {
-        (m, w)
-        for m in (incumbent.memory, candidate.memory)
-        for w in (incumbent.weights, candidate.weights)
-    } - {(incumbent.memory, incumbent.weights)}
+def phase_tokens(run: Run, n: int) -> dict[str, int]:
+    """Tokens per phase: produced, and in the update also those read in training."""
+    trained = run.ledger.get(Note, f"trained/{n}")
+    adapter = trained and run.ledger.get(Note, f"adapter/{trained.data['version']}")
+    said = [note for _, note in run.ledger.all(Note, f"reflection/{n}/")]
+    notes = [*said, *([adapter] if adapter else [])]
+    # An agent is measured once, whichever generation asks first; the rest is this one's.
+    earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
     return {
         "acquire": run.tokens(f"{n}/acquire/"),
-        "probe": run.tokens(f"{n}/probe/"),
-        "train": int(str(note.data["tokens"])) if note and trained else 0,
-        "evaluate": sum(
-            run.tokens(f"{split}/{arm(*cell)}/")
-            for split in ("gate", "retention")
-            for cell in sorted(cells)
-        ),
+        "update": run.tokens(f"{n}/probe/") + sum(int(str(n.data["tokens"])) for n in notes),
+        "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }

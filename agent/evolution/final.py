@@ -20,7 +20,8 @@ from typing import Any
 from agent.evolution.play import arm, fair, measure
 from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
-from agent.run import BASE, SUMMARY, Run, write_json
+from agent.run import Run
+from agent.run_folder import BASE, SUMMARY, write_json
 from agent.stats import interaction, paired_difference
 from memory import history
 from memory.records import Generation, Kind, MemoryItem, Note, Status, StopReason, Trajectory
@@ -55,13 +56,20 @@ def test(run: Run) -> dict[str, Any]:
         for name, own in successes.items()
         if name != "base"
     }
+    agents = {slot.split("/")[1] for slot, _ in run.ledger.all(Trajectory, "test/")}
+    when = run.ledger.get(Note, f"date/{incumbent.n}")
+    if when is None:  # a finished run that is looked at again was still tested then
+        when = Note(data={"date": time.strftime("%Y-%m-%d"), "machine": machine()})
+        run.ledger.append(f"date/{incumbent.n}", when)
     together = interaction(
         successes["base"], successes["memory"], successes["weights"], successes["both"], families
     )
     return summarise(
         run,
         {
+            **when.data,
             "test": table,
+            "first_test": agents == {arm(*agent) for agent in arms.values()},
             "differences": differences,
             "interaction": together.model_dump(mode="json"),
             "families": {f: {name: rates[name][f] for name in rates} for f in rates["base"]},

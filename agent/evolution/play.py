@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agent.loop import Assignment
-from agent.run import Run, RunError
+from agent.run import Run
+from agent.run_folder import RunError
 from environments.base import Task
 from environments.splits import Split
 from memory.records import Trajectory

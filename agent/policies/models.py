@@ -135,6 +135,22 @@ def _default() -> Path:
     return target
 
 
+def default_state() -> tuple[bool, str]:
+    """Whether the default model is on this machine, and in words; only looks."""
+    folder, package = cache_dir() / DEFAULT, _package_file()
+    if package is None and not _is_complete(folder, None):
+        return False, f"the package {PACKAGE} is not installed"
+    if not _is_complete(folder, None):
+        place = next(p for p in folder.parents if p.exists())
+        if not (place.is_dir() and os.access(place, os.W_OK)):
+            return False, f"cannot write {folder.parent}: set INSTAR_CACHE to a folder you can"
+        return True, f"{DEFAULT} from {PACKAGE}; it is converted when it is first used"
+    try:
+        return True, f"{DEFAULT} ({model_identity(folder)}) in {folder.parent}"
+    except ModelError as error:
+        return False, str(error)
+
+
 def _package_file() -> Path | None:
     """The GGUF file of the installed package, found without importing it."""
     spec = util.find_spec(PACKAGE.replace("-", "_"))

@@ -109,4 +109,13 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tu
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
-    return tokenizer, model.to(device).eval()
+    if not (hasattr(model, "model") and hasattr(model, "lm_head")):
+        raise ModelError(
+            f"the model in {folder} is a {type(model).__name__}; the embedded engine needs a "
+            "decoder with .model and .lm_head, as Llama, Qwen, Gemma or SmolLM have"
+        )
+    try:
+        return tokenizer, model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # torch says both
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"policy.device: {device!r} cannot be used: {reason}") from error

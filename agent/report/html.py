@@ -7,7 +7,6 @@ as JSON (``<script type="application/json" id="data">``) for whoever wants to re
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -33,6 +32,7 @@ from agent.report import (
     write_number,
     write_seconds,
 )
+from agent.report.plain import json_for_html, plain
 from memory.records import Generation, content_hash
 
 REPORT = "report.html"
@@ -96,32 +96,9 @@ def page(
         title=escape(f"{summary.get('run') or 'run'} · Instar"),
         body="\n".join(part for part in parts if part),
         foot="Intervals are 95 %. A generation goes live only when a paired test on held-out gate "
-        "tasks shows that it is better; the test split is used once, at the end.",
+        "tasks shows that it is better; the test split influences nothing.",
         data=json_for_html(record),
     )
-
-
-def json_for_html(value: Any) -> str:
-    """JSON that may stand inside a script element: no ``<``, ``>``, ``&``, no NaN."""
-    text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _plain(value: Any) -> Any:
-    """The value with only what JSON has: text for the unknown, null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if hasattr(value, "model_dump"):
-        return _plain(value.model_dump(mode="json"))
-    return str(value)
 
 
 # Sections
@@ -142,7 +119,7 @@ def _header(summary: Mapping[str, Any], generations: Sequence[Generation]) -> st
         "suite": summary.get("suite"),
         "machine": summary.get("machine"),
         "date": summary.get("date"),
-        "config": content_hash(_plain(config))[:12] if config else None,
+        "config": content_hash(plain(config))[:12] if config else None,
         "tokens": write_count(tokens) if tokens is not None else None,
         "time": write_seconds(seconds) if seconds is not None else None,
     }
@@ -243,10 +220,16 @@ def _test(summary: Mapping[str, Any]) -> str:
     )
     return _section(
         "Test split",
-        f"Success rate{tasks}, used once; whiskers are 95 % intervals."
+        f"Success rate{tasks}, {_used(summary)}; whiskers are 95 % intervals."
         f"{_spent(test.get('best_of_n'))}",
         f'<div class="card">{"".join(rows)}</div>',
     )
+
+
+def _used(summary: Mapping[str, Any]) -> str:
+    if summary.get("first_test", True):
+        return "used once"
+    return "which earlier agents of this run were tested on as well"
 
 
 def _spent(best_of_n: Any) -> str:
@@ -254,7 +237,11 @@ def _spent(best_of_n: Any) -> str:
     if tokens is None:
         return ""
     name = arm_label("best_of_n", best_of_n)
-    return f" The unevolved agent's {name} spent {write_count(tokens)} tokens."
+    said = f" The unevolved agent's {name} spent {write_count(tokens)} tokens"
+    budget = number(mapping(best_of_n).get("budget"))
+    if mapping(best_of_n).get("capped") and budget is not None:
+        said += f"; evolution spent {write_count(budget)} (test.best_of_max caps the samples)"
+    return said + "."
 
 
 def _families(families: Mapping[str, Any]) -> str:
@@ -356,8 +343,8 @@ def _growth(growth: Sequence[Mapping[str, Any]]) -> str:
     )
     keys = [(s, charts.swatch(charts.status_colour(s))) for s in statuses]
     note = (
-        "Items by kind after each generation. Absorbed: the weights now solve the item's task "
-        "without it. Retired: no longer recalled."
+        "Items by kind after each generation. Absorbed: the weights do as well without "
+        "it. Retired: no longer recalled."
     )
     return _section("Memory", note, f'{charts.legend(keys)}<div class="cards">{cards}</div>')
 
@@ -415,7 +402,7 @@ def _config(summary: Mapping[str, Any]) -> str:
     config = mapping(summary.get("config"))
     if not config:
         return ""
-    text = escape(json.dumps(_plain(config), indent=2, ensure_ascii=False))
+    text = escape(json.dumps(plain(config), indent=2, ensure_ascii=False))
     body = f'<details class="card"><summary>show all settings</summary><pre>{text}</pre></details>'
     return _section("Configuration", "", body)
 
@@ -439,7 +426,7 @@ def _count(value: Any) -> int:
 
 
 def _compact(value: Any) -> str:
-    value = _plain(value)
+    value = plain(value)
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -37,14 +37,14 @@ class LoraSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: int = Field(16, ge=1)
-    alpha: int = 32
-    dropout: float = 0.0
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     learning_rate: float = Field(8e-4, gt=0)
-    warmup: float = 0.1
+    warmup: float = Field(0.1, ge=0, le=1)
     epochs: int = Field(3, ge=1)
-    row_tokens: int = 512
-    batch_rows: int = 1
-    max_grad_norm: float = 1.0
+    row_tokens: int = Field(512, ge=1)
+    batch_rows: int = Field(1, ge=1)
+    max_grad_norm: float = Field(1.0, gt=0)
 
 
 class Trained(BaseModel):

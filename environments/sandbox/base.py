@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Outcome = Literal["ok", "error", "timeout", "memory", "output"]
 
@@ -33,13 +33,13 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    wall_s: float = 5.0
-    cpu_s: int = 5
-    memory_mb: int = 512
-    processes: int = 32
-    file_mb: int = 16
-    workspace_mb: int = 64
-    output_bytes: int = 16_384
+    wall_s: float = Field(5.0, gt=0)
+    cpu_s: int = Field(5, ge=1)
+    memory_mb: int = Field(512, ge=16)
+    processes: int = Field(32, ge=1)
+    file_mb: int = Field(16, ge=0)
+    workspace_mb: int = Field(64, ge=1)
+    output_bytes: int = Field(16_384, ge=1)
 
 
 DEFAULT_LIMITS = Limits()

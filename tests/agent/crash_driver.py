@@ -31,8 +31,10 @@ from memory.ledger import Ledger
 from memory.records import Trajectory
 
 
-def arm(at: str, nth: int = 1, when: str = "before", match: str = "", records: int = 0) -> None:
-    """Replace an attribute by one that dies at a call of it."""
+def arm(
+    at: str, nth: int = 1, when: str = "before", match: str = "", records: int = 0, slots: str = ""
+) -> None:
+    """Replace an attribute by one that dies at a call of it, or when episodes are stored."""
     name, _, path = at.partition(":")
     owner: Any = importlib.import_module(name)
     *parents, attribute = path.split(".")
@@ -51,7 +53,7 @@ def arm(at: str, nth: int = 1, when: str = "before", match: str = "", records: i
             os.kill(os.getpid(), signal.SIGKILL)
         result = real(*args, **kwargs)
         if records and isinstance(args[0], Ledger):
-            due = args[0].count(Trajectory) >= records
+            due = args[0].count(Trajectory, slots) >= records
         if due:
             os.kill(os.getpid(), signal.SIGKILL)
         return result

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from agent.cli import main
-from agent.run import open_ledger
+from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
 from memory.records import Generation, MemoryItem, Note, Trajectory
 

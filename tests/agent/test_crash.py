@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.run import Run, open_ledger
+from agent.run import Run
+from agent.run_folder import open_ledger
 from agent.verify import verify
 from memory.ledger import LedgerError
 from memory.records import Generation, MemoryItem, MemorySnapshot, Note, Trajectory
@@ -85,7 +86,7 @@ def contents(folder: Path) -> dict[str, Any]:
             "trajectories": {slot: t.id for slot, t in ledger.all(Trajectory)},
             "items": {key: item.id for key, item in ledger.all(MemoryItem)},
             "snapshots": {key: snapshot.id for key, snapshot in ledger.all(MemorySnapshot)},
-            "notes": {k: n.id for k, n in ledger.all(Note) if not k.startswith("time/")},
+            "notes": {k: n.id for k, n in ledger.all(Note) if not k.startswith(("time/", "date/"))},
             "generations": [g.model_copy(update={"seconds": {}}).id for g in generations],
         }
 
@@ -124,8 +125,9 @@ def at(where: str, nth: int = 1, when: str = "before", match: str = "") -> dict[
     return {"at": where, "nth": nth, "when": when, "match": match}
 
 
-def episodes(count: int) -> dict[str, Any]:
-    return {"at": "memory.ledger:Ledger.append_many", "records": count}
+def episodes(count: int, slots: str = "") -> dict[str, Any]:
+    """When so many episodes are stored under slots that begin so."""
+    return {"at": "memory.ledger:Ledger.append_many", "records": count, "slots": slots}
 
 
 APPEND = "memory.ledger:Ledger.append"
@@ -138,7 +140,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     "generation 0: measured": [at("agent.run:Run.conclude")],
     "generation 0: in the ledger, not in the folder": [at("agent.run:write_text", nth=2)],
     # acquire and refine
-    "acquire: some": [episodes(19)],
+    "acquire: some": [episodes(4, "1/acquire/")],
     "acquire: all": [at("agent.evolution.cycle:refine")],
     "refine: done": [at("agent.evolution.cycle:refine", when="after")],
     # update
@@ -161,28 +163,35 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     ],
     "memory: the snapshot is not stored": [at(APPEND, match="MemorySnapshot(")],
     "memory: the snapshot is stored": [at(APPEND, match="MemorySnapshot(", when="after")],
-    "what was absorbed: being probed": [episodes(25)],
+    "what was absorbed: being probed": [episodes(3, "1/probe/")],
     # evaluate
-    "gate: within the first cell": [episodes(31)],
-    "gate: within the last cell": [episodes(66)],
+    "gate: within the first cell": [episodes(20, "gate/")],
+    "gate: within the last cell": [episodes(55, "gate/")],
     "gate: decided, not stored": [at("agent.run:Run.conclude", nth=2)],
     "gate: stored, not in the folder": [at("agent.run:write_text", match="generations/001")],
     "generation.json is half-written": [at("os:replace", match="generation.json", nth=2)],
     # the second time round
-    "generation 2: acquire, with memory": [episodes(73)],
+    "generation 2: acquire, with memory": [episodes(4, "2/acquire/")],
     "generation 2: trained": [at("agent.evolution.cycle:new_memory", nth=2)],
     "generation 2: items in the ledger, not in the index": [
         at("memory.index:ChromaIndex.add", nth=3)
     ],
     "generation 2: retention": [at("agent.evolution.cycle:retention", nth=2)],
     # the end
-    "test: some": [episodes(140)],
-    "test: best of n": [episodes(158)],
+    "test: some": [episodes(3, "test/")],
+    "test: best of n": [episodes(2, "best_of/")],
     "the summary is half-written": [at("os:replace", match="summary.json")],
     "the report is not written": [at("agent.report.html:write_report")],
     # not once only
-    "twice: while the index is being opened again": [episodes(33), at("memory.index:_reopen")],
-    "thrice: in each generation and the test": [episodes(5), episodes(80), episodes(150)],
+    "twice: while the index is being opened again": [
+        episodes(18, "gate/"),
+        at("memory.index:_reopen"),
+    ],
+    "thrice: in each generation and the test": [
+        episodes(5),
+        episodes(4, "2/acquire/"),
+        episodes(3, "test/"),
+    ],
 }
 
 

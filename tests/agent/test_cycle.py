@@ -15,7 +15,8 @@ import yaml
 from agent.config import ConfigError, load_config
 from agent.evolution.cycle import acquired
 from agent.evolution.refine import instructive_failures
-from agent.run import BASE, Run, open_ledger
+from agent.run import Run
+from agent.run_folder import BASE, open_ledger
 from agent.training.adapter import check_adapter, read_manifest
 from agent.verify import verify
 from environments.splits import SPLITS
@@ -208,7 +209,13 @@ def test_every_phase_is_accounted_for(generations: list[Generation], ledger: Led
         assert set(g.seconds) == {"acquire", "refine", "update", "evaluate"}
         spent = sum(t.produced_tokens for _, t in ledger.all(Trajectory, f"{g.n}/acquire/"))
         assert g.tokens["acquire"] == spent > 0
-        assert g.tokens["evaluate"] > 0 and g.tokens["probe"] > 0
+        probed = sum(t.produced_tokens for _, t in ledger.all(Trajectory, f"{g.n}/probe/"))
+        said = sum(n.data["tokens"] for _, n in ledger.all(Note, f"reflection/{g.n}/"))
+        trained = ledger.get(Note, f"adapter/{g.details['candidate']['weights']}")
+        assert g.tokens["update"] == probed + said + trained.data["tokens"] > probed > 0
+    measured = [t for p in ("gate/", "retention/") for _, t in ledger.all(Trajectory, p)]
+    spent = sum(t.produced_tokens for t in measured)
+    assert sum(g.tokens["evaluate"] for g in generations) == spent  # each once
 
 
 def test_every_episode_has_one_end(ledger: Ledger) -> None:

@@ -13,7 +13,8 @@ from agent.evolution.cycle import acquired
 from agent.evolution.refine import refine
 from agent.evolution.update.weights import examples
 from agent.prompt import opening
-from agent.run import Run, open_ledger
+from agent.run import Run
+from agent.run_folder import open_ledger
 from agent.training.adapter import COMPLETE, MANIFEST, read_manifest
 from agent.verify import verify
 from environments.splits import SPLITS, split_of

@@ -20,7 +20,8 @@ from rich.console import Console, RenderableType
 
 from agent import report
 from agent.report import terminal
-from agent.report.html import json_for_html, page, write_report
+from agent.report.html import page, write_report
+from agent.report.plain import json_for_html
 from memory.records import Generation, Score
 
 FAMILIES = [

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from pydantic import Field
+
 from agent.evolution.refine import Solution
 from agent.policies.base import Message
 from agent.prompt import AgentSettings, opening
@@ -28,8 +30,8 @@ class WeightsUpdateSettings(LoraSettings):
     """
 
     enabled: bool = True
-    min_examples: int = 8
-    min_per_family: int = 12
+    min_examples: int = Field(8, ge=1)
+    min_per_family: int = Field(12, ge=1)
 
 
 def examples(

@@ -1,0 +1,99 @@
+"""The files of a run folder: what they are called, and how they are read and replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.config import Config, ConfigError, validate
+from agent.training.adapter import AdapterError, check_adapter
+from memory.ledger import Ledger
+from memory.records import Note
+
+LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
+BASE = "base"  # the version of weights that no adapter has changed
+
+
+class RunError(RuntimeError):
+    """The run cannot go on; one line that says why and what to do."""
+
+
+def open_ledger(folder: Path) -> Ledger:
+    """A run's ledger for reading only; works while the run goes on.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    if not (folder / LEDGER).is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no {LEDGER}")
+    return Ledger(folder / LEDGER, read_only=True)
+
+
+def stored_adapter(run: Path, ledger: Ledger, version: str) -> Path | None:
+    """Folder of a run's adapter, checked; None for the base weights.
+
+    Raises:
+        RunError: the ledger knows no such adapter.
+        AdapterError: its files are incomplete, or not those that were written.
+    """
+    if version == BASE:
+        return None
+    note = ledger.get(Note, f"adapter/{version}")
+    if note is None:
+        raise RunError(f"{run}: no adapter {version} in the ledger")
+    folder = run / str(note.data["folder"])
+    if check_adapter(folder) != version:
+        raise AdapterError(f"{folder} holds another adapter than {version}")
+    return folder
+
+
+def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:
+    """The folder's configuration: stored when new, compared when the run has begun.
+
+    A run may be continued with more generations; anything else that differs is an error,
+    unless no episode has ended yet (a first attempt that failed on a mistake in it, say).
+    """
+    path = folder / CONFIG
+    if not path.exists() or (config is not None and not begun):
+        if config is None:
+            raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
+        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        return config
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: is cut or empty; restore it to continue this run")
+    stored = validate(tree, str(path))
+    if config is None:
+        return stored
+    free = {"generations"}
+    before, now = (c.model_dump(mode="json", exclude=free) for c in (stored, config))
+    if before != now:
+        changed = sorted(k for k in now if now[k] != before[k])
+        raise ConfigError(
+            f"{folder} was begun with another configuration ({', '.join(changed)} differ); "
+            "use another --run folder, or continue without these changes"
+        )
+    if config.generations > stored.generations:
+        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return config
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that it is never seen half-written."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1))
