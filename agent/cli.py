@@ -7,7 +7,6 @@ machine or another process did ends in one line and status 1; Ctrl-C in status 1
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from agent.openmp import share_cores
 
 app = typer.Typer(
     name="instar",
@@ -39,8 +40,7 @@ STATUS_STYLES = {"active": "green", "absorbed": "cyan"}
 
 def main() -> None:
     """Entry point: commands, and errors as one line."""
-    # OpenMP threads that spin while they wait would take the cores from the sandboxes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_cores()
     sys.path.insert(0, "")  # suites by import path are found in the current folder
     err = Console(stderr=True, highlight=False, soft_wrap=True)
     try:

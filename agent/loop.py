@@ -22,7 +22,10 @@ FULL_REWARD = 1.0 - 1e-6
 
 
 class Assignment(NamedTuple):
-    """One episode to run; ``slot`` names it in the run and decides its randomness."""
+    """One episode to run; ``slot`` names it in the run and decides its randomness.
+
+    ``recall`` waits for what memory holds for the task, which is looked up in the background.
+    """
 
     slot: str
     task: Task
@@ -30,7 +33,7 @@ class Assignment(NamedTuple):
     phase: str
     temperature: float = 0.0
     memory: str = ""
-    recall: Recall | None = None
+    recall: Callable[[], Recall] | None = None
     hot_tokens: int = 0
     heat: float = 1.0
 
@@ -72,6 +75,7 @@ def run_episode(
         SandboxUnavailable: nothing can run on this machine; not an episode's failure.
         Cancelled: the run is being stopped.
     """
+    recall = assignment.recall() if assignment.recall else None  # no episode's fault if it fails
     steps: list[Step] = []
     stop, failure, prompt = StopReason.TURNS, None, ""
     metrics: dict[str, float] = {}
@@ -80,7 +84,7 @@ def run_episode(
     try:
         environment = make()
         prompt = environment.start()
-        messages = opening(settings, prompt, assignment.recall)
+        messages = opening(settings, prompt, recall)
         for turn in range(settings.turns):
             source = "policy"
             prompt_ids = encode(messages)
@@ -149,7 +153,7 @@ def run_episode(
         phase=assignment.phase,
         policy=policy,
         memory=assignment.memory,
-        recalled=tuple(item.id for item in assignment.recall.items) if assignment.recall else (),
+        recalled=tuple(item.id for item in recall.items) if recall else (),
         temperature=assignment.temperature,
         hot_tokens=assignment.hot_tokens,
         heat=assignment.heat,

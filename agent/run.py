@@ -9,8 +9,10 @@ process that dies loses nothing and does nothing twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from memory.lock import RunLock
 from memory.recall import MemoryView, Query, Recall, RecallSettings
 from memory.records import Generation, MemoryItem, Note, Trajectory
 
+RECALLED_AT_ONCE = 16  # tasks; a batch that is worth the embedder's while
 AGAIN = "/again"  # a slot's second try, after its first one broke
 MOSTLY_BROKEN = 0.5  # a phase with more broken episodes than this stops the run
 
@@ -89,11 +92,13 @@ class Run:
         self._index: Index | None = None
         self._lender: Ledger | None = None
         self._views: dict[tuple[str, str], MemoryView] = {}
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recall")
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._background.shutdown(cancel_futures=True)
         if self._policy is not None:
             self._policy.close()
         if self._index is not None:
@@ -190,8 +195,11 @@ class Run:
         settings: RecallSettings | None = None,
         *,
         absorbed: bool = False,
-    ) -> dict[str, Recall]:
+    ) -> dict[str, Callable[[], Recall]]:
         """What a memory snapshot holds for tasks, as a version of the weights sees it.
+
+        It is looked up in the background, some tasks at a time in their order, while the first
+        episodes already generate; who calls an entry waits for it.
 
         Args:
             tasks: what to recall for; nothing made from a task itself is recalled for it.
@@ -209,11 +217,16 @@ class Run:
             ledger = self._lender or self.ledger
             view = MemoryView(ledger, self.index, self.embedder, memory, reader)
             self._views[memory, reader] = view
-        queries = [Query(task.prompt, task.id) for task in tasks]
         settings = settings or self.config.memory.recall
         count = (self._policy or self.policy(version)).count  # one tokeniser for all versions
-        found = view.recall(queries, settings, count)
-        return {t.id: recall for t, recall in zip(tasks, found, strict=True) if recall.items}
+        recalls: dict[str, Callable[[], Recall]] = {}
+        for start in range(0, len(tasks), RECALLED_AT_ONCE):
+            some = tasks[start : start + RECALLED_AT_ONCE]
+            queries = [Query(task.prompt, task.id) for task in some]
+            found = self._background.submit(view.recall, queries, settings, count)
+            for i, task in enumerate(some):
+                recalls[task.id] = partial(lambda found, i: found.result()[i], found, i)
+        return recalls
 
     # --- doing it, once ---
 

@@ -19,9 +19,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 CODE = ("agent", "environments", "memory", "benchmarks/*.py")
 LIBRARIES = ("torch", "transformers", "peft", "chromadb", "sentence-transformers", "reasoning-gym")
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command `instar` does
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says when it starts and stops
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed
+
+from agent.openmp import share_cores  # noqa: E402
+
+share_cores()  # as the command `instar` does
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

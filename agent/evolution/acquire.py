@@ -8,7 +8,7 @@ trained on has the memory stripped.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
 
 def plan(
     tasks: Sequence[Task],
-    recalls: Mapping[str, Recall],
+    recalls: Mapping[str, Callable[[], Recall]],
     settings: AcquireSettings,
     *,
     generation: int,
@@ -95,7 +95,8 @@ def plan(
 
     Args:
         tasks: from ``select_tasks``.
-        recalls: per task id, what memory holds for it (never made from the task itself).
+        recalls: per task id, what memory holds for it (never made from the task itself);
+            empty where there is no memory yet.
         settings: samples, temperatures, share with memory.
         generation: number of the generation.
         memory: id of the memory snapshot behind ``recalls``.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -189,7 +190,7 @@ def growth(run: Run, generations: Sequence[Generation]) -> list[dict[str, Any]]:
 
 
 def machine() -> str:
-    """Processor, cores and memory, in a few words; no names or paths."""
+    """Processor, cores, memory and GPUs, in a few words; no names or paths."""
     model = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open() as file:
@@ -200,4 +201,8 @@ def machine() -> str:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (OSError, ValueError):
         return f"{model}, {os.cpu_count()} cores"
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+    gpus: Counter[str] = Counter()
+    for path in Path("/proc/driver/nvidia/gpus").glob("*/information"):
+        gpus.update(re.findall(r"(?m)^Model:\s*(.+)$", path.read_text(errors="replace")))
+    parts = [model, f"{len(os.sched_getaffinity(0))} cores", f"{memory:.0f} GiB"]
+    return ", ".join(parts + [f"{count} × {name}" for name, count in gpus.items()])

@@ -31,6 +31,9 @@ from agent.policies.base import Completion, Request
 
 PREFIX_MIN = 16  # shorter shared beginnings are not worth a pass of their own
 PREFILL_TOKENS = 1024  # padded tokens of one prefill pass; bounds padding, memory and the pause
+PASS_TOKENS = (
+    64  # what a further prefill pass costs, in tokens; more padding than that is worth one
+)
 BLOCK = 64  # attention reads the cache up to a multiple of this
 
 
@@ -180,11 +183,15 @@ class Engine:
         found = {prompt: self._lookup(prompt) for prompt in groups}
         done: list[tuple[Hashable, Completion]] = []
         batch: list[tuple[int, ...]] = []
+        longest = 0
         for prompt in sorted(groups, key=lambda p: len(p) - found[p][0]):
-            if batch and (len(prompt) - found[prompt][0]) * (len(batch) + 1) > PREFILL_TOKENS:
+            length = len(prompt) - found[prompt][0]
+            padding, size = (length - longest) * len(batch), length * (len(batch) + 1)
+            if batch and (padding > PASS_TOKENS or size > PREFILL_TOKENS):
                 done += self._prefill(batch, groups, found)
                 batch = []
             batch.append(prompt)
+            longest = length
         return done + self._prefill(batch, groups, found)
 
     def _learn_prefix(self, prompts: list[tuple[int, ...]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.openmp import share_cores
 from agent.policies.base import Completion, Message, Request, split_begin
 from agent.policies.models import ModelError
 
@@ -43,8 +44,7 @@ class TransformersPolicy:
         device: str = "auto",
         threads: int | None = None,
     ):
-        # OpenMP threads that spin while they wait would take the cores from the sandboxes.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        share_cores()
         import torch
 
         from agent.policies.engine import Engine
