@@ -73,7 +73,9 @@ def act(
                 ],
                 weights,
             )
-    successes = [float(t.success) for t in trajectories]
+    # What broke says nothing about the agent.
+    whole = [(task, t) for task, t in zip(tasks, trajectories, strict=True) if t.failure is None]
+    tasks, successes = [task for task, _ in whole], [float(t.success) for _, t in whole]
     return {
         "suite": config.suite.name,
         "split": split,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent.config import ConfigError, validate
-from agent.run_folder import CONFIG, open_ledger
+from agent.config import ConfigError
+from agent.run_folder import open_ledger, settle_config
 from memory import history
 from memory.consolidate import Usage, usage
 from memory.embed import load_embedder
@@ -76,16 +76,12 @@ def detail(folder: Path, item_id: str) -> dict[str, Any]:
 
 def search(folder: Path, text: str, limit: int) -> list[dict[str, Any]]:
     """The incumbent's items nearest to a text by the run's own embedder, best first."""
-    import yaml
-
     with open_ledger(folder) as ledger:
         chosen = _generation(ledger, folder, None)
         items = {i.id: i for i in history.items(ledger, chosen.memory)} if chosen else {}
         if not items:
             return []
-        tree = yaml.safe_load((folder / CONFIG).read_text())
-        config = validate(tree, str(folder / CONFIG))
-        embedder = load_embedder(config.memory.embedder)
+        embedder = load_embedder(settle_config(folder, None).memory.embedder)
         index = open_index(
             folder / "index", embedder, ((i.id, i.key) for i in items.values()), "exact"
         )

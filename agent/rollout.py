@@ -100,7 +100,9 @@ def rollout(
                 done, _ = wait(running, timeout=WAIT_S, return_when=FIRST_COMPLETED)
             running -= done
             if done:
-                yield [future.result() for future in done]
+                yield [future.result() for future in done if future.exception() is None]
+                for future in done:
+                    future.result()  # what is no episode's fault ends the rollout
     finally:
         desk.close()
         pool.shutdown(wait=True, cancel_futures=True)

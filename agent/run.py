@@ -42,7 +42,7 @@ from memory.index import Index, open_index
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.recall import MemoryView, Query, Recall, RecallSettings
-from memory.records import Generation, MemoryItem, Note, Trajectory
+from memory.records import Generation, MemoryItem, Note, StopReason, Trajectory
 
 RECALLED_AT_ONCE = 16  # tasks; a batch that is worth the embedder's while
 AGAIN = "/again"  # a slot's second try, after its first one broke
@@ -254,6 +254,12 @@ class Run:
             found = self.done(a.slot) or second.get(a.slot) or self.ledger.get(Trajectory, a.slot)
             assert found is not None
             trajectories.append(found)
+        cut = sum(t.stop is StopReason.CONTEXT and not t.steps for t in trajectories)
+        if cut > MOSTLY_BROKEN * len(trajectories):
+            raise RunError(
+                f"{label}: {cut} of {len(trajectories)} prompts leave no room for an answer in "
+                f"policy.context={self.config.policy.context}; begin a run with a larger one"
+            )
         broken = [t.failure for t in trajectories if t.failure is not None]
         if len(broken) > MOSTLY_BROKEN * len(trajectories):
             raise RunError(
@@ -303,7 +309,9 @@ class Run:
             policy.submit(key, Request(prompt_ids=prompt, max_new_tokens=tokens))
             text, used = "", 0
             while policy.busy:
-                for _, completion in policy.step():
+                for ticket, completion in policy.step():
+                    if ticket != key:  # left over from a rollout that was interrupted
+                        continue
                     text, used = completion.text, len(completion.token_ids)
             note = Note(data={"text": text, "tokens": used})
             self.ledger.append(key, note)

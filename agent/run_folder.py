@@ -58,6 +58,10 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
     unless no episode has ended yet (a first attempt that failed on a mistake in it, say).
     """
     path = folder / CONFIG
+    if begun and not path.exists():
+        raise ConfigError(
+            f"{path} is gone: restore it to continue this run, or begin in another --run folder"
+        )
     if not path.exists() or (config is not None and not begun):
         if config is None:
             raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")

@@ -147,57 +147,6 @@ def e_value(wins: int, losses: int) -> float:
     return math.exp(min(log_e, math.log(MAX_E_VALUE)))
 
 
-def mcnemar_mid_p(b: int, c: int) -> float:
-    """Two-sided mid-p value of McNemar's test for ``b`` wins and ``c`` losses.
-
-    For one fixed set of tasks, looked at once; to look repeatedly, use ``e_value``.
-
-    Source: Fagerland et al. 2013, doi:10.1186/1471-2288-13-91.
-
-    Raises:
-        ValueError: a negative count.
-    """
-    if b < 0 or c < 0:
-        raise ValueError(f"mcnemar_mid_p: b={b}, c={c}; counts cannot be negative")
-    n, few = b + c, min(b, c)
-    tail = sum(math.comb(n, i) for i in range(few + 1))
-    return float((2 * tail - math.comb(n, few)) / 2**n)
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased chance that at least one of ``k`` samples is right, given ``c`` right of ``n``.
-
-    Source: Chen et al. 2021, arXiv:2107.03374.
-
-    Raises:
-        ValueError: unless 0 <= c <= n and 1 <= k <= n.
-    """
-    if not (0 <= c <= n and 1 <= k <= n):
-        raise ValueError(f"pass_at_k: n={n}, c={c}, k={k}; needs 0 <= c <= n and 1 <= k <= n")
-    return 1 - math.comb(n - c, k) / math.comb(n, k)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given.
-
-    Source: Holm 1979, Scandinavian Journal of Statistics 6(2).
-
-    Raises:
-        ValueError: a p-value outside [0, 1].
-    """
-    if any(not 0 <= p <= 1 for p in p_values):
-        raise ValueError("holm: p-values must lie in [0, 1]")
-    adjusted = [0.0] * len(p_values)
-    running = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = running
-    return adjusted
-
-
-Arm = tuple[str, Values, int]  # name, one value per task, its sign in the contrast
-
-
 def _values(name: str, values: Values) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
@@ -205,6 +154,9 @@ def _values(name: str, values: Values) -> Array:
     if not ((array >= 0) & (array <= 1)).all():  # also catches NaN
         raise ValueError(f"{name}: values must be finite and lie in [0, 1]")
     return array
+
+
+Arm = tuple[str, Values, int]  # name, one value per task, its sign in the contrast
 
 
 def _paired(arms: Sequence[Arm]) -> Array:

@@ -57,7 +57,7 @@ def _config(ledger: Ledger, folder: Path) -> Iterator[str]:
     try:
         tree = yaml.safe_load((folder / CONFIG).read_text())
         validate(tree if isinstance(tree, dict) else {"": None}, CONFIG)
-    except (OSError, yaml.YAMLError, ConfigError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         yield f"{CONFIG}: {' '.join(str(error).split())}"
 
 
@@ -156,7 +156,7 @@ def _index(ledger: Ledger, folder: Path) -> Iterator[str]:
     try:
         tree = yaml.safe_load((folder / CONFIG).read_text())
         config = validate(tree if isinstance(tree, dict) else {"": None}, CONFIG)
-    except (OSError, yaml.YAMLError, ConfigError):
+    except (OSError, ValueError, yaml.YAMLError):
         return  # the config's own check has said so
     try:
         embedder = load_embedder(config.memory.embedder)

@@ -102,7 +102,7 @@ def read(folder: Path, seed: int) -> Seed:
         families: dict[str, str] = {}
         for name, agent in agents.items():
             tested = [t for _, t in ledger.all(Trajectory, f"test/{agent}/")]
-            arms[name] = {t.task: float(t.success) for t in tested}
+            arms[name] = {t.task: float(t.success) for t in tested if t.failure is None}
             families |= {t.task: t.family for t in tested}
         arms |= _best_of_n(ledger)
     return Seed(folder.name, seed, summary, {a: own for a, own in arms.items() if own}, families)
@@ -113,6 +113,7 @@ def _best_of_n(ledger: Ledger) -> dict[str, dict[str, float]]:
     samples: dict[str, list[Trajectory]] = {}
     for _, trajectory in ledger.all(Trajectory, "best_of/"):
         samples.setdefault(trajectory.task, []).append(trajectory)
+    samples = {t: own for t, own in samples.items() if any(s.failure is None for s in own)}
     return {
         "best_of_n": {task: majority(own) for task, own in samples.items()},
         "pass_at_n": {task: float(any(t.success for t in own)) for task, own in samples.items()},

@@ -1,9 +1,9 @@
 """How fast episodes are, next to the same engine without episodes.
 
 Real rollouts (``agent.rollout``: episode threads, environments, bubblewrap, graders) are timed
-as the quickstart's acquire phase makes them: several samples of each train task. Then every
-request that they made is given to a fresh engine at once: no environments, no sandboxes,
-nothing to wait for. Both count the tokens produced per second of wall time, cold caches
+as a first generation's acquire phase makes them (no memory yet): several samples of each train
+task. Then every request that they made is given to a fresh engine at once: no environments, no
+sandboxes, nothing to wait for. Both count the tokens produced per second of wall time, cold caches
 included; their order alternates, so that a machine that warms up or slows down favours neither.
 For reference the first turns alone, by the engine and by transformers' ``generate``.
 

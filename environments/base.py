@@ -83,7 +83,7 @@ class StepResult(BaseModel):
         terminated: the task reached an end of its own (solved, answered, lost).
         truncated: a budget of the environment ran out.
         error: short name of what went wrong inside a tool (``NameError: …``), if anything did.
-        metrics: numbers beside the reward, averaged in reports.
+        metrics: numbers beside the reward, kept with the trajectory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

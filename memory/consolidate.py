@@ -32,7 +32,7 @@ class MemoryBudget(BaseModel):
         items: active items in all.
         per_family: active items of one family (None: no limit of its own).
         duplicate_similarity: cosine of two keys from which their items may be duplicates …
-        duplicate_text: … if their texts or codes are at least this alike (0 to 1).
+        duplicate_text: … if their texts are at least this alike (0 to 1).
         prior: uses' worth of average success that every item is credited with; an item is
             judged by its own uses only as they outnumber it.
     """
@@ -152,12 +152,6 @@ def _normal(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
-def _says(item: MemoryItem) -> str:
-    """What counts for duplicates: an item's code, if it has any, else its text."""
-    code = item.content.get("code")
-    return code if isinstance(code, str) else item.text
-
-
 def _duplicates(
     pool: Mapping[str, MemoryItem],
     vectors: Mapping[str, Vectors],
@@ -182,7 +176,7 @@ def _duplicates(
             for other, cosine in zip(kept, likeness, strict=True):
                 twin = members[other]
                 if cosine >= budget.duplicate_similarity - 1e-6 and near_identical(
-                    _says(pool[i]), _says(pool[twin]), budget.duplicate_text
+                    pool[i].text, pool[twin].text, budget.duplicate_text
                 ):
                     reasons[i] = f"duplicate of {twin}"
                     break

@@ -136,10 +136,6 @@ class Trajectory(Record):
     def produced_tokens(self) -> int:
         return sum(sum(s.loss_mask) for s in self.steps)
 
-    @property
-    def prompt_tokens(self) -> int:
-        return sum(len(s.loss_mask) - sum(s.loss_mask) for s in self.steps)
-
 
 class Kind(StrEnum):
     """Kinds of memory item."""

@@ -74,6 +74,11 @@ def select_tasks(
     return chosen
 
 
+def slots(generation: int, task: Task, samples: int) -> list[str]:
+    """Names of a task's episodes in a generation."""
+    return [f"{generation}/acquire/{task.id}/{sample}" for sample in range(samples)]
+
+
 class Plan(NamedTuple):
     """Episodes of one generation, by who acts: the incumbent's weights or the base model."""
 
@@ -109,13 +114,13 @@ def plan(
     for number, task in enumerate(tasks):
         recall = recalls.get(task.id)
         aided = round(settings.memory_share * settings.samples) if recall else 0
-        for sample in range(settings.samples):
+        for sample, slot in enumerate(slots(generation, task, settings.samples)):
             explore = task.family in weak
             turn = sample // 2 + number  # so that each task has other temperatures
             by_base = evolved and explore and (sample // 2) % 2 == 1
             (episodes.base if by_base else episodes.incumbent).append(
                 Assignment(
-                    slot=f"{generation}/acquire/{task.id}/{sample}",
+                    slot=slot,
                     task=task,
                     split="train",
                     phase="acquire",

@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
-from agent.evolution.acquire import plan, select_tasks
+from agent.evolution.acquire import plan, select_tasks, slots
 from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.evolution.scores import family_rates, propose_objective, score
@@ -116,6 +116,8 @@ def acquire(
     tried: dict[str, int] = {}
     solved: set[str] = set()
     for trajectory in earlier:
+        if trajectory.failure is not None:
+            continue
         tried[trajectory.task] = tried.get(trajectory.task, 0) + 1
         if trajectory.success:
             solved.add(trajectory.task)
@@ -123,7 +125,8 @@ def acquire(
     tasks = select_tasks(
         run.tasks("train"), incumbent.objective, count, tried, solved, run.config.seed + n
     )
-    recalls = run.recall(tasks, incumbent.memory, incumbent.weights, settings.recall, absorbed=True)
+    open_ = [t for t in tasks if not all(map(run.done, slots(n, t, settings.samples)))]
+    recalls = run.recall(open_, incumbent.memory, incumbent.weights, settings.recall, absorbed=True)
     weak = {f for f, solved_share in incumbent.families.items() if solved_share < 0.5}
     episodes = plan(
         tasks,
@@ -173,8 +176,8 @@ def new_weights(
     if not settings.enabled:
         return incumbent.weights, ""
     note = run.ledger.get(Note, f"trained/{n}")
-    if note is not None:
-        return str(note.data["version"]), ""
+    if note is not None:  # no version: it diverged, and would again
+        return str(note.data["version"]) or incumbent.weights, str(note.data.get("why", ""))
     if len(solutions) < settings.min_examples:
         return incumbent.weights, (
             f"no training: {len(solutions)} verified solutions, "
@@ -185,13 +188,17 @@ def new_weights(
         solutions, run.config.agent, policy.encode, settings.min_per_family
     )
     folder = run.generation_folder(n) / "adapter"
-    manifest = train_adapter(
-        run,
-        examples,
-        folder,
-        {"generation": n, "parent": BASE, "families": update_weights.composition(solutions)},
-        f"generation {n} · train on {len(examples)}",
-    )
+    try:
+        manifest = train_adapter(
+            run,
+            examples,
+            folder,
+            {"generation": n, "parent": BASE, "families": update_weights.composition(solutions)},
+            f"generation {n} · train on {len(examples)}",
+        )
+    except FloatingPointError as error:
+        run.ledger.append(f"trained/{n}", Note(data={"version": "", "why": str(error)}))
+        return incumbent.weights, str(error)
     version = str(manifest["version"])
     described = {
         "folder": str(folder.relative_to(run.folder)),

@@ -57,8 +57,8 @@ def compare(
 ) -> Comparison:
     """Paired comparison of two arms, task by task.
 
-    Evidence is the anytime-valid e-value of the discordant pairs, so looking at it once per
-    generation, for as many generations as one likes, keeps its meaning.
+    Evidence is the anytime-valid e-value of the discordant pairs: it keeps its meaning however
+    many tasks have been looked at. Each generation's test stands on its own.
     """
     wins, losses = discordant(candidate, incumbent)
     return Comparison(

@@ -5,7 +5,8 @@ Rollouts and training speak ids, not text, so that what was generated is what is
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +16,21 @@ Message = Mapping[str, str]
 
 
 class PolicyFailure(RuntimeError):
-    """The engine could not answer; the episode that asked is void."""
+    """The engine could not answer or learn; one line that says what to do."""
+
+
+@contextmanager
+def engine_errors(advice: str) -> Iterator[None]:
+    """Turn what torch raises, out of memory above all, into one line that ends with advice.
+
+    Raises:
+        PolicyFailure: instead of a RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PolicyFailure(f"the engine failed: {reason}; {advice}") from error
 
 
 class Request(BaseModel):

@@ -103,6 +103,7 @@ class Known(NamedTuple):
 
     ids: Any  # numpy array
     values: Tensor
+    prompt: int = 0  # how many of the ids are the prompt
 
 
 @dataclass
@@ -218,7 +219,7 @@ class Engine:
         for other, known in self.kept.items():
             if (own := common_length(known.ids, ids)) > length:
                 best, length, ticket = known, own, other
-        if ticket is not None:
+        if ticket is not None and length > best.prompt:
             del self.kept[ticket]  # a conversation goes on once
         if length < PREFIX_MIN:
             return 0, self.nothing[:, :, 0]
@@ -341,7 +342,8 @@ class Engine:
     def _keep(self, row: Row, slot: int) -> None:
         """Remember a finished turn, in case the conversation goes on; the oldest go first."""
         ids = np.array(row.request.prompt_ids + tuple(row.token_ids[:-1]))
-        self.kept[row.ticket] = Known(ids, self.cache.store[:, :, slot, :, : len(ids)].clone())
+        values = self.cache.store[:, :, slot, :, : len(ids)].clone()
+        self.kept[row.ticket] = Known(ids, values, len(row.request.prompt_ids))
         if len(self.kept) > 2 * self.slots:
             self.kept.popitem(last=False)
 

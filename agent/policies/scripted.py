@@ -27,7 +27,7 @@ class ScriptedPolicy:
 
     Args:
         script: import path ``module:function`` of a ``Script``.
-        adapter: folder written by ``train_script``, or None.
+        adapter: folder written by ``write_learnt``, or None.
         version: name of these weights in trajectories.
         context: longest prompt plus completion, in characters.
     """

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.openmp import share_cores
-from agent.policies.base import Completion, Message, Request, split_begin
+from agent.policies.base import Completion, Message, Request, engine_errors, split_begin
 from agent.policies.models import ModelError
 
+SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # Gemma 2, Granite, Cohere
 DTYPES = ("auto", "bfloat16", "float32", "float16")
 
 
@@ -76,7 +77,8 @@ class TransformersPolicy:
         self.engine.submit(ticket, request)
 
     def step(self) -> list[tuple[Hashable, Completion]]:
-        return self.engine.step()
+        with engine_errors("if memory ran out, lower policy.slots or policy.context"):
+            return self.engine.step()
 
     @property
     def busy(self) -> bool:
@@ -112,7 +114,13 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tu
     if not (hasattr(model, "model") and hasattr(model, "lm_head")):
         raise ModelError(
             f"the model in {folder} is a {type(model).__name__}; the embedded engine needs a "
-            "decoder with .model and .lm_head, as Llama, Qwen, Gemma or SmolLM have"
+            "decoder with .model and .lm_head, as Llama, Qwen or SmolLM have"
+        )
+    scaled = [n for n in SCALES if getattr(model.config, n, None) not in (None, 1)]
+    if scaled:
+        raise ModelError(
+            f"the model in {folder} changes its logits behind lm_head ({', '.join(scaled)} in "
+            "config.json), which the embedded engine does not"
         )
     try:
         return tokenizer, model.to(device).eval()

@@ -21,7 +21,6 @@ ARMS = {
     "weights": "weights",
     "both": "both",
     "best_of_n": "best of n",
-    "zero_shot": "zero-shot",
     "pass_at_n": "pass@n",
 }
 """Arms in the order they are shown, with their labels; others follow under their own name."""

@@ -27,11 +27,21 @@ def save_adapter(folder: Path, write: Callable[[Path], None], manifest: dict[str
 
     Returns:
         the adapter's version: ``a`` and 12 hex digits of the hash of its files.
+
+    Raises:
+        AdapterError, OSError: it cannot be written; an earlier one stays as it was.
     """
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write(temporary)
+    try:
+        write(temporary)
+    except OSError:
+        raise
+    except Exception as error:  # a full disk, in the words of the library that writes
+        raise AdapterError(
+            f"{folder}: the adapter cannot be written ({error}); make room and run again"
+        ) from error
     version = "a" + _digest(temporary)
     (temporary / MANIFEST).write_text(
         json.dumps({**manifest, "version": version}, indent=1, sort_keys=True)
@@ -54,7 +64,7 @@ def check_adapter(folder: Path) -> str:
     try:
         version = (folder / COMPLETE).read_text()
         actual = "a" + _digest(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise AdapterError(f"{folder}: the adapter is incomplete ({error})") from error
     if version != actual:
         raise AdapterError(

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import math
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.policies.base import engine_errors
 from agent.training.adapter import save_adapter
 from agent.training.packing import IGNORE, Example, Row, build, common_prefix, pack
 from memory.records import content_hash
@@ -45,20 +47,6 @@ class LoraSettings(BaseModel):
     row_tokens: int = Field(512, ge=1)
     batch_rows: int = Field(1, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
-
-
-class Trained(BaseModel):
-    """An adapter on disk: its version (content hash), folder and what went in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: str
-    folder: str
-    examples: int
-    tokens: int
-    loss_tokens: int
-    losses: tuple[float, ...]
-    data: str
 
 
 def row_loss(model: Any, row: Row) -> Any:
@@ -95,23 +83,28 @@ def train(
     progress: Callable[[int, int, int, float], None] = lambda done, total, tokens, loss: None,
     dtype: str = "auto",
     device: str = "auto",
-) -> Trained:
+) -> dict[str, Any]:
     """Train an adapter and write it to ``folder`` (whole or not at all).
 
     Args:
         model_folder: the base model.
         examples: what to learn; every example's loss mask has at least one 1.
         settings: how.
-        folder: where the adapter goes; must not exist. Written beside it first, then renamed,
-            so a folder that exists is complete.
+        folder: where the adapter goes; replaced if it exists. Written beside it first, then
+            renamed, so a folder that exists is complete.
         seed: initialisation and order.
         manifest: lineage to store with the adapter (sources, parent, hashes).
         progress: called after each optimiser step with steps done, steps in all, tokens of
             the step and its loss.
 
+    Returns:
+        the manifest as it is stored: lineage, settings, losses per step, and ``version``.
+
     Raises:
         ValueError: no examples.
         ModelError: the base model cannot be loaded.
+        FloatingPointError: training diverged; nothing is written.
+        PolicyFailure: torch failed, for want of memory mostly.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -124,16 +117,16 @@ def train(
     _, base = load_model(model_folder, dtype=dtype, device=device)
     base_dtype, base_device = base.dtype, base.device
     mixed = base_dtype != torch.float32  # the adapter itself is kept in float32
-    model = get_peft_model(
-        base,
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
-    ).train()
+    lora = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():  # peft uses what transformers will rename
+        warnings.simplefilter("ignore", FutureWarning)
+        model = get_peft_model(base, lora).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
 
@@ -155,9 +148,10 @@ def train(
         step_tokens, step_loss = 0, 0.0
         for packed in batch:
             row = build(packed, shared, base_dtype, base_device)
-            with torch.autocast(base_device.type, base_dtype, enabled=mixed):
-                loss = row_loss(model, row) / len(batch)
-            loss.backward()
+            with engine_errors("if memory ran out, lower update_weights.lora.row_tokens"):
+                with torch.autocast(base_device.type, base_dtype, enabled=mixed):
+                    loss = row_loss(model, row) / len(batch)
+                loss.backward()
             step_loss += float(loss.detach())
             step_tokens += row.ids.shape[1]
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
@@ -168,8 +162,8 @@ def train(
         progress(number + 1, len(batches), step_tokens, step_loss)
     if not math.isfinite(losses[-1]):
         raise FloatingPointError(
-            f"training diverged: loss {losses[-1]} after {len(losses)} steps; "
-            "lower update_weights.learning_rate"
+            f"training diverged (loss {losses[-1]} after {len(losses)} steps): another run "
+            "with a lower learning rate may do better"
         )
     data = content_hash([list(e.token_ids) + list(e.loss_mask) for e in examples])[:16]
     loss_tokens = settings.epochs * sum(sum(e.loss_mask) for e in examples)
@@ -194,16 +188,7 @@ def train(
         config["target_modules"] = sorted(config["target_modules"])
         (target / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
 
-    version = save_adapter(folder, write, described)
-    return Trained(
-        version=version,
-        folder=folder.name,
-        examples=len(examples),
-        tokens=tokens,
-        loss_tokens=loss_tokens,
-        losses=tuple(described["losses"]),
-        data=data,
-    )
+    return {**described, "version": save_adapter(folder, write, described)}
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

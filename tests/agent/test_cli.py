@@ -396,6 +396,19 @@ def test_evolve_prints_what_happens(
     assert call("generations", "--run", folder).out.count("promoted") == 2
 
 
+def test_a_configuration_that_is_gone(call: Callable[..., Said], copied: Path) -> None:
+    (copied / "config.yaml").unlink()
+    line = check_line(call("evolve", "quickstart", "--run", copied))
+    assert "config.yaml is gone" in line and "restore it" in line
+    assert not (copied / "config.yaml").exists()
+
+
+def test_prompts_that_do_not_fit(call: Callable[..., Said], toy_yaml: Path, tmp_path: Path) -> None:
+    said = call("evolve", toy_yaml, "policy.context=410", "--run", tmp_path / "run")
+    line = check_line(said, status=1)
+    assert "30 of 30 prompts leave no room" in line and "policy.context=410" in line
+
+
 # --- broken worlds ---
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from agent.config import ConfigError, load_config
+from agent.evolution import cycle
 from agent.evolution.cycle import acquired
 from agent.evolution.refine import instructive_failures
 from agent.run import Run
@@ -403,6 +404,37 @@ def test_too_little_to_train_on_is_said(tmp_path: Path, evolve_toy: Evolve) -> N
         (_, g) = ledger.last(Generation) or (None, None)
     assert g is not None and g.weights == BASE
     assert "no training: 2 verified solutions, update_weights.min_examples is 99" in g.reason
+
+
+def test_training_that_diverges_is_said_and_not_tried_again(
+    tmp_path: Path, evolve_toy: Evolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def diverge(*arguments: object) -> None:
+        tries.append(arguments)
+        raise FloatingPointError("training diverged (loss nan after 3 steps)")
+
+    monkeypatch.setattr(cycle, "train_adapter", diverge)
+    monkeypatch.setattr(cycle, "evaluate", stop)
+    with pytest.raises(Stop):
+        evolve_toy(tmp_path / "run", "generations=1", UNTESTED)
+    monkeypatch.undo()
+    evolve_toy(tmp_path / "run", "generations=1", UNTESTED)
+    with open_ledger(tmp_path / "run") as ledger:
+        (_, g) = ledger.last(Generation) or (None, None)
+    assert g is not None and g.weights == BASE and "weights" not in g.cells
+    assert "training diverged (loss nan after 3 steps)" in g.reason
+    assert len(tries) == 1
+    assert verify(tmp_path / "run")[1] == []
+
+
+class Stop(Exception):
+    """Ends a run where a test wants it to end."""
+
+
+def stop(*_: object) -> None:
+    raise Stop
 
 
 # --- the same again ---

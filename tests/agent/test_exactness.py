@@ -446,9 +446,9 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, examples: list[Example]) -
         manifest={"parent": "base"},
         dtype="float32",
     )
-    assert trained.version == check_adapter(folder)
-    assert trained.loss_tokens == 4 * sum(sum(e.loss_mask) for e in few)
-    return Adapter(folder, few, trained.losses)
+    assert trained["version"] == check_adapter(folder)
+    assert trained["loss_tokens"] == 4 * sum(sum(e.loss_mask) for e in few)
+    return Adapter(folder, few, tuple(trained["losses"]))
 
 
 def test_training_lowers_the_loss(adapter: Adapter) -> None:

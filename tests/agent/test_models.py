@@ -230,3 +230,17 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("INSTAR_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert models.cache_dir() == tmp_path / "instar" / "models"
+
+
+def test_a_model_that_scales_its_logits_is_refused(tmp_path: Path) -> None:
+    """The engine asks ``lm_head`` itself, so what a model does behind it would be lost."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from agent.policies.transformers import load_model
+
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16}
+    config = LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=2, logits_scaling=8.0)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(str(resolve_model("default"))).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"behind lm_head.*logits_scaling"):
+        load_model(tmp_path)

@@ -376,8 +376,11 @@ def test_an_index_out_of_step(copied: Path) -> None:
     assert verify(copied)[1] == []
 
 
-def test_a_damaged_configuration(copied: Path) -> None:
-    (copied / "config.yaml").write_text("generations: many\n")
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"generations: many\n", "generations"), (b"seed: \xff\n", "utf-8")]
+)
+def test_a_damaged_configuration(copied: Path, content: bytes, says: str) -> None:
+    (copied / "config.yaml").write_bytes(content)
     problems = verify(copied)[1]
     assert len(problems) == 1 and problems[0].startswith("config.yaml: ")
-    assert "generations" in problems[0]
+    assert says in problems[0]

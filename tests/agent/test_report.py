@@ -94,7 +94,7 @@ def generations() -> list[Generation]:
 def summary() -> dict[str, Any]:
     test = {
         name: score(mean, 200).model_dump()
-        for name, mean in {"zero_shot": 0.0, "both": 0.42, "base": 0.01, "weights": 0.36}.items()
+        for name, mean in {"both": 0.42, "base": 0.01, "weights": 0.36}.items()
     }
     test["memory"] = score(0.17, 200).model_dump()
     test["best_of_n"] = {**score(0.09, 200).model_dump(), "samples": 12, "tokens": 90_123}
@@ -230,7 +230,7 @@ def test_two_by_two_says_what_was_not_tried() -> None:
 
 def test_test_table() -> None:
     text = shown(terminal.test_table(summary()))
-    arms = ["base", "memory", "weights", "both", "best of 12", "zero-shot"]
+    arms = ["base", "memory", "weights", "both", "best of 12"]
     places = [text.index(f"\n {arm} ") for arm in arms]
     assert places == sorted(places)
     assert "+0.41 [0.34, 0.48]" in line_with(text, " both ")

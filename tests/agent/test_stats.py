@@ -246,31 +246,3 @@ def test_e_value_never_overflows() -> None:
 
 
 # The rest
-
-
-def test_mcnemar_mid_p() -> None:
-    assert stats.mcnemar_mid_p(0, 0) == 1
-    assert stats.mcnemar_mid_p(4, 4) == 1
-    assert stats.mcnemar_mid_p(5, 0) == pytest.approx(1 / 32)
-    assert stats.mcnemar_mid_p(1, 9) == pytest.approx((2 * 11 - 10) / 1024)
-    assert stats.mcnemar_mid_p(3, 12) == stats.mcnemar_mid_p(12, 3)
-    assert 0 <= stats.mcnemar_mid_p(2000, 1500) < 1e-10
-    with pytest.raises(ValueError, match="negative"):
-        stats.mcnemar_mid_p(1, -1)
-
-
-def test_pass_at_k() -> None:
-    assert stats.pass_at_k(10, 3, 1) == pytest.approx(0.3)
-    assert stats.pass_at_k(10, 0, 5) == 0
-    assert stats.pass_at_k(10, 6, 5) == 1
-    assert stats.pass_at_k(5, 2, 2) == pytest.approx(1 - 3 / 10)
-    with pytest.raises(ValueError, match="pass_at_k"):
-        stats.pass_at_k(5, 2, 6)
-
-
-def test_holm() -> None:
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([0.9, 0.8]) == [1, 1]
-    assert stats.holm([]) == []
-    with pytest.raises(ValueError, match="holm"):
-        stats.holm([1.5])

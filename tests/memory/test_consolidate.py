@@ -99,16 +99,6 @@ def test_what_differs_is_no_duplicate(make_item: MakeItem, other: dict[str, obje
     assert summary(run([a], [b])) == {b.id: "active"}
 
 
-def test_code_decides_where_there_is_code(make_item: MakeItem) -> None:
-    code = {"code": "import math\nprint(math.gcd(12, 18))"}
-    a = make_item("Task: gcd? Solution follows.", key="gcd", content=code)
-    b = make_item("Quite other words around it", key="gcd", content=code, task="t2")
-    c = make_item(
-        "Task: gcd? Solution follows.", key="gcd", content={"code": "print(3)"}, task="t3"
-    )
-    assert summary(run([a], [b, c])) == {b.id: "retired", c.id: "active"}
-
-
 def test_budget_retires_the_least_useful(make_item: MakeItem) -> None:
     good, poor, rare, fresh = (make_item(text) for text in DISTINCT[:4])
     uses = {good.id: Usage(20, 18), poor.id: Usage(20, 1), rare.id: Usage(1, 0)}
