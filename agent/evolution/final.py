@@ -88,21 +88,25 @@ def best_of_n(run: Run) -> tuple[dict[str, float], dict[str, float], dict[str, A
     """
     tasks = run.tasks("test")
     budget = evolution_tokens(run)
-    base = run.tokens(f"test/{arm('', BASE)}/") / len(tasks)
-    wanted = max(1, ceil(budget / len(tasks) / max(base, 1)))
+
+    def samples(label: str, n: int) -> list[Trajectory]:
+        assignments = [
+            Assignment(
+                slot=f"best_of/{task.id}/{sample}",
+                task=task,
+                split="test",
+                phase="test",
+                temperature=run.config.test.best_of_temperature,
+            )
+            for task in tasks
+            for sample in range(n)
+        ]
+        return run.episodes(label, assignments, BASE)
+
+    first = sum(t.produced_tokens for t in samples("test · what a sample costs", 1))
+    wanted = max(1, ceil(budget / max(first, 1)))
     n = min(wanted, run.config.test.best_of_max)
-    assignments = [
-        Assignment(
-            slot=f"best_of/{task.id}/{sample}",
-            task=task,
-            split="test",
-            phase="test",
-            temperature=run.config.test.best_of_temperature,
-        )
-        for task in tasks
-        for sample in range(n)
-    ]
-    trajectories = run.episodes(f"test · best of {n}", assignments, BASE)
+    trajectories = samples(f"test · best of {n}", n)
     spent = sum(t.produced_tokens for t in trajectories)
     groups = {task.id: trajectories[i * n : i * n + n] for i, task in enumerate(tasks)}
     groups = {id_: own for id_, own in groups.items() if any(t.failure is None for t in own)}

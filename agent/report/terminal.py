@@ -149,7 +149,7 @@ def _difference(score: Rate, base: Rate | None, paired: Any) -> str:
     return "" if base is None else write_number(score.mean - base.mean, signed=True)
 
 
-def family_table(families: Mapping[str, Mapping[str, Any]], width: int = 6) -> Table:
+def family_table(families: Mapping[str, Mapping[str, Any]], width: int = 3) -> Table:
     """Success rate of each arm in each family, as small bars.
 
     Args:
