@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 
-SPINS = 20_000  # well under a millisecond
-
 
 def share_cores() -> None:
-    """Let waiting threads sleep, so that the sandboxes get the cores, but not at once.
+    """Let waiting threads sleep at once, so that sandboxes and other processes get the cores.
 
-    A decode step is some thousand small operators: threads that sleep between two of them cost
-    a quarter of the speed on two cores, and threads that never sleep starve the sandboxes. What
-    the environment says already stays.
+    Threads that spin first are quicker to wake, but two processes of them on two cores take
+    several times as long as two that sleep. What the environment says already stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))

@@ -135,7 +135,7 @@ class Engine:
         context: longest prompt plus completion, in tokens.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, slots: int = 64, context: int = 2048):
+    def __init__(self, model: Any, tokenizer: Any, *, slots: int = 56, context: int = 2048):
         self.model, self.tokenizer, self.slots, self.context = model, tokenizer, slots, context
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype

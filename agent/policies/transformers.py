@@ -39,7 +39,7 @@ class TransformersPolicy:
         adapter: Path | None = None,
         *,
         version: str = "base",
-        slots: int = 64,
+        slots: int = 56,
         context: int = 2048,
         dtype: str = "auto",
         device: str = "auto",
