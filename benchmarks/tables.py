@@ -161,12 +161,13 @@ def short(figures: Figures) -> str:
         (_arm(name), f"**{own['mean']:.2f}**", _interval(own))
         for name, own in ((name, figures["arms"][name]) for name in arms_in_order(figures["arms"]))
     ]
-    minutes = [run["minutes"] for run in figures["runs"]]
+    minutes = sorted({f"{run['minutes']:.0f}" for run in figures["runs"]}, key=float)
     tasks = next(iter(figures["arms"].values()))["n"]
     return _paragraphs(
         table(("the agent", "success on the test split", "95 % interval"), rows),
         f"{tasks} test tasks, mean of {_seeds(figures)}, "
-        f"{min(minutes):.0f} to {max(minutes):.0f} minutes a run on {figures['machine']} "
+        f"{' to '.join(dict.fromkeys((minutes[0], minutes[-1])))} minutes a run on "
+        f"{figures['machine']} "
         f"({figures['date']}, commit `{figures['commit']}`).",
     )
 
