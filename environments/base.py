@@ -49,7 +49,15 @@ class Task(BaseModel):
 
 
 class Tool(BaseModel):
-    """A tool that an environment offers: its name, what it does, its JSON-schema parameters."""
+    """A tool that an environment offers.
+
+    Args:
+        name: what a call names.
+        description: what it does, for the agent.
+        parameters: JSON schema of its arguments (an object). A text parameter that holds code
+            says so with ``contentMediaType`` (``text/x-python``, ``application/sql`` …), and is
+            then written in a fenced block.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,7 +90,8 @@ class StepResult(BaseModel):
         reward: reward of this step; the trajectory's reward is that of its last step.
         terminated: the task reached an end of its own (solved, answered, lost).
         truncated: a budget of the environment ran out.
-        error: short name of what went wrong inside a tool (``NameError: …``), if anything did.
+        error: short name of what was wrong with the action (``NameError: …``). It says that
+            the action changed nothing: who learns from the episode may leave the turn out.
         metrics: numbers beside the reward, kept with the trajectory.
     """
 
@@ -99,6 +108,9 @@ class StepResult(BaseModel):
 @runtime_checkable
 class Environment(Protocol):
     """A world for one task, used once.
+
+    It may also have ``valid_actions``, a sequence of texts: all that can be done at the moment,
+    each as the agent would write it (a command, a call). The agent then chooses among them.
 
     Raises:
         EnvironmentFailure: from ``start`` or ``step`` when the world itself broke; anything
@@ -123,12 +135,35 @@ class Environment(Protocol):
         ...
 
 
+class Briefing(BaseModel):
+    """How a suite wants its agent to be asked; a run's ``agent`` settings may overrule it.
+
+    Args:
+        text: said to the agent before anything else; its tools are described after it.
+        example: one worked example, (task, what to write): of no family that is evaluated.
+        turns: how many times the agent may act in an episode.
+        max_new_tokens: most tokens of one turn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str = ""
+    example: tuple[str, str] | None = None
+    turns: int = Field(1, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
+
+
 @runtime_checkable
 class Suite(Protocol):
-    """A named set of tasks and how to make an environment for each."""
+    """A named set of tasks and how to make an environment for each.
+
+    It may also have ``gold(task)``, which returns the ``Action`` sequence of a solution: what
+    ``instar check`` replays, and what supervised baselines are made of. No agent sees it.
+    """
 
     name: str
     description: str
+    briefing: Briefing
 
     def tasks(self) -> Sequence[Task]:
         """All tasks, the same ones in the same order at every call."""

@@ -7,19 +7,26 @@ import re
 import signal
 from collections.abc import Callable, Sequence
 
-from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.base import Action, Briefing, EnvironmentFailure, StepResult, Tool
 from environments.sandbox.base import ExecResult, Sandbox
 
 OBSERVATION_CHARS = 500
 ERROR_CHARS = 300
 PYTHON = Tool(
     name="python",
-    description="Run Python code. What it prints is the answer.",
+    description="It is run, and what it prints is your answer.",
     parameters={
         "type": "object",
-        "properties": {"code": {"type": "string", "description": "the program"}},
+        "properties": {"code": {"type": "string", "contentMediaType": "text/x-python"}},
         "required": ["code"],
     },
+)
+PYTHON_BRIEFING = Briefing(
+    example=(
+        "Sort these words alphabetically: pear, fig, apple",
+        '```python\nwords = ["pear", "fig", "apple"]\nprint(", ".join(sorted(words)))\n```',
+    ),
+    turns=2,
 )
 
 

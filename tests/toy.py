@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from environments.base import Environment, Task
-from environments.python_tool import PythonAnswer
+from environments.python_tool import PYTHON_BRIEFING, PythonAnswer
 from environments.sandbox.base import Sandbox
 
 CODE = {
@@ -30,6 +30,7 @@ class ToySuite:
 
     name = "toy"
     description = "One-line arithmetic, for tests."
+    briefing = PYTHON_BRIEFING
 
     def __init__(
         self,

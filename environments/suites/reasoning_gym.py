@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from environments.base import Environment, SuiteError, Task
-from environments.python_tool import PythonAnswer
+from environments.base import Briefing, Environment, SuiteError, Task
+from environments.python_tool import PYTHON_BRIEFING, PythonAnswer
 from environments.sandbox.base import Sandbox
 
 FAMILIES = (
@@ -57,6 +57,7 @@ class ReasoningGym:
 
     name = "reasoning-gym"
     description = "generated questions with verifiers (Reasoning Gym), answered by writing Python"
+    briefing = PYTHON_BRIEFING
 
     def __init__(
         self,
