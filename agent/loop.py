@@ -92,7 +92,8 @@ def run_episode(
         known = 0  # how much of the conversation the steps so far hold
         for turn in range(turns):
             source = "environment"
-            choices = tuple(getattr(environment, "valid_actions", ())) if settings.constrain else ()
+            valid = getattr(environment, "valid_actions", None) if settings.constrain else None
+            choices = tuple(valid or ())
             source = "policy"
             if len(prompt_ids) + max_new_tokens > policy.context:
                 stop = StopReason.CONTEXT
