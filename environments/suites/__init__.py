@@ -15,6 +15,8 @@ from environments.base import Suite, SuiteError
 from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
+    "banking77": "environments.suites.banking77:Banking77",
+    "gsm8k": "environments.suites.gsm8k:Gsm8k",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
 }
 
