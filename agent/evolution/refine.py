@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from memory.records import Step, Trajectory
+from memory.records import Trajectory
 
 
 class RefineSettings(BaseModel):
@@ -27,7 +27,7 @@ class RefineSettings(BaseModel):
         per_task: distinct solutions kept per task.
         per_family: solutions kept per family, from easy and hard tasks alike.
         min_reliability: least share of right answers of a solution's form (a smoothed
-            estimate: a form that was tried once and was right has 0.75).
+            estimate: a form that was tried once and was right has 0.75). Programs have a form.
         flip_rewards: take failures for successes and the reverse. For experiments that show
             what the gate does with corrupted data; never for anything else.
     """
@@ -70,6 +70,8 @@ def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list
         won[t.family, forms[t.slot]].add(t.task)
 
     def reliability(t: Trajectory) -> float:
+        if not forms[t.slot]:
+            return 1.0
         key = t.family, forms[t.slot]
         return (len(won[key]) + 0.5) / (len(tried[key]) + 1)
 
@@ -119,20 +121,17 @@ _VALUE = re.compile(r"\d+(?:\.\d+)?")
 
 
 def form_of(trajectory: Trajectory) -> str:
-    """A solution with the task's own values taken out: two with the same form do the same.
+    """A program with the task's own values taken out: two with the same form do the same.
 
     Code is compared as a syntax tree without its constants and without the shape of its
-    arithmetic (``1 + 2`` and ``3 * 4 - 5`` are both "an expression"); other text without
-    its numbers.
+    arithmetic (``1 + 2`` and ``3 * 4 - 5`` are both "an expression"). What is no program (an
+    answer, a walk through a world) has no form: it cannot be right by luck on other tasks.
     """
-    return "\n".join(map(_form_of_turn, trajectory.turns))
-
-
-def _form_of_turn(step: Step) -> str:
-    arguments = step.action.get("arguments")
+    last = trajectory.turns[-1]
+    arguments = last.action.get("arguments")
     code = arguments.get("code") if isinstance(arguments, dict) else None
     if not isinstance(code, str):
-        return _VALUE.sub("#", step.text.strip())
+        return ""
     try:
         tree = ast.parse(code)
         return ast.dump(_Shape().visit(tree))
