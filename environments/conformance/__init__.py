@@ -26,10 +26,15 @@ def examine(suite: Suite, task: Task) -> Findings:
         try:
             part(suite, task, findings)
         except Broken as error:
-            findings.add(str(error))
+            findings.once(_cause(error), str(error))
             if "took longer than" in str(error):
                 break
     return findings
+
+
+def _cause(error: Broken) -> str:
+    """What was raised, whatever action it was."""
+    return str(error).partition(" raised ")[2] or str(error)
 
 
 def _tools(suite: Suite, task: Task, findings: Findings) -> None:
@@ -200,7 +205,7 @@ def _garbage(suite: Suite, task: Task, findings: Findings) -> None:
             try:
                 reward = player.step(action).reward
             except Broken as error:
-                findings.add(str(error))
+                findings.once(_cause(error), str(error))
                 player.close()
                 player = None
                 if "took longer than" in str(error):
@@ -208,7 +213,8 @@ def _garbage(suite: Suite, task: Task, findings: Findings) -> None:
                 continue
             findings.counts["garbage"] += 1
             if reward >= FULL:
-                findings.add(f"the action {told(action)} earned the full reward.")
+                problem = f"the action {told(action)} earned the full reward."
+                findings.once((action.tool, "full"), problem)
     finally:
         if player is not None:
             player.close()
