@@ -16,7 +16,11 @@ from environments.plain import SUPPLIED, PlainSuite, is_plain
 from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
+    "banking77": "environments.suites.banking77:Banking77",
+    "gsm8k": "environments.suites.gsm8k:Gsm8k",
+    "lifelong-db": "environments.suites.lifelong_db:LifelongDb",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
+    "spider": "environments.suites.spider:Spider",
 }
 
 
