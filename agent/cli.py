@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from agent.environment_commands import check, new_env, suite_setting
 from agent.openmp import share_cores
 
 app = typer.Typer(
@@ -105,6 +106,11 @@ def evolve(
         ),
     ] = None,
     run: RunFolder = Path("runs/default"),
+    env: Annotated[
+        str | None,
+        typer.Option(metavar="pkg.mod:Class", help="Your own environment; sets suite.name."),
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="A shipped suite; sets suite.name.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evolve an agent; continues the run if its folder exists.
@@ -117,7 +123,7 @@ def evolve(
     from agent.report.terminal import family_table, test_table
     from agent.run import Run
 
-    words = what or []
+    words = [*(what or []), *suite_setting(what or [], env, suite)]
     source = words[0] if words and "=" not in words[0] else None
     overrides = words[1:] if source else words
     stored = run / "config.yaml"
@@ -275,6 +281,10 @@ def suites(as_json: AsJson = False) -> None:
         options = "\n".join(f"{name}: {value}" for name, value in suite["options"].items())
         table.add_row(suite["name"], suite["description"], Text(options))
     Console().print(table)
+
+
+app.command()(check)
+app.command("new-env")(new_env)
 
 
 @app.command()
