@@ -16,6 +16,9 @@ from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
     "banking77": "environments.suites.banking77:Banking77",
+    "humaneval": "environments.suites.code:HumanEval",
+    "jsonl-code": "environments.suites.code:JsonlCode",
+    "mbpp": "environments.suites.code:Mbpp",
     "gsm8k": "environments.suites.gsm8k:Gsm8k",
     "lifelong-db": "environments.suites.lifelong_db:LifelongDb",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
