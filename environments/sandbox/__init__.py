@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from typing import cast
 
@@ -12,19 +13,28 @@ SANDBOXES: dict[str, str] = {
 }
 
 
-def make_sandbox(name: str = "bubblewrap", limits: Limits = DEFAULT_LIMITS) -> Sandbox:
+def make_sandbox(
+    name: str = "bubblewrap", limits: Limits = DEFAULT_LIMITS, *, root: bool = False
+) -> Sandbox:
     """A fresh sandbox of the named backend.
 
     Args:
         name: one of ``SANDBOXES``.
         limits: what each execution may use, unless it is given its own.
+        root: programs are root inside, and may change a system of their own that lasts.
 
     Raises:
-        SandboxUnavailable: for an unknown name, or when the backend cannot work here.
+        SandboxUnavailable: for an unknown name, or when the backend has no root inside or cannot
+            work here.
     """
     if name not in SANDBOXES:
         raise SandboxUnavailable(
             f"unknown sandbox {name!r}; choose one of: {', '.join(sorted(SANDBOXES))}"
         )
     module, _, attribute = SANDBOXES[name].partition(":")
-    return cast(Sandbox, getattr(import_module(module), attribute)(limits))
+    make = getattr(import_module(module), attribute)
+    if not root:
+        return cast(Sandbox, make(limits))
+    if "root" not in inspect.signature(make).parameters:
+        raise SandboxUnavailable(f"the sandbox {name} has no root inside: use bubblewrap")
+    return cast(Sandbox, make(limits, root=True))

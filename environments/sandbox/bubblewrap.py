@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from environments.sandbox import mapped
 from environments.sandbox.base import (
     DEFAULT_LIMITS,
     ExecResult,
@@ -69,15 +70,19 @@ class BubblewrapSandbox:
 
     Args:
         limits: what each execution may use, unless it is given its own.
+        root: programs are root inside a user namespace (``mapped.py``) and may change every
+            file but those of ``/usr``; the changes last. Needs root outside as well.
 
     Raises:
         SandboxUnavailable: bubblewrap is missing or a trial run failed; says what to do.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._host = _proven_host()
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, root: bool = False) -> None:
+        if root:
+            mapped.check_possible()
+        self._host = _proven_host(root)
         self._limits = limits
-        self._workspace = _new_workspace()
+        self._workspace = _new_workspace(root)
         self._closed = False
 
     def python_argv(self) -> list[str]:
@@ -131,6 +136,7 @@ class _Host:
 
     bwrap: str
     owner: int | None
+    mapped: bool  # programs are root of a user namespace with a range of ids
     python: str
     system: tuple[str, ...]
     masked: tuple[str, ...]
@@ -153,7 +159,7 @@ def _find_bwrap() -> str:
     return found
 
 
-def _host() -> _Host:
+def _host(inner_root: bool) -> _Host:
     bwrap, machine, root = _find_bwrap(), os.uname().machine, os.getuid() == 0
     try:
         seccomp = seccomp_filter(machine)
@@ -167,15 +173,22 @@ def _host() -> _Host:
             raise SandboxUnavailable(f"the program {helper} is missing: install util-linux")
     system = ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
-        if os.path.islink(name):
+        if os.path.islink(name) and not inner_root:  # root inside could replace a link
             system += ["--symlink", os.readlink(name), name]
         elif os.path.isdir(name):
             system += ["--ro-bind", name, name]
     # What the host has installed beside the bare system is nobody's business, and may hold
     # the answers: the packages that grade the tasks, say.
-    masked = ["/usr/local", "/usr/src", "/usr/lib/python3/dist-packages"]
+    masked = ["/usr/src", "/usr/lib/python3/dist-packages"]
+    if not inner_root:  # which has a writable one of its own there
+        masked.append("/usr/local")
     python = SYSTEM_PYTHON
     if not os.path.exists(python):
+        if inner_root:  # what lies elsewhere would be mounted below folders that it may change
+            raise SandboxUnavailable(
+                f"a sandbox with root inside needs {SYSTEM_PYTHON}: install the system's Python "
+                "(Debian, Ubuntu: apt-get install python3)"
+            )
         base = sys.base_prefix
         python = f"{base}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
         if not Path(base).is_relative_to("/usr"):
@@ -188,7 +201,8 @@ def _host() -> _Host:
               "--inh-caps=-all", "--"]  # fmt: skip
     return _Host(
         bwrap=bwrap,
-        owner=NOBODY if root else None,
+        owner=mapped.FIRST if inner_root else NOBODY if root else None,
+        mapped=inner_root,
         python=python,
         system=tuple(system),
         masked=tuple(path for path in masked if os.path.isdir(path)),
@@ -197,8 +211,10 @@ def _host() -> _Host:
     )
 
 
-def _new_workspace() -> Workspace:
+def _new_workspace(inner_root: bool) -> Workspace:
     try:
+        if inner_root:
+            return Workspace(mapped.FIRST, mapped.make_system)
         return Workspace(NOBODY if os.getuid() == 0 else None)
     except OSError as error:
         raise SandboxUnavailable(
@@ -207,16 +223,16 @@ def _new_workspace() -> Workspace:
         ) from error
 
 
-def _proven_host() -> _Host:
+def _proven_host(inner_root: bool) -> _Host:
     """The host's means, after a trial run of a real program (once per process and setting)."""
-    return _prove(_find_bwrap(), os.getuid(), SYSTEM_PYTHON)
+    return _prove(_find_bwrap(), os.getuid(), SYSTEM_PYTHON, inner_root)
 
 
 @functools.lru_cache(maxsize=8)
-def _prove(bwrap: str, uid: int, python: str) -> _Host:
-    host = _host()
+def _prove(bwrap: str, uid: int, python: str, inner_root: bool) -> _Host:
+    host = _host(inner_root)
     sweep()
-    workspace = _new_workspace()
+    workspace = _new_workspace(inner_root)
     try:
         result = _execute(host, workspace, [host.python, *PYTHON_FLAGS, "-c", "print(6 * 7)"],
                           "", Limits(wall_s=START_S, cpu_s=30))  # fmt: skip
@@ -241,17 +257,31 @@ def _prove(bwrap: str, uid: int, python: str) -> _Host:
 def _command(
     host: _Host, workspace: Workspace, argv: Sequence[str], limits: Limits, fds: tuple[int, int]
 ) -> list[str]:
-    """The whole command line. Order matters: mounts are made left to right."""
+    """The command line. Order matters: mounts are made left to right."""
     masks = [part for path in host.masked for part in ("--ro-bind", str(workspace.empty), path)]
     devices = [part for name in ("null", "zero", "full", "random", "urandom")
                for part in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]  # fmt: skip
+    size = ("--size", str(limits.workspace_mb * _MIB))
+    if host.mapped:
+        # Root inside cannot remove what is mounted on, so these mount points stay folders.
+        spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
+                  "--unshare-cgroup-try", "--cap-drop", "ALL"]  # fmt: skip
+        spaces += [part for name in mapped.CAPABILITIES for part in ("--cap-add", name)]
+        below = ["--bind", str(workspace.box / "system"), "/", *size, "--tmpfs", "/dev"]
+        above = ["--remount-ro", "/dev", "--bind", str(workspace.box / "local"), "/usr/local"]
+        home, limit = "/root", []
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    else:
+        spaces = ["--unshare-user", "--disable-userns", "--unshare-all", "--cap-drop", "ALL"]
+        below, above, home = [*size, "--tmpfs", "/tmp"], ["--remount-ro", "/"], "/work"
+        limit = _limit(limits, 1)
+        path = "/usr/bin:/bin"
     return [
-        *host.prefix,
         host.bwrap,
-        *("--unshare-user", "--disable-userns", "--unshare-all"),
-        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"),
+        *spaces,
+        *("--die-with-parent", "--new-session", "--hostname", "sandbox"),
         *("--seccomp", str(fds[0]), "--json-status-fd", str(fds[1])),
-        *("--size", str(limits.workspace_mb * _MIB), "--tmpfs", "/tmp"),
+        *below,
         *host.system,
         *masks,
         # Process 1 is bubblewrap's own: outside the limits, started with paths of the host.
@@ -259,22 +289,41 @@ def _command(
         *devices,
         *("--symlink", "/proc/self/fd", "/dev/fd", "--symlink", "/tmp", "/dev/shm"),
         *("--bind", str(workspace.work), "/work", "--chdir", "/work"),
-        *("--remount-ro", "/"),
-        *("--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/work"),
-        *("--setenv", "LANG", "C.UTF-8"),
+        *above,
+        *("--setenv", "PATH", path, "--setenv", "HOME", home, "--setenv", "LANG", "C.UTF-8"),
         "--",
-        # Inside, because the process limit then counts this sandbox's processes alone: those
-        # in its user namespace, of which one is bubblewrap's own.
+        *limit,
+        *argv,
+    ]
+
+
+def _limit(limits: Limits, own: int) -> list[str]:
+    """The command prefix that limits a program; ``own`` processes are not its own."""
+    return [
         "/usr/bin/prlimit",
-        f"--nproc={limits.processes + 1}",
+        f"--nproc={limits.processes + own}",
         f"--as={limits.memory_mb * _MIB}",
         f"--cpu={limits.cpu_s}:{limits.cpu_s + 1}",
         f"--fsize={limits.file_mb * _MIB}",
         f"--nofile={_OPEN_FILES}",
         "--core=0",
         "--",
-        *argv,
     ]
+
+
+def _prefix(host: _Host, limits: Limits, stack: contextlib.ExitStack) -> list[str]:
+    """The command prefix that becomes the user who starts bubblewrap.
+
+    Ordinary programs are limited inside: the process limit then counts those of this sandbox
+    alone, which are in its user namespace, and one of bubblewrap's own. Root inside could make
+    the limiting program load libraries of its choice, so it is limited before; its user
+    namespace, where two processes of bubblewrap's are counted, is made for this one program.
+    """
+    if not host.mapped:
+        return list(host.prefix)
+    namespace = mapped.user_namespace(limits.processes + 2)
+    stack.callback(os.close, namespace)
+    return [*_limit(limits, 2), *mapped.enter(namespace)]
 
 
 def _execute(
@@ -290,7 +339,8 @@ def _execute(
         with os.fdopen(told, "wb"):
             try:
                 process = subprocess.Popen(
-                    _command(host, workspace, argv, limits, (seccomp, told)),
+                    _prefix(host, limits, stack)
+                    + _command(host, workspace, argv, limits, (seccomp, told)),
                     stdin=_readable(stack, stdin.encode(errors="replace")),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,

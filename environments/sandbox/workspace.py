@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 PREFIX = "instar-sandbox-"
@@ -33,10 +33,15 @@ class Workspace:
 
     Args:
         owner: uid and gid that programs run with, or None for the caller's own.
+        fill: fills the empty folder ``box``, whose content programs may change as well; None:
+            no such folder.
     """
 
-    def __init__(self, owner: int | None = None) -> None:
+    def __init__(
+        self, owner: int | None = None, fill: Callable[[Path], None] | None = None
+    ) -> None:
         self._owner = owner
+        self._fill = fill
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock = os.open(self.root, _FOLDER)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -48,6 +53,14 @@ class Workspace:
             self.root.chmod(0o711)
             os.chown(self.work, owner, owner)
         self._fd = os.open(self.work, _FOLDER)
+        self.box = self.root / "box"
+        self._box_fd = -1
+        if fill is not None:
+            self.box.mkdir(mode=0o700)  # nobody else reaches set-user-id programs in it
+            if owner is not None:
+                os.chown(self.box, owner, owner)
+            self._box_fd = os.open(self.box, _FOLDER)
+            fill(self.box)
 
     def read(self, path: str) -> bytes:
         """A regular file. ValueError for anything else, FileNotFoundError if it is missing."""
@@ -79,7 +92,9 @@ class Workspace:
                 be looked into.
         """
         total = 0
-        for count, (_, entry) in enumerate(_walk(self._fd)):
+        folders = [fd for fd in (self._fd, self._box_fd) if fd >= 0]
+        entries = itertools.chain.from_iterable(map(_walk, folders))
+        for count, (_, entry) in enumerate(entries):
             if count >= MAX_ENTRIES:
                 raise WorkspaceError(f"more than {MAX_ENTRIES} files")
             total += max(entry.st_size, entry.st_blocks * 512)
@@ -88,6 +103,9 @@ class Workspace:
     def clear(self) -> None:
         """Empty the workspace; no program may be running in it."""
         _remove_content(self.work)
+        if self._fill is not None:
+            _remove_content(self.box)
+            self._fill(self.box)
 
     def close(self) -> None:
         """Remove everything; safe to call twice."""
@@ -95,6 +113,8 @@ class Workspace:
             return
         os.close(self._fd)
         self._fd = -1
+        if self._box_fd >= 0:
+            os.close(self._box_fd)
         remove_tree(self.root)
         os.close(self._lock)
 

@@ -17,6 +17,10 @@ from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
     "banking77": "environments.suites.banking77:Banking77",
+    "humaneval": "environments.suites.code:HumanEval",
+    "jsonl-code": "environments.suites.code:JsonlCode",
+    "lifelong-os": "environments.suites.lifelong_os:LifelongOs",
+    "mbpp": "environments.suites.code:Mbpp",
     "gsm8k": "environments.suites.gsm8k:Gsm8k",
     "lifelong-db": "environments.suites.lifelong_db:LifelongDb",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
