@@ -23,6 +23,7 @@ SUITES: dict[str, str] = {
     "mbpp": "environments.suites.code:Mbpp",
     "gsm8k": "environments.suites.gsm8k:Gsm8k",
     "lifelong-db": "environments.suites.lifelong_db:LifelongDb",
+    "household": "environments.suites.household:Household",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
     "spider": "environments.suites.spider:Spider",
 }
