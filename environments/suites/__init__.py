@@ -15,6 +15,7 @@ from environments.base import Suite, SuiteError
 from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
+    "gymnasium": "environments.adapters.gymnasium:Gymnasium",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
 }
 
