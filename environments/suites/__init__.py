@@ -16,6 +16,7 @@ from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
     "gymnasium": "environments.adapters.gymnasium:Gymnasium",
+    "mcp": "environments.adapters.mcp:Mcp",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
 }
 
