@@ -17,6 +17,7 @@ from environments.sandbox.base import Sandbox
 SUITES: dict[str, str] = {
     "gymnasium": "environments.adapters.gymnasium:Gymnasium",
     "mcp": "environments.adapters.mcp:Mcp",
+    "miniwob": "environments.suites.miniwob:MiniWob",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
 }
 
