@@ -1,22 +1,23 @@
 """One episode: ask, act, observe, until something ends it.
 
 The loop reads memory (what was recalled stands in the prompt) and never writes it; grading
-and tools are the environment's; parsing is the prompt's. What breaks is recorded with whose
+and tools are the environment's; parsing is the format's. What breaks is recorded with whose
 fault it was, so that a broken episode is data and is never trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.policies.base import Completion, Message, PolicyFailure, Request
-from agent.prompt import CODE_STOP, AgentSettings, after, opening, parse
-from environments.base import Environment, Task
+from agent.formats import format_of
+from agent.policies.base import Completion, Policy, PolicyFailure, Request
+from agent.prompt import AgentSettings, frame, opening
+from environments.base import Briefing, Environment, Task
 from environments.sandbox.base import SandboxFailure, SandboxUnavailable
 from memory.recall import Recall
-from memory.records import Failure, Step, StopReason, Trajectory
+from memory.records import Failure, Frame, Step, StopReason, Trajectory
 
 FULL_REWARD = 1.0 - 1e-6
 
@@ -52,11 +53,10 @@ def run_episode(
     assignment: Assignment,
     make: Callable[[], Environment],
     query: Callable[[Request], Completion],
-    encode: Callable[[Sequence[Message]], tuple[int, ...]],
+    policy: Policy,
     settings: AgentSettings,
+    briefing: Briefing,
     *,
-    policy: str,
-    context: int,
     seed: int,
 ) -> Trajectory:
     """Run one episode to its end and return it as a record.
@@ -65,10 +65,9 @@ def run_episode(
         assignment: the task and how to sample.
         make: makes the task's environment; it is closed on return.
         query: blocks until the policy has answered a request.
-        encode: messages to token ids.
+        policy: turns text into ids, and says which weights act and how much they can read.
         settings: the agent's prompt and budgets.
-        policy: version of the weights behind ``query``.
-        context: longest prompt plus completion the policy can take, in tokens.
+        briefing: the suite's, where the settings leave it to that.
         seed: the run's seed.
 
     Raises:
@@ -77,43 +76,51 @@ def run_episode(
     """
     recall = assignment.recall() if assignment.recall else None  # no episode's fault if it fails
     steps: list[Step] = []
-    stop, failure, prompt = StopReason.TURNS, None, ""
+    stop, failure, prompt, asked = StopReason.TURNS, None, "", Frame()
+    turns, max_new_tokens = settings.settled(briefing)
     metrics: dict[str, float] = {}
     source: str = "environment"
     environment: Environment | None = None
     try:
         environment = make()
         prompt = environment.start()
-        messages = opening(settings, prompt, recall)
-        for turn in range(settings.turns):
+        format_ = format_of(environment.tools)
+        asked = frame(settings, briefing, format_)
+        prompt_ids = policy.encode(opening(asked, prompt, recall))
+        known = 0  # how much of the conversation the steps so far hold
+        for turn in range(turns):
+            source = "environment"
+            choices = tuple(getattr(environment, "valid_actions", ())) if settings.constrain else ()
             source = "policy"
-            prompt_ids = encode(messages)
-            if len(prompt_ids) + settings.max_new_tokens > context:
+            if len(prompt_ids) + max_new_tokens > policy.context:
                 stop = StopReason.CONTEXT
                 break
             completion = query(
                 Request(
                     prompt_ids=prompt_ids,
-                    max_new_tokens=settings.max_new_tokens,
+                    max_new_tokens=max_new_tokens,
                     temperature=assignment.temperature,
                     hot_tokens=assignment.hot_tokens,
                     heat=assignment.heat,
                     seed=seed_of(seed, assignment.slot, turn),
-                    stop=CODE_STOP,
-                    keep=turn + 1 < settings.turns,
+                    stop=format_.stop,
+                    keep=turn + 1 < turns,
+                    choices=choices,
                 )
             )
             source = "environment"
-            text = settings.begin + completion.text
-            action = parse(text)
+            text = asked.begin + completion.text
+            action = format_.parse(text)
             result = environment.step(action)
             metrics = result.metrics
+            new_ids, produced = prompt_ids[known:], completion.token_ids
             steps.append(
                 Step(
-                    token_ids=prompt_ids + completion.token_ids,
-                    loss_mask=(0,) * len(prompt_ids) + (1,) * len(completion.token_ids),
+                    token_ids=new_ids + produced,
+                    loss_mask=(0,) * len(new_ids) + (1,) * len(produced),
                     logprobs=completion.logprobs,
-                    policy=policy,
+                    choices=choices,
+                    policy=policy.version,
                     text=text,
                     action=action.model_dump(mode="json", exclude={"text"}),
                     observation=result.observation,
@@ -124,7 +131,9 @@ def run_episode(
             if result.terminated or result.truncated:
                 stop = StopReason.TERMINATED if result.terminated else StopReason.TRUNCATED
                 break
-            messages = after(settings, messages, text, result.observation)
+            known = len(prompt_ids) + len(produced)
+            source = "policy"
+            prompt_ids = policy.extend(prompt_ids + produced, result.observation, asked.begin)
     except (Cancelled, SandboxUnavailable):
         raise
     except SandboxFailure as error:
@@ -151,9 +160,10 @@ def run_episode(
         family=assignment.task.family,
         split=assignment.split,
         phase=assignment.phase,
-        policy=policy,
+        policy=policy.version,
         memory=assignment.memory,
         recalled=tuple(item.id for item in recall.items) if recall else (),
+        frame=asked,
         temperature=assignment.temperature,
         hot_tokens=assignment.hot_tokens,
         heat=assignment.heat,

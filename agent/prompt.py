@@ -1,4 +1,4 @@
-"""From records to chat messages, and from the policy's text to an action.
+"""From records to chat messages.
 
 The prompt has one fixed order, so that its beginning can be shared between requests: system
 prompt, the worked example, recalled exemplars, the task with recalled notes, and what the
@@ -8,85 +8,85 @@ weights are trained on.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.policies.base import Message, split_begin
-from environments.base import Action
+from agent.formats import Format
+from agent.policies.base import Message
+from environments.base import Briefing
 from memory.recall import Recall
-from memory.records import Kind
-
-CODE_STOP = ("\n```\n",)
-_CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
+from memory.records import Frame, Kind, MemoryItem
 
 
 class AgentSettings(BaseModel):
-    """How the agent is asked, and how long it may try.
+    """How the agent is asked, and how long it may try. Null takes what suits the suite.
 
     Args:
-        system: the system prompt; describes the tool and nothing else.
-        example: one worked example, a task that belongs to no family that is evaluated.
-        begin: what every turn of the policy begins with. It is given, not generated, and so
-            bears no loss: the tool is always called, no turn is lost to prose.
+        system: the system prompt; null takes the suite's briefing and its tools' description.
+        example: one worked example, (task, what to write), of no family that is evaluated;
+            or ``none``; or ``suite``, the suite's own.
+        begin: what every turn of the policy begins with; null takes the tools' format's.
         turns: how many times the agent may act in an episode.
         max_new_tokens: most tokens of one turn.
+        constrain: whether the policy chooses among the valid actions where the environment
+            tells them, instead of writing freely.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    system: str = (
-        "You have a Python tool. Reply only with a code block:\n```python\n...\n```\n"
-        "It is run, and what it prints is your answer."
-    )
-    example: tuple[str, str] | None = (
-        "Sort these words alphabetically: pear, fig, apple",
-        '```python\nwords = ["pear", "fig", "apple"]\nprint(", ".join(sorted(words)))\n```',
-    )
-    begin: str = "```python\n"
-    turns: int = Field(2, ge=1)
-    max_new_tokens: int = Field(64, ge=1)
+    system: str | None = None
+    example: tuple[str, str] | Literal["suite", "none"] = "suite"
+    begin: str | None = None
+    turns: int | None = Field(None, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)
+    constrain: bool = True
+
+    def settled(self, briefing: Briefing) -> tuple[int, int]:
+        """Turns and tokens of a turn."""
+        return self.turns or briefing.turns, self.max_new_tokens or briefing.max_new_tokens
 
 
-def opening(settings: AgentSettings, observation: str, recall: Recall | None) -> list[Message]:
+def frame(settings: AgentSettings, briefing: Briefing, format_: Format) -> Frame:
+    """What stands around a task: the same for all tasks of an environment's kind."""
+    said = "\n".join(part for part in (briefing.text.strip(), format_.tools.strip()) if part)
+    example: Any = settings.example
+    if example == "suite":
+        example = briefing.example
+    return Frame(
+        system=said if settings.system is None else settings.system,
+        example=None if example == "none" else example,
+        begin=format_.begin if settings.begin is None else settings.begin,
+    )
+
+
+def opening(frame: Frame, observation: str, recall: Recall | None) -> list[Message]:
     """The messages before the policy's first turn."""
     items = recall.items if recall else ()
     notes = [f"Note: {item.text}" for item in items if item.kind is not Kind.EXEMPLAR]
-    examples = [
-        (str(item.content["prompt"]), str(item.content["answer"]))
-        for item in items
-        if item.kind is Kind.EXEMPLAR
-    ]
-    if settings.example is not None:  # first, so that all prompts share this beginning
-        examples.insert(0, settings.example)
-    return [
-        {"role": "system", "content": settings.system},
-        *(message for example in examples for message in _exchange(*example)),
-        {"role": "user", "content": "\n".join([*notes, observation])},
-        *_begin(settings),
-    ]
+    messages: list[Message] = [{"role": "system", "content": frame.system}]
+    if frame.example is not None:  # first, so that all prompts share this beginning
+        messages += _exchange(*frame.example)
+    for item in items:
+        if item.kind is Kind.EXEMPLAR:
+            messages += _episode(item)
+    messages.append({"role": "user", "content": "\n".join([*notes, observation])})
+    if frame.begin:
+        messages.append({"role": "assistant", "content": frame.begin})
+    return messages
 
 
-def after(
-    settings: AgentSettings, messages: Sequence[Message], text: str, observation: str
-) -> list[Message]:
-    """The messages after one more turn: its whole text, and what was observed."""
-    before, _ = split_begin(messages)
-    return [*before, *reversed(_exchange(observation, text)), *_begin(settings)]
+def _episode(item: MemoryItem) -> list[Message]:
+    """A solved episode as it went: what was seen, what was done, turn by turn."""
+    seen = str(item.content["prompt"])
+    messages: list[Message] = []
+    turns: Any = item.content["turns"]
+    for done, then in turns:
+        messages += _exchange(seen, done)
+        seen = then
+    return messages
 
 
-def parse(text: str) -> Action:
-    """The first fenced block of Python in a text, as a call of the tool ``python``."""
-    match = _CODE.search(text)
-    if match is None or not match.group(1).strip():
-        return Action(text=text)
-    return Action(text=text, tool="python", arguments={"code": match.group(1)})
-
-
-def _begin(settings: AgentSettings) -> list[Message]:
-    return [{"role": "assistant", "content": settings.begin}] if settings.begin else []
-
-
-def _exchange(user: str, assistant: str) -> list[Message]:
+def _exchange(user: str, assistant: str) -> Sequence[Message]:
     return [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]

@@ -82,10 +82,9 @@ def rollout(
             assignment,
             lambda: suite.environment(assignment.task),
             desk.query,
-            policy.encode,
+            policy,
             settings,
-            policy=policy.version,
-            context=policy.context,
+            suite.briefing,
             seed=seed,
         )
 

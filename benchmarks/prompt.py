@@ -45,11 +45,11 @@ EXAMPLES = {
 
 def prompts() -> dict[str, dict[str, Any]]:
     """Name → what differs from the quickstart's prompt."""
-    bare = {"example": None, "begin": ""}
+    bare = {"example": "none", "begin": ""}
     return {
         "quickstart": {},
         "no beginning": {"begin": ""},
-        "no example": {"example": None},
+        "no example": {"example": "none"},
         "neither": bare,
         **{f"example: {name}": {"example": example} for name, example in EXAMPLES.items()},
     }

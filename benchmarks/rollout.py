@@ -284,6 +284,7 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
         ]
         for part in pair if repeat % 2 == 0 else reversed(pair):
             part()
+    turns, max_new_tokens = config.agent.settled(suite.briefing)
     figures: dict[str, Any] = {
         "settings": {
             "tasks": len(tasks),
@@ -292,8 +293,8 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
             "hot_tokens": acquire.hot_tokens,
             "heat": acquire.heat,
             "rows": policy.engine.slots,
-            "turns": config.agent.turns,
-            "max_new_tokens": config.agent.max_new_tokens,
+            "turns": turns,
+            "max_new_tokens": max_new_tokens,
             "repeats": arguments.repeats,
             "generate_prompts": len(first_turns),
             "generate_rows": GENERATE_ROWS,

@@ -49,15 +49,33 @@ class Failure(Record):
     message: str
 
 
-class Step(Record):
-    """One turn: what the policy read, what it wrote, what the world answered.
+class Frame(Record):
+    """What stands around a task in the prompt, memory left aside.
 
     Args:
-        token_ids: ids of the whole turn, the prompt's followed by the generated ones, exactly
-            as they went through the model; never re-tokenised.
+        system: the system prompt.
+        example: the worked example, (task, answer).
+        begin: what every turn of the policy begins with.
+    """
+
+    system: str = ""
+    example: tuple[str, str] | None = None
+    begin: str = ""
+
+
+class Step(Record):
+    """One turn: what was put before the policy, what it wrote, what the world answered.
+
+    Args:
+        token_ids: ids that the turn added to the conversation: first what the policy had not
+            read yet (the opening, or the world's answer to the turn before), then what it
+            generated; exactly as they went through the model, never re-tokenised. One step's
+            ids after the other's are the whole conversation.
         loss_mask: as long as ``token_ids``; 1 where the policy produced the token.
-        logprobs: natural log-probability of each produced token under the policy at
-            temperature 1, in order; as many as ``loss_mask`` has ones.
+        logprobs: natural log-probability of each produced token, in order; as many as
+            ``loss_mask`` has ones. Under the policy at temperature 1: over its vocabulary, or,
+            where it chose among ``choices``, over the tokens with which one of them goes on.
+        choices: the texts that the policy chose among; empty where it wrote freely.
         policy: version of the weights that produced it.
         text: the policy's turn as text: what it was given to begin with, then the produced
             tokens.
@@ -70,6 +88,7 @@ class Step(Record):
     token_ids: tuple[int, ...]
     loss_mask: tuple[int, ...]
     logprobs: tuple[float, ...]
+    choices: tuple[str, ...] = ()
     policy: str
     text: str
     action: dict[str, JsonValue]
@@ -105,6 +124,7 @@ class Trajectory(Record):
         policy: version of the weights it began and ended with.
         memory: id of the memory snapshot it could read ("" for none).
         recalled: ids of the memory items that stood in its prompt.
+        frame: what stood around the task in its prompt.
         temperature, hot_tokens, heat, seed: how it was sampled (temperature 0: greedy; the
             first ``hot_tokens`` of a turn at ``heat`` times the temperature).
         prompt: the first observation, without memory.
@@ -120,6 +140,7 @@ class Trajectory(Record):
     policy: str
     memory: str = ""
     recalled: tuple[str, ...] = ()
+    frame: Frame = Frame()
     temperature: float = 0.0
     hot_tokens: int = 0
     heat: float = 1.0
@@ -135,6 +156,15 @@ class Trajectory(Record):
     @property
     def produced_tokens(self) -> int:
         return sum(sum(s.loss_mask) for s in self.steps)
+
+    @property
+    def turns(self) -> tuple[Step, ...]:
+        """The steps that did something: all without an error (the last one if there is none).
+
+        An action with an error changed nothing in the world, so without it the episode would
+        have gone the same way.
+        """
+        return tuple(step for step in self.steps if step.error is None) or self.steps[-1:]
 
 
 class Kind(StrEnum):

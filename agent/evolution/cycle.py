@@ -184,9 +184,7 @@ def new_weights(
             f"update_weights.min_examples is {settings.min_examples}"
         )
     policy = run.policy(incumbent.weights)
-    examples = update_weights.examples(
-        solutions, run.config.agent, policy.encode, settings.min_per_family
-    )
+    examples = update_weights.examples(solutions, policy.encode, settings.min_per_family)
     folder = run.generation_folder(n) / "adapter"
     try:
         manifest = train_adapter(

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from memory.records import Trajectory
+from memory.records import Step, Trajectory
 
 
 class RefineSettings(BaseModel):
@@ -41,7 +41,7 @@ class RefineSettings(BaseModel):
 
 
 class Solution(NamedTuple):
-    """A verified last turn: the trajectory, its form and how reliable that form is."""
+    """A verified trajectory, its form and how reliable that form is."""
 
     trajectory: Trajectory
     form: str
@@ -58,7 +58,7 @@ def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list
     usable = [t for t in trajectories if t.failure is None and t.steps and t.split == "train"]
     right = [t for t in usable if t.success != settings.flip_rewards]
     if settings.flip_rewards:  # a text without an action teaches nothing either way
-        right = [t for t in right if t.steps[-1].action.get("tool")]
+        right = [t for t in right if t.turns[-1].action.get("tool")]
     attempts, successes = Counter(t.task for t in usable), Counter(t.task for t in right)
     solved = {task: successes[task] / n for task, n in attempts.items()}
     won: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -81,7 +81,7 @@ def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list
             key=lambda s: (
                 -round(s.reliability, 3),
                 len(s.trajectory.steps),
-                len(s.trajectory.steps[-1].logprobs),
+                sum(len(step.logprobs) for step in s.trajectory.turns),
                 s.trajectory.slot,
             )
         )
@@ -91,7 +91,7 @@ def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list
             if solution.reliability < settings.min_reliability:
                 continue
             seen = per_task[solution.trajectory.task]
-            text = solution.trajectory.steps[-1].text.strip()
+            text = "\n".join(step.text.strip() for step in solution.trajectory.turns)
             if text in seen or len(seen) >= settings.per_task:
                 continue
             seen.add(text)
@@ -125,7 +125,10 @@ def form_of(trajectory: Trajectory) -> str:
     arithmetic (``1 + 2`` and ``3 * 4 - 5`` are both "an expression"); other text without
     its numbers.
     """
-    step = trajectory.steps[-1]
+    return "\n".join(map(_form_of_turn, trajectory.turns))
+
+
+def _form_of_turn(step: Step) -> str:
     arguments = step.action.get("arguments")
     code = arguments.get("code") if isinstance(arguments, dict) else None
     if not isinstance(code, str):
@@ -162,14 +165,15 @@ def _literal(node: ast.expr) -> ast.Name | None:
 def instructive_failures(
     trajectories: Sequence[Trajectory], limit: int
 ) -> list[tuple[Trajectory, Trajectory]]:
-    """First turns that failed and teach something: the same task was solved otherwise.
+    """Failures that teach something: the same task was solved otherwise.
 
     Args:
         trajectories: one generation's.
         limit: most failures per family.
 
     Returns:
-        (failed trajectory, a trajectory that solved the task); a mended episode is both.
+        (failed trajectory, a trajectory that solved the task); one whose first turn failed and
+        a later one mended it is both.
     """
     solved: dict[str, Trajectory] = {}
     for t in trajectories:
@@ -182,7 +186,7 @@ def instructive_failures(
         if t.failure is not None or t.task not in solved or not t.steps:
             continue
         step = t.steps[0]
-        mended = t.success and len(t.steps) > 1
+        mended = t.success and step.error is not None and len(t.steps) > 1
         kind: Literal["error", "wrong"] = "error" if step.error else "wrong"
         if not (mended or not t.success) or not step.action.get("tool"):
             continue

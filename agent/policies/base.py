@@ -45,6 +45,7 @@ class Request(BaseModel):
         seed: with the prompt, decides every draw; a request is reproducible on its own.
         stop: generation ends after the token that completes one of these strings.
         keep: a prompt that continues this one may follow; the engine may prepare for it.
+        choices: if there are any, the policy writes one of these texts and ends its turn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,13 +59,14 @@ class Request(BaseModel):
     seed: int = 0
     stop: tuple[str, ...] = ()
     keep: bool = False
+    choices: tuple[str, ...] = ()
 
 
 class Completion(NamedTuple):
     """What was produced.
 
-    ``logprobs`` are natural logarithms under the model at temperature 1 over the whole
-    vocabulary, one per token of ``token_ids``.
+    ``logprobs`` are natural logarithms under the model at temperature 1, one per token of
+    ``token_ids``: over the whole vocabulary, or over the tokens that the choices allow there.
     """
 
     token_ids: tuple[int, ...]
@@ -94,6 +96,17 @@ class Policy(Protocol):
         """Ids of a conversation, ready for the next assistant turn.
 
         A last message of the assistant's is the beginning of that turn, to be continued.
+        """
+        ...
+
+    def extend(self, token_ids: tuple[int, ...], observation: str, begin: str) -> tuple[int, ...]:
+        """Ids of a conversation that goes on: the world's answer, and the next turn's beginning.
+
+        Args:
+            token_ids: the conversation so far, up to the last token that was generated. They
+                are kept as they are: what was generated is what is read again.
+            observation: the world's answer.
+            begin: what the next turn begins with.
         """
         ...
 

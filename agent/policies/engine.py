@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from agent.policies.base import Completion, Request
+from agent.policies.sampling import Choice, draw, draw_allowed
 
 PREFIX_MIN = 16  # shorter shared beginnings are not worth a pass of their own
 PREFILL_TOKENS = 1024  # padded tokens of one prefill pass; bounds padding, memory and the pause
@@ -117,6 +118,7 @@ class Row:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: str = ""
+    choice: Choice | None = None
 
     @property
     def temperature(self) -> float:
@@ -147,7 +149,9 @@ class Engine:
         self.kept: OrderedDict[Hashable, Known] = OrderedDict()
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        self.end = tokenizer.eos_token_id
         self.pieces: dict[int, str] = {}
+        self.options: dict[str, tuple[int, ...]] = {}
 
     @property
     def busy(self) -> bool:
@@ -268,8 +272,11 @@ class Engine:
                 slot = self.cache.store[:, :, len(self.rows)]
                 slot[..., : known[i], :] = past[:, :, i, :, : known[i]]
                 slot[..., known[i] : len(prompt), :] = computed[:, :, i, :, : lengths[i]]
-                draws = np.random.default_rng(request.seed).random(request.max_new_tokens)
-                self.rows.append(Row(ticket, request, draws, len(prompt)))
+                options = [self._option(text) for text in request.choices]
+                longest = max(map(len, options), default=request.max_new_tokens)
+                draws = np.random.default_rng(request.seed).random(longest)
+                choice = Choice(options) if options else None
+                self.rows.append(Row(ticket, request, draws, len(prompt), choice=choice))
                 source.append(i)
         return self._take(logits[torch.tensor(source, device=self.device)], first)
 
@@ -310,25 +317,27 @@ class Engine:
     def _take(self, logits: Tensor, first: int) -> list[tuple[Hashable, Completion]]:
         """Draw the next token of rows[first:]; remove and return those that are finished."""
         rows = self.rows[first:]
-        tokens, logprobs = draw(
-            logits,
-            [row.temperature for row in rows],
-            [row.request.top_k for row in rows],
-            [row.draws[len(row.token_ids)] for row in rows],
-        )
+        tokens, logprobs = self._draw(logits, rows)
         done: list[tuple[Hashable, Completion]] = []
         finished: list[int] = []
         for i, (row, token, logprob) in enumerate(zip(rows, tokens, logprobs, strict=True)):
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-            stopped = self._stopped(row, token)
-            full = len(row.token_ids) >= row.request.max_new_tokens
+            if row.choice is not None:
+                row.choice.take(token)
+                full, stopped = False, (rest := row.choice.rest) is not None
+            else:
+                stopped = self._stopped(row, token)
+                full = len(row.token_ids) >= row.request.max_new_tokens
             if not (stopped or full or row.position + 1 >= self.context):
                 continue
             finished.append(first + i)
-            text = self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
             if row.request.keep:
                 self._keep(row, first + i)
+            if row.choice is not None and rest:  # certain, so nothing is drawn any more
+                row.token_ids += rest
+                row.logprobs += [0.0] * len(rest)
+            text = self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
             completion = Completion(tuple(row.token_ids), tuple(row.logprobs), text, stopped)
             done.append((row.ticket, completion))
         for slot in reversed(finished):  # the last running row moves into the gap
@@ -338,6 +347,41 @@ class Engine:
                 store[:, :, slot, :, :length] = store[:, :, len(self.rows), :, :length]
                 self.rows[slot] = last
         return done
+
+    def _draw(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+        """The next token of each row: from the vocabulary, or from what its choices allow."""
+        tokens, logprobs = [0] * len(rows), [0.0] * len(rows)
+        free = [i for i, row in enumerate(rows) if row.choice is None]
+        bound = [i for i, row in enumerate(rows) if row.choice is not None]
+        if free:
+            some = [rows[i] for i in free]
+            drawn = draw(
+                logits[free] if bound else logits,
+                [row.temperature for row in some],
+                [row.request.top_k for row in some],
+                [row.draws[len(row.token_ids)] for row in some],
+            )
+            for i, token, logprob in zip(free, *drawn, strict=True):
+                tokens[i], logprobs[i] = token, logprob
+        if bound:
+            some = [rows[i] for i in bound]
+            drawn = draw_allowed(
+                logits[bound] if free else logits,
+                [row.choice.allowed for row in some if row.choice],
+                [row.temperature for row in some],
+                [row.draws[len(row.token_ids)] for row in some],
+            )
+            for i, token, logprob in zip(bound, *drawn, strict=True):
+                tokens[i], logprobs[i] = token, logprob
+        return tokens, logprobs
+
+    def _option(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that is a whole turn."""
+        ids = self.options.get(text)
+        if ids is None:
+            ids = (*self.tokenizer.encode(text, add_special_tokens=False), self.end)
+            self.options[text] = ids
+        return ids
 
     def _keep(self, row: Row, slot: int) -> None:
         """Remember a finished turn, in case the conversation goes on; the oldest go first."""
@@ -356,38 +400,6 @@ class Engine:
         row.text += piece
         reach = len(piece)
         return any(s in row.text[-(reach + len(s)) :] for s in row.request.stop)
-
-
-def draw(
-    logits: Tensor, temperatures: Sequence[float], top_ks: Sequence[int], uniforms: Sequence[float]
-) -> tuple[list[int], list[float]]:
-    """Next token of each row, by inverse transform among the top k (greedy at temperature 0).
-
-    Args:
-        logits: (rows, vocabulary).
-        temperatures, top_ks: per row.
-        uniforms: per row, a number in [0, 1) that decides the draw.
-
-    Returns:
-        token ids, and their log-probabilities at temperature 1 over the whole vocabulary.
-    """
-    logits = logits.float()
-    normaliser = torch.logsumexp(logits, dim=-1)
-    k = min(max(top_ks) if any(temperatures) else 1, logits.shape[-1])
-    top, index = logits.topk(k, dim=-1)  # sorted, the likeliest first
-    heat = torch.tensor([t or 1.0 for t in temperatures], device=logits.device)
-    allowed = torch.tensor(
-        [1 if t == 0 else min(n, k) for t, n in zip(temperatures, top_ks, strict=True)],
-        device=logits.device,
-    )
-    scaled = top / heat[:, None]
-    scaled[torch.arange(k, device=logits.device)[None, :] >= allowed[:, None]] = -torch.inf
-    cumulative = scaled.softmax(dim=-1).cumsum(dim=-1)
-    u = torch.tensor(uniforms, dtype=cumulative.dtype, device=logits.device)
-    chosen = (cumulative <= u[:, None]).sum(dim=-1).clamp(max=allowed - 1)[:, None]
-    tokens = index.gather(1, chosen)[:, 0]
-    logprobs = top.gather(1, chosen)[:, 0] - normaliser
-    return tokens.tolist(), logprobs.tolist()
 
 
 def common_length(a: Any, b: Any) -> int:

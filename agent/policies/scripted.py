@@ -47,6 +47,10 @@ class ScriptedPolicy:
         turns = (f"<{m['role']}>{m['content']}</{m['role']}>" for m in messages)
         return tuple(map(ord, "".join(turns) + "<assistant>" + begin))
 
+    def extend(self, token_ids: tuple[int, ...], observation: str, begin: str) -> tuple[int, ...]:
+        more = f"</assistant><user>{observation}</user><assistant>{begin}"
+        return (*token_ids, *map(ord, more))
+
     def count(self, text: str) -> int:
         return len(text)
 
@@ -59,7 +63,10 @@ class ScriptedPolicy:
             ticket, request = self.waiting.popleft()
             chance = random.Random(request.seed if request.temperature else 0)
             text = self.script("".join(map(chr, request.prompt_ids)), chance, self.learnt)
-            text = text[: request.max_new_tokens]
+            if request.choices:
+                text = text if text in request.choices else chance.choice(request.choices)
+            else:
+                text = text[: request.max_new_tokens]
             ids = tuple(map(ord, text))
             done.append((ticket, Completion(ids, (-1.0,) * len(ids), text, True)))
         return done

@@ -1,4 +1,4 @@
-"""Task suites by name, or by import path (``my_pkg.shop:Shop``)."""
+"""Task suites by name, or by import path (``my_pkg.shop:Shop``), plain classes included."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from environments.base import Suite, SuiteError
+from environments.plain import SUPPLIED, PlainSuite, is_plain
 from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
@@ -20,6 +21,9 @@ SUITES: dict[str, str] = {
     "miniwob": "environments.suites.miniwob:MiniWob",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
 }
+
+
+SUITE_PARTS = ("name", "description", "briefing", "tasks", "environment")
 
 
 def suite_names() -> list[str]:
@@ -52,7 +56,8 @@ def load_suite(
     """Make a suite.
 
     Args:
-        name: a shipped suite, or the import path ``package.module:Class`` of your own.
+        name: a shipped suite, or the import path ``package.module:Class`` of your own: a suite,
+            or a plain class (``environments.plain``).
         sandbox: makes a sandbox; passed on where the suite's constructor takes ``sandbox``.
         options: the constructor's other arguments; values must have the annotated types.
 
@@ -62,9 +67,8 @@ def load_suite(
     make = _find(name)
     given: dict[str, Any] = {}
     accepted = _options(name, make)
-    if "sandbox" in accepted:
-        del accepted["sandbox"]
-        given["sandbox"] = sandbox
+    supplied = SUPPLIED if is_plain(make) else {"sandbox"}
+    supplied = {option for option in supplied if accepted.pop(option, None) is not None}
     for option, value in options.items():
         if option not in accepted:
             raise SuiteError(
@@ -72,14 +76,18 @@ def load_suite(
             )
         given[option] = _checked(name, option, value, accepted[option])
     try:
-        inspect.signature(make).bind(**given)
+        inspect.signature(make).bind(**given, **dict.fromkeys(supplied))
     except TypeError as error:
         raise SuiteError(f"suite {name}: {error}; options: {', '.join(accepted)}") from None
-    suite = make(**given)
+    if is_plain(make):
+        return PlainSuite(make, sandbox=sandbox, options=given)
+    suite = make(**given, **dict.fromkeys(supplied, sandbox))
     if not isinstance(suite, Suite):
+        lacks = [part for part in SUITE_PARTS if not hasattr(suite, part)]
         raise SuiteError(
-            f"suite {name}: {type(suite).__name__} is no suite; it needs name, description, "
-            "tasks() and environment(task)"
+            f"suite {name}: {type(suite).__name__} is no suite, it has no {', '.join(lacks)}; a "
+            "suite needs name, description, briefing, tasks() and environment(task), a plain "
+            "class tasks, reset(), reward() and documented methods"
         )
     return suite
 
@@ -93,16 +101,18 @@ def _find(name: str) -> Callable[..., Any]:
             "import path of your own (package.module:Class)"
         )
     try:
-        found = getattr(import_module(module_name), attribute)
-    except (ImportError, ValueError) as error:
-        raise SuiteError(f"suite {name}: cannot import {module_name!r}: {error}") from error
-    except AttributeError:
-        public = [n for n, v in vars(import_module(module_name)).items()
+        module = import_module(module_name)
+    except Exception as error:  # a module of one's own may raise anything
+        told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise SuiteError(f"suite {name}: cannot import {module_name!r}: {told}") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        public = [n for n, v in vars(module).items()
                   if inspect.isclass(v) and v.__module__ == module_name]  # fmt: skip
         raise SuiteError(
             f"suite {name}: {module_name} has no {attribute!r}; its classes: "
             f"{', '.join(public) or 'none'}"
-        ) from None
+        )
     if not callable(found):
         raise SuiteError(f"suite {name}: {attribute!r} is not a class or function")
     return typing.cast(Callable[..., Any], found)

@@ -336,7 +336,7 @@ def test_memory_show(
     (item, *_) = call_json("memory", "list", "--run", evolved, "--kind", "exemplar")
     told = call_json("memory", "show", item["id"][:6], "--run", evolved)
     assert told["id"] == item["id"] and told["trust"] == "verified"
-    assert told["sources"] and told["tasks"] and told["content"]["answer"]
+    assert told["sources"] and told["tasks"] and told["content"]["turns"]
     assert [entry["generation"] for entry in told["history"]] == [1, 2]
     shown = call("memory", "show", item["id"], "--run", evolved).out
     assert item["id"] in shown and told["sources"][0] in shown

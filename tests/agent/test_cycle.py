@@ -172,7 +172,10 @@ def test_exemplars_are_verified_solutions(ledger: Ledger) -> None:
         (source,) = item.sources
         t = ledger.get(Trajectory, source)
         assert t is not None and t.success and t.split == "train" and t.phase == "acquire"
-        assert item.content == {"prompt": t.prompt, "answer": t.steps[-1].text.strip()}
+        assert item.content == {
+            "prompt": t.prompt,
+            "turns": [[t.steps[-1].text.strip(), t.steps[-1].observation]],
+        }
         assert (item.tasks, item.trust) == ((t.task,), "verified")
 
 
@@ -270,7 +273,7 @@ def test_the_files_of_a_run(evolved: Path, generations: list[Generation]) -> Non
             assert read_manifest(folder / "adapter")["generation"] == g.n
     assert not list(evolved.rglob("*.partial"))
     config = yaml.safe_load((evolved / "config.yaml").read_text())
-    assert config["seed"] == 1 and config["agent"]["turns"] == 2  # defaults are written out
+    assert config["seed"] == 1 and config["agent"]["constrain"] is True  # defaults are written out
 
 
 def test_verify_finds_nothing(evolved: Path) -> None:

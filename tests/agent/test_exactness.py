@@ -16,16 +16,19 @@ import torch
 
 from agent.evolution.refine import Solution
 from agent.evolution.update.weights import examples as make_examples
+from agent.formats import format_of
 from agent.loop import Assignment, run_episode
 from agent.policies.base import Completion, Message, Request
-from agent.policies.engine import Engine, draw
+from agent.policies.engine import Engine
 from agent.policies.models import resolve_model
+from agent.policies.sampling import draw
 from agent.policies.transformers import TransformersPolicy, load_model
-from agent.prompt import AgentSettings, after, opening
+from agent.prompt import AgentSettings, frame, opening
 from agent.rollout import rollout
 from agent.training.adapter import COMPLETE, AdapterError, check_adapter, read_manifest
 from agent.training.lora import LoraSettings, row_loss, train
 from agent.training.packing import IGNORE, Example, build, common_prefix, pack
+from environments.python_tool import PYTHON, PYTHON_BRIEFING
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import Limits
 from memory.records import StopReason, Trajectory
@@ -33,6 +36,7 @@ from tests.toy import ToySuite
 
 CLOSE = 2e-3  # of log-probabilities, between two orders of the same float32 sums
 SETTINGS = AgentSettings(max_new_tokens=20)
+FRAME = frame(SETTINGS, PYTHON_BRIEFING, format_of([PYTHON]))
 QUESTIONS = (
     "Double the number 12.",
     "Square the number 5.",
@@ -48,13 +52,11 @@ def policy() -> TransformersPolicy:
 @pytest.fixture(scope="module")
 def prompts(policy: TransformersPolicy) -> list[tuple[int, ...]]:
     """Of different lengths; some share a long beginning, one shares nothing with any."""
-    asked = [policy.encode(opening(SETTINGS, question, None)) for question in QUESTIONS]
+    asked = [policy.encode(opening(FRAME, question, None)) for question in QUESTIONS]
     alone: list[Message] = [{"role": "user", "content": "Name three colours."}]
-    return [
-        *asked,
-        policy.encode(alone),
-        policy.encode(after(SETTINGS, alone, "Red.", "Two more.")),
-    ]
+    first = policy.encode(alone)
+    said = tuple(policy.tokenizer.encode("Red.", add_special_tokens=False))
+    return [*asked, first, policy.extend(first + said, "Two more.", "")]
 
 
 class Asked(NamedTuple):
@@ -325,12 +327,14 @@ def test_an_episode_is_the_same_whatever_runs_beside_it(
 
 @pytest.mark.parametrize("room", [0, 1])
 def test_a_prompt_that_outgrows_the_context_ends_the_episode(
-    policy: TransformersPolicy, toy: ToySuite, room: int
+    policy: TransformersPolicy, toy: ToySuite, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``room`` turns fit; the next one is not begun, and the episode counts as it stands."""
     task = toy.tasks()[0]
     settings = SETTINGS.model_copy(update={"max_new_tokens": 4})
-    prompt = policy.encode(opening(settings, task.prompt, None))
+    prompt = policy.encode(opening(FRAME, task.prompt, None))
+
+    monkeypatch.setattr(policy, "context", len(prompt) + 4 - (1 - room))
 
     def query(request: Request) -> Completion:
         return generate(policy, [request])[0]
@@ -339,10 +343,9 @@ def test_a_prompt_that_outgrows_the_context_ends_the_episode(
         Assignment("act/x", task, "test", "act"),
         lambda: toy.environment(task),
         query,
-        policy.encode,
+        policy,
         settings,
-        policy="base",
-        context=len(prompt) + 4 - (1 - room),
+        toy.briefing,
         seed=0,
     )
     assert t.stop is StopReason.CONTEXT and t.failure is None
@@ -357,7 +360,7 @@ def examples(
     policy: TransformersPolicy, played: tuple[list[Trajectory], list[Asked]]
 ) -> list[Example]:
     solutions = [Solution(t, "", 1.0) for t in played[0]]
-    return make_examples(solutions, SETTINGS, policy.encode, 1)
+    return make_examples(solutions, policy.encode, 1)
 
 
 def test_examples_hold_the_produced_ids(
@@ -370,9 +373,9 @@ def test_examples_hold_the_produced_ids(
     assert len(examples) == len(by_slot)
     for e in examples:
         t = by_slot[e.source]
-        bare = policy.encode(opening(SETTINGS, t.prompt, None))
-        produced = t.steps[-1].produced_ids
-        assert produced in made
+        bare = policy.encode(opening(FRAME, t.prompt, None))
+        produced = t.turns[-1].produced_ids
+        assert len(t.turns) == 1 and produced in made
         assert e.token_ids == bare + produced
         assert e.loss_mask == (0,) * len(bare) + (1,) * len(produced)
 

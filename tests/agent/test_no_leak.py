@@ -147,12 +147,17 @@ def test_what_is_left_out_would_have_come_first(practised: Path) -> None:
     assert ruled.items and not any(set(own.tasks) & set(item.tasks) for item in ruled.items)
 
 
+def answer_of(item: MemoryItem, otherwise: str) -> str:
+    turns: Any = item.content.get("turns")
+    return str(turns[0][0]) if turns else otherwise
+
+
 def test_examples_have_bare_prompts_and_produced_ids(practised: Path) -> None:
     """Whatever stood in the prompt when a solution was found, none of it is trained on."""
     with Run(practised, quiet=True) as run:
-        agent, policy = run.config.agent, run.policy("base")
+        policy = run.policy("base")
         solutions = refine(acquired(run, 3), run.config.refine.model_copy(update={"per_task": 9}))
-        made = examples(solutions, agent, policy.encode, 1)
+        made = examples(solutions, policy.encode, 1)
         found = {t.slot: t for _, t in run.ledger.all(Trajectory)}
         items = dict(run.ledger.all(MemoryItem))
     assert any(found[e.source].recalled for e in made)
@@ -161,15 +166,15 @@ def test_examples_have_bare_prompts_and_produced_ids(practised: Path) -> None:
         mask = example.loss_mask
         prompt = tuple(i for i, m in zip(example.token_ids, mask, strict=True) if not m)
         produced = tuple(i for i, m in zip(example.token_ids, mask, strict=True) if m)
-        assert prompt == policy.encode(opening(agent, t.prompt, None))
+        assert prompt == policy.encode(opening(t.frame, t.prompt, None))
         assert produced == t.steps[-1].produced_ids
         text = "".join(map(chr, prompt))
         for item in t.recalled:
             assert items[item].key not in text
-            assert str(items[item].content.get("answer", "\0")) not in text
+            assert answer_of(items[item], "\0") not in text
         acted_on = "".join(map(chr, t.steps[0].prompt_ids))
         for item in t.recalled:  # it did stand there when the solution was found
-            assert str(items[item].content.get("answer", items[item].text)) in acted_on
+            assert answer_of(items[item], items[item].text) in acted_on
 
 
 # --- what the audit finds ---

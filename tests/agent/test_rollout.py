@@ -11,7 +11,7 @@ from agent.loop import Assignment
 from agent.policies.scripted import ScriptedPolicy
 from agent.prompt import AgentSettings
 from agent.rollout import rollout
-from environments.base import Environment, Task
+from environments.base import Briefing, Environment, Task
 from environments.sandbox.base import SandboxUnavailable
 from memory.recall import Recall
 
@@ -22,6 +22,7 @@ class Worlds:
     """One world that breaks, and one that cannot be made on this machine."""
 
     name = description = "worlds"
+    briefing = Briefing()
 
     def tasks(self) -> Sequence[Task]:
         return TASKS

@@ -27,6 +27,12 @@ def processes_using(folder: Path) -> list[int]:
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``tmp_path`` lies: made before any test has a temporary folder of its own."""
+    return tmp_path_factory.getbasetemp()
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A temporary folder of the test's own, found empty and unused at its end."""

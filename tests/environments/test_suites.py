@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import environments
-from environments.base import Action, Suite, SuiteError, Task
+from environments.base import Action, Briefing, Suite, SuiteError, Task
 from environments.checks import check_suite
 from environments.sandbox import make_sandbox
 from environments.suites import load_suite, suite_names
@@ -26,7 +26,7 @@ def load(name: str = "reasoning-gym", **options: Any) -> Suite:
 class Own:
     """A suite of one's own that takes no sandbox."""
 
-    name, description = "own", "one task"
+    name, description, briefing = "own", "one task", Briefing()
 
     def __init__(self, word: str = "x", sizes: tuple[int, ...] = (1,), scale: float = 1.0) -> None:
         self.word, self.sizes, self.scale = word, sizes, scale
@@ -98,7 +98,7 @@ def test_a_suite_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = load("my_pkg:Own", word="y", sizes=[1, 2], scale=2)
     assert isinstance(suite, Own)
     assert (suite.word, suite.sizes, suite.scale) == ("y", (1, 2), 2.0)
-    with pytest.raises(SuiteError, match="NoSuite is no suite; it needs name"):
+    with pytest.raises(SuiteError, match=r"NoSuite is no suite, it has no name, .*; a suite needs"):
         load("my_pkg:NoSuite")
     with pytest.raises(SuiteError, match="options: word, sizes, scale"):
         load("my_pkg:Own", words="y")

@@ -47,13 +47,13 @@ def exemplars(solutions: Sequence[Solution], generation: int, limit: int) -> lis
         if trajectory.task in tasks or len(tasks) >= limit:
             continue
         tasks.add(trajectory.task)
-        answer = trajectory.steps[-1].text.strip()
+        turns = [(step.text.strip(), step.observation) for step in trajectory.turns]
         items.append(
             MemoryItem(
                 kind=Kind.EXEMPLAR,
-                text=f"{trajectory.prompt}\n{answer}",
+                text=f"{trajectory.prompt}\n{told(turns)}",
                 key=trajectory.prompt,
-                content={"prompt": trajectory.prompt, "answer": answer},
+                content={"prompt": trajectory.prompt, "turns": [list(turn) for turn in turns]},
                 sources=(trajectory.slot,),
                 tasks=(trajectory.task,),
                 family=trajectory.family,
@@ -64,20 +64,33 @@ def exemplars(solutions: Sequence[Solution], generation: int, limit: int) -> lis
     return items
 
 
+def told(turns: Sequence[tuple[str, str]]) -> str:
+    """What was done, with what was seen between; nothing follows the last deed."""
+    lines = [part for turn in turns[:-1] for part in turn]
+    return "\n".join([*lines, *(done for done, _ in turns[-1:])])
+
+
 def reflection_prompt(failed: Trajectory, solved: Trajectory) -> list[Message]:
-    """Asks the policy what went wrong in the first turn; both attempts are its own."""
-    wrong, right = failed.steps[0], solved.steps[-1]
+    """Asks the policy what went wrong; both attempts are its own."""
+    wrong, gave = _attempt(failed)
+    right = told([(step.text.strip(), step.observation) for step in solved.turns])
     return [
-        {"role": "system", "content": "You explain mistakes in Python code in one sentence."},
+        {"role": "system", "content": "You explain mistakes in one sentence."},
         {
             "role": "user",
             "content": (
-                f"Task: {failed.prompt}\n\nThis attempt was wrong:\n{wrong.text.strip()}\n"
-                f"It gave: {wrong.observation}\n\nThis attempt was right:\n{right.text.strip()}\n\n"
+                f"Task: {failed.prompt}\n\nThis attempt was wrong:\n{wrong}\n"
+                f"It gave: {gave}\n\nThis attempt was right:\n{right}\n\n"
                 "What was wrong with the first one? One sentence."
             ),
         },
     ]
+
+
+def _attempt(failed: Trajectory) -> tuple[str, str]:
+    """What went wrong, and what it gave: the first turn if that failed, else the whole way."""
+    steps = failed.steps[:1] if failed.steps[0].error else failed.turns
+    return told([(step.text.strip(), step.observation) for step in steps]), steps[-1].observation
 
 
 def reflection(
@@ -88,15 +101,16 @@ def reflection(
     said = said[: said.find(". ") + 1] if ". " in said else said
     if len(said) < 8:
         return None
-    wrong = failed.steps[0]
+    wrong, gave = _attempt(failed)
+    right = told([(step.text.strip(), step.observation) for step in solved.turns])
     return MemoryItem(
         kind=Kind.REFLECTION,
         text=said,
         key=failed.prompt,
         content={
-            "failed": wrong.text.strip(),
-            "observation": wrong.observation,
-            "mended": solved.steps[-1].text.strip(),
+            "failed": wrong,
+            "observation": gave,
+            "mended": right,
         },
         sources=tuple(dict.fromkeys((failed.slot, solved.slot))),
         tasks=(failed.task,),

@@ -14,9 +14,10 @@ from pydantic import Field
 
 from agent.evolution.refine import Solution
 from agent.policies.base import Message
-from agent.prompt import AgentSettings, opening
+from agent.prompt import opening
 from agent.training.lora import LoraSettings
 from agent.training.packing import Example
+from memory.records import Trajectory
 
 
 class WeightsUpdateSettings(LoraSettings):
@@ -36,36 +37,52 @@ class WeightsUpdateSettings(LoraSettings):
 
 def examples(
     solutions: Sequence[Solution],
-    agent: AgentSettings,
     encode: Callable[[Sequence[Message]], tuple[int, ...]],
     min_per_family: int,
 ) -> list[Example]:
-    """Training examples: the bare prompt, then the produced ids of the solving turn.
+    """Training examples: the bare conversations of what was solved.
 
     Args:
         solutions: from ``refine``.
-        agent: gives the prompt.
         encode: messages to ids.
         min_per_family: see ``WeightsUpdateSettings``.
     """
     made: dict[str, list[Example]] = {}
     for solution in solutions:
         trajectory = solution.trajectory
-        prompt = encode(opening(agent, trajectory.prompt, None))
-        produced = trajectory.steps[-1].produced_ids
-        made.setdefault(trajectory.family, []).append(
-            Example(
-                token_ids=prompt + produced,
-                loss_mask=(0,) * len(prompt) + (1,) * len(produced),
-                weight=1.0,
-                source=trajectory.slot,
-            )
-        )
+        bare = encode(opening(trajectory.frame, trajectory.prompt, None))
+        made.setdefault(trajectory.family, []).append(conversation(trajectory, bare))
     balanced: list[Example] = []
     for own in made.values():
         copies = -(-min_per_family // len(own)) if len(own) < min_per_family else 1
         balanced += (own * copies)[: max(len(own), min_per_family)]
     return balanced
+
+
+def conversation(trajectory: Trajectory, opening_ids: tuple[int, ...]) -> Example:
+    """A trajectory as one sequence: the opening, then turn by turn what was done and seen.
+
+    Turns with an error are left out, together with the world's complaint (see
+    ``Trajectory.turns``). The ids of each turn and of each answer of the world are those that
+    went through the model; loss falls on the turns alone.
+
+    Args:
+        trajectory: a solved one.
+        opening_ids: the opening without memory.
+    """
+    ids, mask = list(opening_ids), [0] * len(opening_ids)
+    kept = trajectory.turns
+    for number, step in enumerate(trajectory.steps):
+        if not any(step is turn for turn in kept):
+            continue
+        produced = step.produced_ids
+        ids += produced
+        mask += [1] * len(produced)
+        if step is not kept[-1]:  # the world's answer is what the next turn added
+            seen = trajectory.steps[number + 1].prompt_ids
+            ids += seen
+            mask += [0] * len(seen)
+    return Example(tuple(ids), tuple(mask), weight=1.0, source=trajectory.slot)
 
 
 def composition(chosen: Sequence[Solution]) -> dict[str, int]:

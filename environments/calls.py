@@ -1,0 +1,245 @@
+"""Calls as an agent writes them: ``search(query="red shoes")``, or the same as JSON.
+
+What is read comes from a model, so nothing is evaluated: arguments are literals, and anything
+else is no call.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from environments.base import Action, Tool
+
+MAX_CHARS = 20_000  # longest text that is searched for a call
+MAX_TRIES = 64  # places in it where a call may begin
+MAX_DEPTH = 40  # brackets within brackets
+_BEGIN = re.compile(r"(?<!\w)([A-Za-z_]\w*)[ \t]*\(|\{")
+_TOKEN = re.compile(r"'''|\"\"\"|['\"]|[()\[\]{}]|\\.", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_FENCE = re.compile(r"```(\w*)[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
+_Found = tuple[int, str, list[Any], dict[str, Any]]  # where it ends, name, arguments
+_CLOSES = {"(": ")", "[": "]", "{": "}"}
+_JSON_NAMES = {"true": True, "false": False, "null": None}
+_FENCES = {
+    "text/x-python": ("python", "py", ""),
+    "application/sql": ("sql", ""),
+    "text/x-shellscript": ("bash", "sh", "shell", ""),
+}
+
+
+def parse_call(text: str, tools: Sequence[Tool] = ()) -> tuple[str, dict[str, Any]] | None:
+    """The first call in a text: the tool's name and the arguments by name.
+
+    Understood are ``name(key=literal, …)`` with Python's literals (JSON's ``true``, ``false`` and
+    ``null`` too), and ``{"name": …, "arguments": {…}}``; around it may stand prose or a fence.
+
+    Args:
+        text: what the agent wrote.
+        tools: what it may call. With them, arguments without a name are named in the tool's
+            order, and a call of one of them is preferred to a call of something else.
+
+    Returns:
+        None where the text holds no call.
+    """
+    orders = {tool.name: parameter_names(tool) for tool in tools}
+    other = None
+    for name, positional, arguments in _calls(text[:MAX_CHARS]):
+        order = orders.get(name, [])
+        if len(positional) > len(order):
+            continue
+        named = dict(zip(order, positional, strict=False))
+        if named.keys() & arguments.keys():
+            continue
+        found = (name, named | arguments)
+        if name in orders or not tools:
+            return found
+        other = other or found
+    return other
+
+
+def write_call(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call as an agent writes it; ``parse_call`` reads it back."""
+    written = ", ".join(f"{key}={_literal(value)}" for key, value in arguments.items())
+    return f"{name}({written})"
+
+
+def read_action(text: str, tools: Sequence[Tool]) -> Action:
+    """The action that a text stands for, among the tools of an environment.
+
+    With one tool of one text parameter the text is the argument: its first line, or where the
+    parameter holds code (``contentMediaType``) the first fenced block. Else it holds a call.
+    """
+    call = parse_call(text, tools)
+    if call is not None and any(tool.name == call[0] for tool in tools):
+        return Action(text=text, tool=call[0], arguments=call[1])
+    if len(tools) == 1 and (parameter := sole_text_parameter(tools[0])) is not None:
+        name, media = parameter
+        argument = _fenced(text, media) if media else next(iter(text.strip().splitlines()), "")
+        if argument and argument.strip():
+            return Action(text=text, tool=tools[0].name, arguments={name: clean(argument)})
+        return Action(text=text)
+    if call is not None:
+        return Action(text=text, tool=call[0], arguments=call[1])
+    return Action(text=text)
+
+
+def parameter_names(tool: Tool) -> list[str]:
+    """The names of a tool's parameters, in order."""
+    properties = tool.parameters.get("properties")
+    return list(properties) if isinstance(properties, dict) else []
+
+
+def sole_text_parameter(tool: Tool) -> tuple[str, str] | None:
+    """Name and ``contentMediaType`` (or "") of a tool's only parameter, if that is a text."""
+    properties = tool.parameters.get("properties")
+    if not isinstance(properties, dict) or len(properties) != 1:
+        return None
+    ((name, schema),) = properties.items()
+    if not isinstance(schema, dict) or schema.get("type") != "string" or "enum" in schema:
+        return None
+    return name, str(schema.get("contentMediaType", ""))
+
+
+def clean(text: str) -> str:
+    """A text without lone surrogates, which neither a file nor a tokenizer can take."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _fenced(text: str, media: str) -> str | None:
+    wanted = _FENCES.get(media)
+    for language, body in _FENCE.findall(text):
+        if wanted is None or language.lower() in wanted:
+            return str(body)
+    return None
+
+
+def _calls(text: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
+    end = tries = 0
+    for match in _BEGIN.finditer(text):
+        if match.start() < end:
+            continue
+        tries += 1
+        if tries > MAX_TRIES:
+            return
+        found = _json_call(text, match.start()) if match[1] is None else _python_call(text, match)
+        if found is not None:
+            end = found[0]
+            yield found[1:]
+
+
+def _json_call(text: str, start: int) -> _Found | None:
+    if _end_of(text, start) is None:  # also bounds the depth
+        return None
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, start)
+        if isinstance(inner := value.get("function"), dict):
+            value = inner
+        name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments)
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            return None
+        return end, name, [], {clean(key): _plain(item) for key, item in arguments.items()}
+    except (ValueError, RecursionError):
+        return None
+
+
+def _python_call(text: str, match: re.Match[str]) -> _Found | None:
+    end = _end_of(text, match.end() - 1)
+    if end is None:
+        return None
+    try:
+        node = ast.parse(_ESCAPE.sub(_escaped, text[match.start() : end]), mode="eval").body
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            return None
+        positional = [_value(argument) for argument in node.args]
+        named = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords
+                 if keyword.arg is not None}  # fmt: skip
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if len(named) < len(node.keywords):  # **mapping
+        return None
+    return end, node.func.id, positional, named
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """An escape that Python does not know stands for itself; Python would warn about it."""
+    return match[0] if match[1] in "\\'\"abfnrtv01234567xNuU\n" else "\\" + match[0]
+
+
+def _end_of(text: str, start: int) -> int | None:
+    """Just behind the bracket that closes the one at ``start``; None if none does."""
+    expected: list[str] = []
+    quote = ""
+    for match in _TOKEN.finditer(text, start):
+        token = match[0]
+        if quote:
+            if token == quote:
+                quote = ""
+            elif token[0] in "'\"" and len(token) == 3 and quote == token[0]:
+                quote = ""  # a text's end beside the quotes of another, "x""" for one
+            continue
+        if token[0] in "'\"":
+            quote = token
+        elif token in _CLOSES:
+            expected.append(_CLOSES[token])
+            if len(expected) > MAX_DEPTH:
+                return None
+        elif token[0] != "\\":
+            if token != expected.pop():
+                return None
+            if not expected:
+                return match.end()
+    return None
+
+
+def _value(node: ast.expr) -> Any:
+    """The value of a literal, as JSON has it.
+
+    Raises:
+        ValueError: for anything that is no such literal.
+    """
+    match node:
+        case ast.Constant(value=str() | int() | float() | None as value):
+            return _plain(value)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=value)):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return _plain(-value if isinstance(sign, ast.USub) else value)
+        case ast.Name(id=name) if name in _JSON_NAMES:
+            return _JSON_NAMES[name]
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_value(item) for item in items]
+        case ast.Dict(keys=keys, values=values):
+            read = [_value(key) if key is not None else None for key in keys]
+            if all(isinstance(key, str) for key in read):
+                return dict(zip(read, map(_value, values), strict=True))
+    raise ValueError("not a literal")
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own values, or ValueError: no NaN, no infinity, no lone surrogates."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not a finite number")
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _literal(value: Any) -> str:
+    match value:
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case list() | tuple():
+            return f"[{', '.join(map(_literal, value))}]"
+        case dict():
+            return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
+    return repr(value)

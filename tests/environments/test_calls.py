@@ -1,0 +1,154 @@
+"""Calls as an agent writes them."""
+
+import random
+import time
+from typing import Any
+
+import pytest
+
+from environments.base import Tool
+from environments.calls import parse_call, read_action, write_call
+from environments.tools import PythonCode, tools_of
+
+
+class Shop:
+    def search(self, query: str, limit: int = 5) -> str:
+        """Search."""
+        return query
+
+    def buy(self, item_id: int) -> str:
+        """Buy."""
+        return str(item_id)
+
+
+TOOLS = tools_of(Shop)
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ('search(query="red shoes")', ("search", {"query": "red shoes"})),
+        ("search( query = 'it\\'s (x', limit=-1 )", ("search", {"query": "it's (x", "limit": -1})),
+        ('I think: search(query="a").\nThen buy(item_id=3)', ("search", {"query": "a"})),
+        ("```python\nbuy(item_id=3)\n```", ("buy", {"item_id": 3})),
+        ("Note (a: b) and f(x), then buy(item_id=3)", ("buy", {"item_id": 3})),
+        ("f(a=[1, (2.5,), {'k': None}], b=true)", ("f", {"a": [1, [2.5], {"k": None}], "b": True})),
+        ('f(a="""x "y" z""", b=\'\', c="")', ("f", {"a": 'x "y" z', "b": "", "c": ""})),
+        ("f(a=\n  1,\n)", ("f", {"a": 1})),
+        (r'f(a="\d \ud800 \n é")', ("f", {"a": "\\d ? \n é"})),
+        ('{"name": "buy", "arguments": {"item_id": 3}}', ("buy", {"item_id": 3})),
+        ('<tool_call>\n{"name": "buy", "parameters": {}}\n</tool_call>', ("buy", {})),
+        ('{"function": {"name": "buy", "arguments": "{\\"x\\": 2}"}}', ("buy", {"x": 2})),
+        ('f(a={"name": "buy", "arguments": {}})', ("f", {"a": {"name": "buy", "arguments": {}}})),
+        ("look()", ("look", {})),
+        ("", None),
+        ("search", None),
+        ("search(query=", None),
+        ("buy(3)", None),
+        ("f(a=b)", None),
+        ("f(a=1+1)", None),
+        ("f(a=__import__('os'))", None),
+        ("f(a=f'{x}')", None),
+        ("f(**{'a': 1})", None),
+        ("f(a=1, a=2)", None),
+        ("f(a=1e999)", None),
+        ("f(a=b'x')", None),
+        ("f(a=1j)", None),
+        ("f(a={1: 2})", None),
+        ('{"name": "buy", "arguments": {"x": NaN}}', None),
+        ('{"name": 3, "arguments": {}}', None),
+        ("f(a=" + "1" * 5000 + ")", None),
+    ],
+)  # fmt: skip
+def test_calls_are_read(text: str, call: tuple[str, dict[str, Any]] | None) -> None:
+    assert parse_call(text) == call
+
+
+@pytest.mark.parametrize(
+    ("text", "call"),
+    [
+        ("buy(3)", ("buy", {"item_id": 3})),
+        ('search("a", limit=2)', ("search", {"query": "a", "limit": 2})),
+        ("buy(3, item_id=4)", None),
+        ("buy(3, 4)", None),
+        ('print("x"); buy(item_id=3)', ("buy", {"item_id": 3})),
+        ('look(at="x")', ("look", {"at": "x"})),
+    ],
+)
+def test_tools_name_what_is_not_named(text: str, call: tuple[str, dict[str, Any]] | None) -> None:
+    assert parse_call(text, TOOLS) == call
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f(" + "-" * 19_000 + "1)",
+        "f(" + "1+" * 9_000 + "1)",
+        "f(" + "not " * 4_000 + "1)",
+        "f(" + "a." * 9_000 + "a)",
+        "f(" * 9_000,
+        "f(a=" * 4_000 + "1" + ")" * 4_000,
+        "{" * 19_000,
+        '{"a":' * 4_000,
+        "[" * 9_000 + "]" * 9_000,
+        'f("' * 6_000,
+        "x" * 1_000_000,
+        "\x00\ud800(" * 5_000,
+    ],
+)
+def test_hostile_texts_are_no_calls_and_take_no_time(text: str) -> None:
+    began = time.monotonic()
+    assert parse_call(text, TOOLS) is None
+    assert time.monotonic() - began < 1
+
+
+def test_noise_never_raises() -> None:
+    chance = random.Random(0)
+    pieces = [
+        "buy",
+        "(",
+        ")",
+        "{",
+        "}",
+        '"',
+        "'",
+        "\\",
+        "=",
+        ",",
+        "name",
+        "arguments",
+        ":",
+        "1",
+        "\n",
+    ]
+    for _ in range(3000):
+        parse_call("".join(chance.choices(pieces, k=chance.randrange(20))), TOOLS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"a": 'x"\n\\d é'}, {"a": [1, {"k": None, "l": [True, -1.5]}], "b": ""}],
+)
+def test_what_is_written_is_read(arguments: dict[str, Any]) -> None:
+    assert parse_call(write_call("f", arguments)) == ("f", arguments)
+
+
+def test_a_lone_text_is_the_argument() -> None:
+    text = {"type": "object", "properties": {"command": {"type": "string"}}}
+    command = Tool(name="act", description="Act.", parameters=text)  # type: ignore[arg-type]
+    assert read_action(" go east\nand more", [command]).arguments == {"command": "go east"}
+    assert read_action('act(command="go (up)")', [command]).arguments == {"command": "go (up)"}
+    assert read_action(" \n ", [command]).tool is None
+
+    class Runner:
+        def run(self, code: PythonCode) -> str:
+            """Run it."""
+            return code
+
+    tools = tools_of(Runner)
+    assert read_action("So:\n```py\nprint(1)\n```", tools).arguments == {"code": "print(1)"}
+    assert read_action("print(1)", tools).tool is None
+    assert read_action("```sql\nselect 1\n```", tools).tool is None
+    action = read_action("I cannot.", TOOLS)
+    assert action.tool is None and action.text == "I cannot."
+    assert read_action("look(at=1)", TOOLS).tool == "look"
