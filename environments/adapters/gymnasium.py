@@ -10,12 +10,11 @@ import functools
 import json
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
-from environments.adapters.processes import within
 from environments.adapters.toy_text import Score, World, world_of
 from environments.base import (
     Action,
@@ -28,6 +27,7 @@ from environments.base import (
     Tool,
 )
 
+T = TypeVar("T")
 ACT = "act"
 OBSERVATION_CHARS = 2000
 _COLOUR = re.compile(r"\x1b\[([\d;]*)m(.*?)\x1b\[0?m", re.DOTALL)
@@ -51,7 +51,7 @@ class Gymnasium:
         success: score that is worth the full reward, 1.
         fail: score that is worth 0.
         rules: told to the agent at the beginning.
-        timeout_s: most seconds that one step may take.
+        seconds: most that one step may take; see ``environments.watch.Watched``.
 
     Raises:
         SuiteError: no such world, or one whose actions cannot be written as text.
@@ -71,11 +71,11 @@ class Gymnasium:
         success: float | None = None,
         fail: float | None = None,
         rules: str | None = None,
-        timeout_s: float = 30.0,
+        seconds: float = 30.0,
     ) -> None:
-        self._id, self._kwargs, self._seeds, self._timeout_s = id, kwargs or {}, seeds, timeout_s
-        if seeds < 1 or timeout_s <= 0 or (max_steps is not None and max_steps < 1):
-            raise SuiteError(f"{self.name}: seeds, max_steps and timeout_s must be positive")
+        self._id, self._kwargs, self._seeds, self._seconds = id, kwargs or {}, seeds, seconds
+        if seeds < 1 or seconds <= 0 or (max_steps is not None and max_steps < 1):
+            raise SuiteError(f"{self.name}: seeds, max_steps and seconds must be positive")
         known = world_of(id)
         given: dict[str, Any] = {
             "score": score, "success": success, "fail": fail, "rules": rules,
@@ -127,7 +127,7 @@ class Gymnasium:
         if not isinstance(arguments, dict) or not isinstance(seed, int):
             raise SuiteError(f"{self.name}: task {task.id} has no kwargs and seed")
         return GymnasiumEnvironment(
-            lambda: self._make(arguments), seed, self._tool, self._world, self._timeout_s
+            lambda: self._make(arguments), seed, self._tool, self._world, self._seconds
         )
 
     def _arguments(self, seed: int) -> dict[str, JsonValue]:
@@ -168,12 +168,12 @@ class GymnasiumEnvironment:
         seed: of the world.
         tool: the one tool.
         world: how it is told and scored.
-        timeout_s: most seconds of one step.
+        seconds: most that one step may take.
     """
 
-    def __init__(self, make: Any, seed: int, tool: Tool, world: World, timeout_s: float) -> None:
+    def __init__(self, make: Any, seed: int, tool: Tool, world: World, seconds: float) -> None:
         self._make, self._seed, self._tool, self._world = make, seed, tool, world
-        self._timeout_s = timeout_s
+        self.seconds = seconds
         self._env: Any = None
         self._score, self._steps, self._over = 0.0, 0, False
         if world.actions:
@@ -193,7 +193,7 @@ class GymnasiumEnvironment:
             self._mask(info)
             return self._text(observation)
 
-        return str(self._guarded("reset", reset))
+        return self._guarded("reset", reset)
 
     def step(self, action: Action) -> StepResult:
         """Take one action in the world.
@@ -237,20 +237,14 @@ class GymnasiumEnvironment:
         self._over = True
         env, self._env = self._env, None
         if env is not None:
-            within(self._timeout_s, "close", env.close)
+            env.close()
 
-    def _guarded(self, what: str, call: Any) -> Any:
+    def _guarded(self, what: str, call: Callable[[], T]) -> T:
         try:
-            return within(self._timeout_s, what, call)
-        except (EnvironmentFailure, SuiteError) as error:
-            self._abandon()
-            raise EnvironmentFailure(str(error)) from error
+            return call()
         except Exception as error:
             self._over = True
             raise EnvironmentFailure(f"{what} raised {type(error).__name__}: {error}") from error
-
-    def _abandon(self) -> None:
-        self._over, self._env = True, None  # a hung world is not closed: that may hang as well
 
     def _mask(self, info: Any) -> None:
         names, mask = self._world.actions, info.get("action_mask")
@@ -334,9 +328,10 @@ def _tool(space: Any, names: Sequence[str]) -> tuple[Tool, tuple[str, ...]]:
                 f"gymnasium: the world has {int(space.n)} actions, and actions={list(found)} "
                 "does not give each of them a name of its own"
             )
-        schema["enum"] = list(found)
+        described = f"Takes one action: {', '.join(found)}."
     elif kind == "Text":
         found = ()
+        described = "Sends one line of text."
         schema["minLength"], schema["maxLength"] = int(space.min_length), int(space.max_length)
     else:
         raise SuiteError(
@@ -348,4 +343,4 @@ def _tool(space: Any, names: Sequence[str]) -> tuple[Tool, tuple[str, ...]]:
         "properties": {"action": schema},
         "required": ["action"],
     }
-    return Tool(name=ACT, description="Takes one action.", parameters=parameters), found
+    return Tool(name=ACT, description=described, parameters=parameters), found

@@ -13,7 +13,6 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -29,6 +28,8 @@ from environments.base import (
     Task,
     Tool,
 )
+from environments.calls import write_call
+from environments.task_files import read_tasks
 
 OBSERVATION_CHARS = 2000
 ANSWER_CHARS = 500
@@ -58,6 +59,10 @@ class Call(BaseModel):
     tool: str
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
 
+    def written(self) -> str:
+        """The call as an agent would write it."""
+        return write_call(self.tool, self.arguments)
+
 
 class Check(Call):
     """A call that the environment makes at the end, and the result that is right."""
@@ -67,7 +72,7 @@ class Check(Call):
 
 
 class Entry(BaseModel):
-    """One line of a task file.
+    """One task of a file.
 
     Args:
         prompt: what the agent is told.
@@ -98,10 +103,10 @@ class Entry(BaseModel):
 
 
 class Mcp:
-    """The tools of an MCP server, and tasks from a JSONL file (one :class:`Entry` a line).
+    """The tools of an MCP server, and tasks from a file (each an :class:`Entry`).
 
     Args:
-        tasks: the task file.
+        tasks: the task file (JSONL, or what else ``read_tasks`` reads).
         command: starts the server (stdio); one for each episode, which ends with it.
         url: address of a running server (streamable HTTP) instead; an episode is a session,
             and what one episode changes there is the server's to undo.
@@ -180,7 +185,9 @@ class Mcp:
         if entry.answer is not None:
             ending = Call(tool=ANSWER.name, arguments={"text": entry.answer})
         return [
-            Action(text=_written(call), tool=call.tool, arguments=call.arguments)
+            Action(
+                text=write_call(call.tool, call.arguments), tool=call.tool, arguments=call.arguments
+            )
             for call in (*(entry.gold or ()), ending)
         ]
 
@@ -209,6 +216,7 @@ class McpEnvironment:
         self, entry: Entry, target: Target, offer: Sequence[Tool], *, timeout_s: float
     ) -> None:
         self._entry, self._target, self._timeout_s = entry, target, timeout_s
+        self.seconds = 20 + timeout_s * (2 + len(entry.setup))  # most that ``start`` may take
         self._ending = FINISH if entry.answer is None else ANSWER
         self._tools = (*offer, self._ending)
         self._session: Session | None = None
@@ -227,7 +235,7 @@ class McpEnvironment:
         for call in self._entry.setup:
             result = self._session.call_tool(call.tool, call.arguments)
             if result.is_error:
-                raise EnvironmentFailure(f"setup: {_written(call)}: {_cut(result.text, 300)}")
+                raise EnvironmentFailure(f"setup: {call.written()}: {_cut(result.text, 300)}")
         return self._entry.prompt
 
     def step(self, action: Action) -> StepResult:
@@ -316,39 +324,25 @@ def _sendable(arguments: Mapping[str, Any]) -> bool:
         return False
 
 
-def _written(call: Call) -> str:
-    """A call as the agent would write it."""
-    return f"{call.tool}({', '.join(f'{name}={v!r}' for name, v in call.arguments.items())})"
-
-
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 4] + " ..."
 
 
 def _read(suite: str, file: str) -> tuple[Task, ...]:
-    path = Path(file)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{suite}: tasks={file}: {error}") from error
     tasks: dict[str, Task] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for where, fields in read_tasks(file):
         try:
-            entry = Entry.model_validate_json(line)
+            entry = Entry.model_validate_json(json.dumps(fields))
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
+            place = ".".join(map(str, problem["loc"]))
             message = problem["msg"].removeprefix("Value error, ")
             raise SuiteError(
-                f"{suite}: {file}, line {number}: {f'{where}: ' if where else ''}{message}"
+                f"{suite}: {where}: {f'{place}: ' if place else ''}{message}"
             ) from None
         data = entry.model_dump(mode="json", exclude={"prompt", "family"}, exclude_defaults=True)
         task = Task(suite=suite, family=entry.family, prompt=entry.prompt, data=data)
         tasks[task.id] = task
-    if not tasks:
-        raise SuiteError(f"{suite}: {file} holds no tasks")
     return tuple(tasks.values())
 
 

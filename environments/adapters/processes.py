@@ -10,16 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from environments.adapters import supervisor
 from environments.base import EnvironmentFailure
 
-T = TypeVar("T")
 _END_S = 6.0  # longer than the supervisor takes to kill
 _SAID_CHARS = 300
 
@@ -131,32 +129,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def within(timeout_s: float, what: str, call: Callable[[], T]) -> T:
-    """The result of a call that runs in a thread of its own and may hang.
-
-    A call that does not return in time is abandoned: Python cannot end a thread, so it goes on
-    (as a daemon) until it returns or this process ends.
-
-    Raises:
-        EnvironmentFailure: it did not return in time.
-        Exception: what the call raised.
-    """
-    done: list[T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(call())
-        except BaseException as error:  # raised again below, in the caller's thread
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name=what)
-    thread.start()
-    thread.join(timeout_s)
-    if raised:
-        raise raised[0]
-    if not done:
-        raise EnvironmentFailure(f"{what} did not return within {timeout_s:g} s")
-    return done[0]

@@ -30,6 +30,7 @@ from environments.base import (
     Task,
     Tool,
 )
+from environments.calls import write_call
 
 # Pages whose text and controls say all that is needed, and that differ from seed to seed.
 PAGES = (
@@ -99,7 +100,7 @@ class MiniWob:
         pages: Sequence[str] = PAGES,
         per_page: int = 50,
         turns: int = 8,
-        open_pages: int = 16,
+        open_pages: int = 32,
         timeout_s: float = 20.0,
     ) -> None:
         if per_page < 1 or not pages or turns < 1 or open_pages < 1 or timeout_s <= 0:
@@ -166,6 +167,8 @@ class MiniWobEnvironment:
         url: of the page.
         seed: of the page's random numbers.
     """
+
+    seconds = 600.0  # ``start`` may wait for a place; each command has a limit of its own
 
     def __init__(self, holder: BrowserHolder, url: str, seed: str) -> None:
         self._holder, self._url, self._seed = holder, url, seed
@@ -298,12 +301,12 @@ def _choices(items: Any, utterance: str) -> Any:
         ref = item["ref"]
         if item["kind"] == "list":
             for option in item["options"]:
-                yield f"select(ref={ref}, option={option!r})"
+                yield write_call("select", {"ref": ref, "option": option})
             continue
-        yield f"click(ref={ref})"
+        yield write_call("click", {"ref": ref})
         if item["kind"] == "textbox":
             for text in texts:
-                yield f"type(ref={ref}, text={text!r})"
+                yield write_call("type", {"ref": ref, "text": text})
 
 
 def _line(item: Mapping[str, Any]) -> str:

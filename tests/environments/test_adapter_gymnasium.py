@@ -11,7 +11,9 @@ from gymnasium.spaces import Box, Dict, Discrete, Text
 
 from environments.adapters.gymnasium import Gymnasium, jsonable, plain
 from environments.base import Action, EnvironmentFailure, Suite, SuiteError, Task
+from environments.calls import read_action
 from environments.checks import check_suite
+from environments.watch import Watched
 
 STEPS = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
 
@@ -44,7 +46,7 @@ class Echo(gymnasium.Env[Any, str]):
 @pytest.fixture
 def echo() -> Iterator[Gymnasium]:
     gymnasium.register("instar/Echo-v0", entry_point=Echo)
-    yield Gymnasium("instar/Echo-v0", seeds=5, max_steps=3, timeout_s=0.5)
+    yield Gymnasium("instar/Echo-v0", seeds=5, max_steps=3, seconds=0.5)
     del gymnasium.registry["instar/Echo-v0"]
 
 
@@ -176,16 +178,16 @@ def test_wrong_actions_change_nothing() -> None:
     ):
         result = environment.step(action)
         assert result.error and "Actions: south, north" in result.observation
-    assert environment.step(act(" North. ")).error is None
+    assert environment.step(read_action("North.\nI hope", environment.tools)).error is None
     environment.close()
 
 
 @pytest.mark.parametrize("how", ["raise", "nan", "hang"])
 def test_a_broken_world_is_told_in_time(echo: Gymnasium, how: str) -> None:
-    environment = echo.environment(echo.tasks()[0])
+    environment = Watched(echo.environment(echo.tasks()[0]))
     environment.start()
     began = time.monotonic()
-    says = {"raise": "KeyError", "nan": "reward nan", "hang": "did not return within 0.5 s"}
+    says = {"raise": "KeyError", "nan": "reward nan", "hang": "step took longer than 0.5 s"}
     with pytest.raises(EnvironmentFailure, match=says[how]):
         environment.step(act(how))
     environment.close()

@@ -273,7 +273,7 @@ def test_answers_are_compared() -> None:
         ({"prompt": "p", "answer": 3}, "line 1: answer: Input should be a valid string"),
         ({"prompt": "p", "answer": "a", "x": 1}, "line 1: x: Extra inputs"),
         ({"prompt": "p", "answer": "a", "match": "like"}, "line 1: match: "),
-        ([], "line 1: "),
+        ([], "line 1: a list, not an object"),
     ],
 )
 def test_a_line_that_is_no_task(load: Callable[..., Mcp], task: Any, says: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import environments
 from environments.base import Action, EnvironmentFailure, Suite, SuiteError, Task
+from environments.calls import write_call
 from environments.checks import check_suite
 from environments.suites.miniwob import MiniWob, MiniWobEnvironment
 
@@ -94,10 +95,6 @@ SOLVERS: dict[str, Callable[[str], Iterator[Action]]] = {
 }
 
 
-def written(action: Action) -> str:
-    return f"{action.tool}({', '.join(f'{k}={v!r}' for k, v in action.arguments.items())})"
-
-
 def chromium() -> list[int]:
     """Pids of the browser processes below this one's temporary folder, the main one first."""
     found = []
@@ -139,7 +136,7 @@ def test_scripted_solutions_are_worth_the_full_reward(load: Callable[..., MiniWo
         task = Task.model_validate_json(stored.model_dump_json())
         environment, seen = start(suite, task)
         for action in SOLVERS[task.family](seen):
-            assert written(action) in environment.valid_actions
+            assert write_call(action.tool or "", action.arguments) in environment.valid_actions
             result = environment.step(action)
             assert result.error is None
         assert (result.reward, result.terminated) == (1.0, True), (task, seen, result)
