@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from environments.adapters.toy_text import Score, World, world_of
+from environments.adapters.wire import cut, scaled
 from environments.base import (
     Action,
     Briefing,
@@ -29,7 +30,6 @@ from environments.base import (
 
 T = TypeVar("T")
 ACT = "act"
-OBSERVATION_CHARS = 2000
 _COLOUR = re.compile(r"\x1b\[([\d;]*)m(.*?)\x1b\[0?m", re.DOTALL)
 _ESCAPE = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 
@@ -226,7 +226,7 @@ class GymnasiumEnvironment:
         self._over = ended or spent
         return StepResult(
             observation=text,
-            reward=self._reward() if ended else 0.0,
+            reward=scaled(self._score, self._world.fail, self._world.success) if ended else 0.0,
             terminated=terminated,
             truncated=(truncated and not terminated) or spent,
             metrics={"score": self._score},
@@ -271,10 +271,6 @@ class GymnasiumEnvironment:
             f"{''.join(sorted(space.character_set))}"
         )
 
-    def _reward(self) -> float:
-        world = self._world
-        return min(1.0, max(0.0, (self._score - world.fail) / (world.success - world.fail)))
-
     def _text(self, observation: Any) -> str:
         env = self._env
         if self._world.describe is not None:
@@ -285,7 +281,7 @@ class GymnasiumEnvironment:
             text = (
                 observation if isinstance(observation, str) else json.dumps(jsonable(observation))
             )
-        return text[:OBSERVATION_CHARS] or "(nothing to see)"
+        return cut(text) or "(nothing to see)"
 
 
 def plain(rendered: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from environments.adapters.mcp_session import Session, Target, check_package
+from environments.adapters.wire import cut, sendable
 from environments.base import (
     Action,
     Briefing,
@@ -31,9 +32,7 @@ from environments.base import (
 from environments.calls import write_call
 from environments.task_files import read_tasks
 
-OBSERVATION_CHARS = 2000
 ANSWER_CHARS = 500
-ARGUMENT_CHARS = 100_000
 Match = Literal["exact", "contains", "number"]
 ANSWER = Tool(
     name="answer",
@@ -235,7 +234,7 @@ class McpEnvironment:
         for call in self._entry.setup:
             result = self._session.call_tool(call.tool, call.arguments)
             if result.is_error:
-                raise EnvironmentFailure(f"setup: {call.written()}: {_cut(result.text, 300)}")
+                raise EnvironmentFailure(f"setup: {call.written()}: {cut(result.text, 300)}")
         return self._entry.prompt
 
     def step(self, action: Action) -> StepResult:
@@ -256,14 +255,14 @@ class McpEnvironment:
             )
         if action.tool == self._ending.name:
             return self._end(action.arguments)
-        if not _sendable(action.arguments):
+        if not sendable(action.arguments):
             return StepResult(
                 observation="The arguments cannot be sent: they are too long or no JSON.",
                 error="bad arguments",
             )
         result = self._session.call_tool(action.tool, action.arguments)
         return StepResult(
-            observation=_cut(result.text, OBSERVATION_CHARS) or "(no output)",
+            observation=cut(result.text) or "(no output)",
             error="tool error" if result.is_error else None,
         )
 
@@ -314,18 +313,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _sendable(arguments: Mapping[str, Any]) -> bool:
-    try:
-        body = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-        return len(body.encode()) <= ARGUMENT_CHARS
-    except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
-        return False
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 4] + " ..."
 
 
 def _read(suite: str, file: str) -> tuple[Task, ...]:

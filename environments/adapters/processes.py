@@ -91,10 +91,10 @@ class Server:
             if ended or time.monotonic() > deadline:
                 said = self.said()
                 self.close()
-                how = f"ended with status {self.process.returncode}" if ended else "did not answer"
-                raise EnvironmentFailure(
-                    f"{self.command} {how}{f': {said}' if said else ''} (waited {timeout_s:g} s)"
-                )
+                how = f"did not answer within {timeout_s:g} s"
+                if ended:
+                    how = f"ended with status {self.process.returncode}"
+                raise EnvironmentFailure(f"{self.command} {how}{f': {said}' if said else ''}")
             time.sleep(0.02)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ SUITES: dict[str, str] = {
     "gymnasium": "environments.adapters.gymnasium:Gymnasium",
     "mcp": "environments.adapters.mcp:Mcp",
     "miniwob": "environments.suites.miniwob:MiniWob",
+    "openenv": "environments.adapters.openenv:OpenEnv",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
 }
 
