@@ -21,6 +21,7 @@ SUITES: dict[str, str] = {
     "miniwob": "environments.suites.miniwob:MiniWob",
     "openenv": "environments.adapters.openenv:OpenEnv",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
+    "verifiers": "environments.adapters.verifiers:Verifiers",
 }
 
 
