@@ -71,16 +71,21 @@ def write_call(name: str, arguments: Mapping[str, Any]) -> str:
 def read_action(text: str, tools: Sequence[Tool]) -> Action:
     """The action that a text stands for, among the tools of an environment.
 
-    With one tool of one text parameter the text is the argument: its first line, or where the
-    parameter holds code (``contentMediaType``) the first fenced block. Else it holds a call.
+    With one tool of one text parameter the text is the argument: its first line; all of it
+    where the parameter's ``contentMediaType`` is ``text/plain``; the first fenced block where it
+    is a language. Else the text holds a call.
     """
     call = parse_call(text, tools)
     if call is not None and any(tool.name == call[0] for tool in tools):
         return Action(text=text, tool=call[0], arguments=call[1])
     if len(tools) == 1 and (parameter := sole_text_parameter(tools[0])) is not None:
         name, media = parameter
-        argument = _fenced(text, media) if media else next(iter(text.strip().splitlines()), "")
-        if argument and argument.strip():
+        if media and media != "text/plain":
+            argument = _fenced(text, media) or ""
+        else:
+            lines = [text.strip()] if media else text.strip().splitlines()
+            argument = next(iter(lines), "").strip()
+        if argument.strip():
             return Action(text=text, tool=tools[0].name, arguments={name: clean(argument)})
         return Action(text=text)
     if call is not None:

@@ -1,102 +1,141 @@
 """Conformance checks for suites and sandboxes, for whoever writes one.
 
-Each check returns its findings as plain sentences; an empty list means that all is well.
+Each check returns its findings as plain sentences; an empty list means that all is well. What
+environments must stand is in ``environments.conformance``.
 """
 
 from __future__ import annotations
 
-import math
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from environments.base import Action, Suite, Task
+from pydantic import BaseModel, ConfigDict
+
+from environments.base import Briefing, Suite, Task
+from environments.conformance import examine
+from environments.plain import PlainSuite
 from environments.sandbox.base import ExecResult, Limits, Sandbox
+from environments.splits import split_tasks
+from environments.tools import undocumented
 
-# What a weak or hostile policy may send to any environment.
-GARBAGE = (
-    Action(text=""),
-    Action(text="no call here \x00\ud800 \U0001f40d" * 100),
-    Action(text="x", tool="no such tool", arguments={"a": 1}),
-    Action(text="x", tool=""),
-)
+
+class Report(BaseModel):
+    """What was found out about a suite.
+
+    Args:
+        problems: what is wrong, in sentences.
+        checked: what was looked at, and how much of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problems: tuple[str, ...]
+    checked: dict[str, str]
 
 
 def check_suite(suite: Suite, limit: int = 20) -> list[str]:
-    """Problems of a suite and of its environments.
+    """Problems of a suite and of its environments, as sentences; none if all is well.
 
     Args:
         suite: the suite.
         limit: tasks to make environments for, spread over the suite.
     """
-    problems = [
-        f"The suite's {attribute} is not a non-empty string."
-        for attribute in ("name", "description")
-        if not isinstance(value := getattr(suite, attribute, None), str) or not value
-    ]
+    return list(examine_suite(suite, limit).problems)
+
+
+def examine_suite(suite: Suite, limit: int = 20) -> Report:
+    """Play a suite's tasks in several ways, and say what is wrong and what was looked at.
+
+    Args:
+        suite: the suite.
+        limit: tasks to make environments for, spread over the suite.
+    """
+    problems = list(_check_about(suite))
     tasks = list(suite.tasks())
     if not tasks:
-        return [*problems, "The suite has no tasks."]
+        problems.append("The suite has no tasks.")
+    if not tasks or not isinstance(getattr(suite, "briefing", None), Briefing):
+        return Report(problems=tuple(problems), checked={})
+    problems += _check_tasks(suite, tasks)
+    counts: Counter[str] = Counter()
+    found: dict[str, list[Task]] = {}
+    chosen = tasks[:: max(1, len(tasks) // limit)][:limit]
+    for task in chosen:
+        findings = examine(suite, task)
+        counts += findings.counts
+        for sentence in findings.problems:
+            found.setdefault(sentence, []).append(task)
+        if any("took longer than" in sentence for sentence in findings.problems):
+            break  # every other task may take as long
+    for sentence, own in found.items():
+        others = f" and {len(own) - 1} more" if len(own) > 1 else ""
+        problems.append(f"Task {own[0].id} ({own[0].family}){others}: {sentence}")
+    return Report(problems=tuple(problems), checked=_checked(suite, tasks, len(chosen), counts))
+
+
+def _check_about(suite: Suite) -> Iterator[str]:
+    for attribute in ("name", "description"):
+        if not isinstance(value := getattr(suite, attribute, None), str) or not value:
+            yield f"The suite's {attribute} is not a non-empty string."
+    if not isinstance(getattr(suite, "briefing", None), Briefing):
+        yield "The suite's briefing is not a Briefing (environments.base)."
+    if isinstance(suite, PlainSuite):
+        if not suite.briefing.text:
+            yield f"{suite.name} has no docstring; it is what the agent is told about its task."
+        for name in undocumented(suite.cls):
+            yield (
+                f"{suite.name}.{name} has no docstring, so it is no tool; give it one, or a name "
+                f"that begins with an underscore (_{name})."
+            )
+
+
+def _check_tasks(suite: Suite, tasks: list[Task]) -> Iterator[str]:
     if [task.id for task in tasks] != [task.id for task in suite.tasks()]:
-        problems.append("tasks() returned other tasks, or another order, at the second call.")
+        yield "tasks() returned other tasks, or another order, at the second call."
     if len({task.id for task in tasks}) < len(tasks):
-        problems.append("Some tasks have the same content, and so the same id.")
+        yield "Some tasks have the same content, and so the same id."
     for task in tasks:
         if Task.model_validate_json(task.model_dump_json()) != task:
-            problems.append(f"Task {task.id} changes when it is stored as JSON and read again.")
+            yield f"Task {task.id} changes when it is stored as JSON and read again."
         if not task.family:
-            problems.append(f"Task {task.id} has no family.")
+            yield f"Task {task.id} has no family."
         if task.suite != suite.name:
-            problems.append(f"Task {task.id} names the suite {task.suite!r}, not {suite.name!r}.")
-    for task in tasks[:: max(1, len(tasks) // limit)][:limit]:
-        problems += [f"Task {task.id} ({task.family}): {p}" for p in _check_episode(suite, task)]
-    return problems
+            yield f"Task {task.id} names the suite {task.suite!r}, not {suite.name!r}."
+    example = suite.briefing.example if isinstance(suite, PlainSuite) else None
+    if example and example[0] in {task.prompt for task in tasks}:
+        yield f"The example {example[0]!r:.60} is one of the tasks, so its answer is given away."
 
 
-def _check_episode(suite: Suite, task: Task) -> Iterator[str]:
-    for action in (*GARBAGE, *_misuse(suite, task)):
-        environment = suite.environment(task)
-        try:
-            first = environment.start()
-            if not isinstance(first, str) or not first:
-                yield f"start() returned {first!r}, not a non-empty string."
-            if not environment.tools:
-                yield "it offers no tools."
-            result = environment.step(action)
-            if not (math.isfinite(result.reward) and 0 <= result.reward <= 1):
-                yield f"the reward {result.reward} is not between 0 and 1."
-            if result.reward == 1:
-                yield f"the action {action.arguments or action.tool!r} earned the full reward."
-        except Exception as error:
-            yield f"the action {action.tool!r} raised {type(error).__name__}: {error}"
-        finally:
-            try:
-                environment.close()
-                environment.close()
-            except Exception as error:
-                yield f"closing it twice raised {type(error).__name__}: {error}"
+def _checked(suite: Suite, tasks: list[Task], played: int, counts: Counter[str]) -> dict[str, str]:
+    families = len({task.family for task in tasks})
+    empty = [name for name, own in split_tasks(tasks).items() if not own]
+    missing = f"; none in {', '.join(empty)}: evolving needs about 20 a family" if empty else ""
+    limits = _many(suite.briefing.turns, "turn")
+    if isinstance(suite, PlainSuite):
+        limits += f" and {suite.seconds:g} s a call, held by the environment"
+    gold = counts["gold"]
+    return {
+        "tasks": f"{_many(len(tasks), 'task')} in {_many(families, 'family', 'families')}, "
+        f"{played} of them played{missing}",
+        "tools": f"{_many(counts['tools'] // max(1, played), 'tool')}: descriptions and types",
+        "determinism": f"{_many(counts['steps'], 'step')} repeated, alone and in company",
+        "gold": f"{_many(gold, 'solution')} replayed"
+        if gold
+        else "there is none, so none was replayed",
+        "garbage": f"{_many(counts['garbage'], 'wrong or senseless action')}",
+        "rewards": "0 to 1 at every step, none for garbage",
+        "JSON": "tasks, state and metrics can be stored",
+        "clean-up": "no process, thread, temporary file or descriptor left after close()",
+        "limits": limits,
+    }
 
 
-def _misuse(suite: Suite, task: Task) -> list[Action]:
-    """Every tool with no arguments, and with arguments of the wrong types."""
-    environment = suite.environment(task)
-    try:
-        actions = []
-        for tool in environment.tools:
-            properties = tool.parameters.get("properties")
-            names = list(properties) if isinstance(properties, dict) else []
-            actions.append(Action(text="x", tool=tool.name))
-            wrong: tuple[Any, ...] = (None, -1, [], "\x00\ud800")
-            actions += [
-                Action(text="x", tool=tool.name, arguments=dict.fromkeys(names, value))
-                for value in wrong
-            ]
-        return actions
-    finally:
-        environment.close()
+def _many(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def check_sandbox(make: Callable[[], Sandbox]) -> list[str]:

@@ -231,11 +231,9 @@ class PlainEnvironment:
         return self._suite.seconds
 
     @property
-    def valid_actions(self) -> Sequence[str] | None:
-        """What can be done now; None where the class does not say."""
-        if self._world is None or not hasattr(self._world, "valid_actions"):
-            return None
-        return _texts("valid_actions", self._ask("valid_actions"))
+    def valid_actions(self) -> Sequence[str]:
+        """All that can be done now; nothing where the class does not say."""
+        return _texts("valid_actions", self._ask("valid_actions", ())) if self._world else ()
 
     def start(self) -> str:
         """Make the instance and begin the task."""

@@ -115,10 +115,10 @@ class Watched:
         return cast(Sequence[Tool], self._ask("tools", lambda world: world.tools))
 
     @property
-    def valid_actions(self) -> Sequence[str] | None:
-        """What can be done now; None where the environment does not say."""
-        valid = self._ask("valid_actions", lambda world: getattr(world, "valid_actions", None))
-        return cast(Sequence[str] | None, valid)
+    def valid_actions(self) -> Sequence[str]:
+        """All that can be done now; nothing where the environment does not say."""
+        valid = self._ask("valid_actions", lambda world: getattr(world, "valid_actions", ()))
+        return cast(Sequence[str], valid)
 
     def start(self) -> str:
         """Begin the episode."""

@@ -25,6 +25,8 @@ COMMANDS = (
     ("rollback",),
     ("verify",),
     ("suites",),
+    ("check",),
+    ("new-env",),
     ("doctor",),
     ("memory", "list"),
     ("memory", "show"),

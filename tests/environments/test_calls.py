@@ -139,6 +139,10 @@ def test_a_lone_text_is_the_argument() -> None:
     assert read_action(" go east\nand more", [command]).arguments == {"command": "go east"}
     assert read_action('act(command="go (up)")', [command]).arguments == {"command": "go (up)"}
     assert read_action(" \n ", [command]).tool is None
+    essay = Tool.model_validate_json(
+        command.model_dump_json().replace('"string"', '"string", "contentMediaType": "text/plain"')
+    )
+    assert read_action(" one\ntwo\n", [essay]).arguments == {"command": "one\ntwo"}
 
     class Runner:
         def run(self, code: PythonCode) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from environments.base import Action, StepResult, Task, Tool
+from environments.base import Action, Briefing, StepResult, Task, Tool
 from environments.checks import check_sandbox, check_suite
 from environments.sandbox.base import ExecResult, Limits
 from environments.sandbox.bubblewrap import BubblewrapSandbox
@@ -14,7 +14,11 @@ from environments.sandbox.bubblewrap import BubblewrapSandbox
 class Echo:
     """Says back what it is told."""
 
-    tools = (Tool(name="say", description="say", parameters={"properties": {"word": {}}}),)
+    tools = (
+        Tool(
+            name="say", description="say", parameters={"properties": {"word": {"type": "string"}}}
+        ),
+    )
     first, reward, fragile, once = "hello", 0.0, False, False
 
     def __init__(self) -> None:
@@ -35,7 +39,7 @@ class Echo:
 
 
 class Echoes:
-    name, description = "echoes", "says it back"
+    name, description, briefing = "echoes", "says it back", Briefing(turns=3)
     kind: type[Echo] = Echo
     prompts: Sequence[str] = ("a", "b")
 

@@ -66,7 +66,7 @@ def test_it_is_the_environment() -> None:
     assert isinstance(watched, Environment)
     assert watched.start() == "hello" and watched.tools == World.tools
     assert watched.step(GO) == StepResult(observation="go", reward=0.5)
-    assert watched.valid_actions is None and watched.state() is None
+    assert watched.valid_actions == () and watched.state() is None
     watched.close()
     watched.close()
     assert world.closed == 1

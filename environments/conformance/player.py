@@ -1,0 +1,185 @@
+"""One episode, played step by step, with a look at every result."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from environments.base import Action, Environment, StepResult, Suite, Task
+from environments.calls import write_call
+from environments.watch import Watched
+
+
+class Findings:
+    """Problems, as sentences, and how often each thing was looked at."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, None] = {}
+        self._kinds: set[tuple[str | None, str | None]] = set()
+        self.counts: Counter[str] = Counter()
+
+    def add(self, *problems: str) -> None:
+        """Note problems; each sentence is kept once."""
+        self.problems |= dict.fromkeys(problems)
+
+    def unforeseen(self, tool: str | None, error: str | None, problem: str) -> None:
+        """Note an exception of a tool, each kind once."""
+        if (tool, error) not in self._kinds:
+            self._kinds.add((tool, error))
+            self.add(problem)
+
+
+class Record(NamedTuple):
+    """An episode: its first observation, its actions and what came of them, whether it ended."""
+
+    first: str
+    actions: tuple[Action, ...]
+    results: tuple[StepResult, ...]
+
+    def seen(self) -> list[tuple[str, object]]:
+        """What must be the same when the same is done again, with names for it."""
+        seen: list[tuple[str, object]] = [("the first observation", self.first)]
+        for number, (action, r) in enumerate(zip(self.actions, self.results, strict=True), 1):
+            result = (r.observation, r.reward, r.terminated, r.truncated, r.error)
+            seen.append((f"step {number}, {told(action)}", result))
+        return seen
+
+
+class Broken(Exception):
+    """An environment raised what it must not; the message is a sentence."""
+
+
+class Player:
+    """Plays one episode step by step, and looks at every result."""
+
+    def __init__(self, suite: Suite, task: Task, findings: Findings) -> None:
+        self.findings = findings
+        self._made: list[Environment] = []
+        self.environment = Watched(lambda: self._make(suite, task))
+        self.first = ""
+        self.offered: str | None = None  # the valid action that is being tried
+        self.actions: list[Action] = []
+        self.results: list[StepResult] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended."""
+        last = self.results[-1] if self.results else None
+        return last is not None and (last.terminated or last.truncated)
+
+    def record(self) -> Record:
+        """The episode so far."""
+        return Record(self.first, tuple(self.actions), tuple(self.results))
+
+    def start(self) -> None:
+        """Begin the episode."""
+        first = self._ask("start()", self.environment.start)
+        if not isinstance(first, str) or not first:
+            self.findings.add(f"start() returned {first!r:.60}, not a non-empty string.")
+        self.first = str(first)
+        self._text("start()", self.first)
+        self._state()
+
+    def step(self, action: Action) -> StepResult:
+        """Do one thing."""
+        what, add = f"the action {told(action)}", self.findings.add
+        before = self._state()
+        result: StepResult = self._ask(what, lambda: self.environment.step(action))
+        if not isinstance(result, StepResult):
+            raise Broken(f"{what} returned a {type(result).__name__}, not a StepResult.")
+        self.actions.append(action)
+        self.results.append(result)
+        if not (math.isfinite(result.reward) and 0 <= result.reward <= 1):
+            add(f"the reward {result.reward} is not between 0 and 1 (after {told(action)}).")
+        if wrong := [k for k, v in result.metrics.items() if not math.isfinite(v)]:
+            add(f"the metric {wrong[0]} is {result.metrics[wrong[0]]}, which JSON cannot hold.")
+        self._text(what, result.observation)
+        if result.error and not self.over and self._state() != before:
+            add(
+                f"{what} is said to have failed ({result.error}), and yet it changed the state; "
+                "raise the error before anything is changed."
+            )
+        offered, self.offered = self.offered, None
+        if offered is not None and result.error:
+            add(
+                f"valid_actions offers {offered!r:.60}, which is refused: {result.observation:.100}"
+            )
+        exceptions = [r.metrics.get("tool_exceptions", 0.0) for r in self.results[-2:]]
+        if result.error and exceptions[-1] > (exceptions[0] if len(exceptions) == 2 else 0):
+            self.findings.unforeseen(
+                action.tool,
+                result.error,
+                f"{what} raised {result.observation.removeprefix('Error: '):.100}, which the "
+                "class did not foresee; raise ToolError with a sentence that helps the agent, or "
+                "mend it.",
+            )
+        return result
+
+    def close(self) -> None:
+        """Close the environment, twice."""
+        what = "close()"
+        try:
+            self.environment.close()
+            what = "closing it twice"
+            for made in self._made:
+                Watched(made).close()
+        except Exception as error:
+            self.findings.add(f"{what} raised {type(error).__name__}: {error}")
+
+    def _make(self, suite: Suite, task: Task) -> Environment:
+        made = suite.environment(task)
+        self._made.append(made)
+        return made
+
+    def valid(self) -> list[str]:
+        """What the environment says can be done now."""
+        given = self._ask("valid_actions", lambda: self.environment.valid_actions)
+        if isinstance(given, str) or not all(isinstance(t, str) and t.strip() for t in given):
+            raise Broken(f"valid_actions is {given!r:.60}, not a sequence of texts.")
+        return list(given)
+
+    def _ask(self, what: str, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except Exception as error:
+            raise Broken(f"{what} raised {type(error).__name__}: {error}") from error
+
+    def _state(self) -> str:
+        state = self._ask("state()", self.environment.state)
+        try:
+            return json.dumps(state, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            self.findings.add(f"state() returns what JSON cannot hold: {error}")
+            return ""
+
+    def _text(self, what: str, text: str) -> None:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.findings.add(f"what {what} returned holds half a character, and is no UTF-8.")
+
+
+def told(action: Action) -> str:
+    """An action, short."""
+    if action.tool is None:
+        return ascii(action.text[:40])
+    call = write_call(action.tool, action.arguments)
+    return ascii(call)[1:-1] if len(call) <= 70 else ascii(call[:66])[1:-1] + " ..."
+
+
+def difference(one: Record, other: Record) -> str | None:
+    """Where two records of the same actions first differ, in words."""
+    for first, second in zip_longest(one.seen(), other.seen()):
+        if first is None or second is None:
+            return "the episode ended earlier"
+        if first != second:
+            before, after = ascii(first[1]), ascii(second[1])
+            start = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b),
+                         0)  # fmt: skip
+            begin = max(0, start - 20)
+            return f"{first[0]}: …{before[begin : begin + 60]}… and …{after[begin : begin + 60]}…"
+    return None
