@@ -51,7 +51,7 @@ class Gymnasium:
         success: score that is worth the full reward, 1.
         fail: score that is worth 0.
         rules: told to the agent at the beginning.
-        seconds: most that one step may take; see ``environments.watch.Watched``.
+        timeout_s: most seconds that one step may take; see ``environments.watch.Watched``.
 
     Raises:
         SuiteError: no such world, or one whose actions cannot be written as text.
@@ -71,11 +71,11 @@ class Gymnasium:
         success: float | None = None,
         fail: float | None = None,
         rules: str | None = None,
-        seconds: float = 30.0,
+        timeout_s: float = 30.0,
     ) -> None:
-        self._id, self._kwargs, self._seeds, self._seconds = id, kwargs or {}, seeds, seconds
-        if seeds < 1 or seconds <= 0 or (max_steps is not None and max_steps < 1):
-            raise SuiteError(f"{self.name}: seeds, max_steps and seconds must be positive")
+        self._id, self._kwargs, self._seeds, self._timeout_s = id, kwargs or {}, seeds, timeout_s
+        if seeds < 1 or timeout_s <= 0 or (max_steps is not None and max_steps < 1):
+            raise SuiteError(f"{self.name}: seeds, max_steps and timeout_s must be positive")
         known = world_of(id)
         given: dict[str, Any] = {
             "score": score, "success": success, "fail": fail, "rules": rules,
@@ -127,7 +127,7 @@ class Gymnasium:
         if not isinstance(arguments, dict) or not isinstance(seed, int):
             raise SuiteError(f"{self.name}: task {task.id} has no kwargs and seed")
         return GymnasiumEnvironment(
-            lambda: self._make(arguments), seed, self._tool, self._world, self._seconds
+            lambda: self._make(arguments), seed, self._tool, self._world, self._timeout_s
         )
 
     def _arguments(self, seed: int) -> dict[str, JsonValue]:

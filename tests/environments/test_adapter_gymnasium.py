@@ -46,7 +46,7 @@ class Echo(gymnasium.Env[Any, str]):
 @pytest.fixture
 def echo() -> Iterator[Gymnasium]:
     gymnasium.register("instar/Echo-v0", entry_point=Echo)
-    yield Gymnasium("instar/Echo-v0", seeds=5, max_steps=3, seconds=0.5)
+    yield Gymnasium("instar/Echo-v0", seeds=5, max_steps=3, timeout_s=0.5)
     del gymnasium.registry["instar/Echo-v0"]
 
 

@@ -45,9 +45,16 @@ class NoSuite:
 # Names and options
 
 
+ADAPTERS = {"mcp": "tasks", "openenv": "url", "verifiers": "taskset"}  # and what each needs
+
+
 def test_names() -> None:
-    assert suite_names() == ["reasoning-gym"]
+    assert suite_names() == sorted({*ADAPTERS, "gymnasium", "miniwob", "reasoning-gym"})
     for name in suite_names():
+        if name in ADAPTERS:
+            with pytest.raises(SuiteError, match=f"{name}: .*{ADAPTERS[name]}"):
+                load(name)
+            continue
         suite = load(name)
         assert isinstance(suite, Suite) and suite.name == name
 
