@@ -17,18 +17,21 @@ from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
     "banking77": "environments.suites.banking77:Banking77",
+    "gsm8k": "environments.suites.gsm8k:Gsm8k",
+    "gymnasium": "environments.adapters.gymnasium:Gymnasium",
+    "household": "environments.suites.household:Household",
     "humaneval": "environments.suites.code:HumanEval",
     "jsonl-code": "environments.suites.code:JsonlCode",
+    "lifelong-db": "environments.suites.lifelong_db:LifelongDb",
     "lifelong-os": "environments.suites.lifelong_os:LifelongOs",
     "mbpp": "environments.suites.code:Mbpp",
-    "gsm8k": "environments.suites.gsm8k:Gsm8k",
-    "lifelong-db": "environments.suites.lifelong_db:LifelongDb",
-    "household": "environments.suites.household:Household",
+    "mcp": "environments.adapters.mcp:Mcp",
+    "miniwob": "environments.suites.miniwob:MiniWob",
+    "openenv": "environments.adapters.openenv:OpenEnv",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
     "spider": "environments.suites.spider:Spider",
+    "verifiers": "environments.adapters.verifiers:Verifiers",
 }
-
-
 SUITE_PARTS = ("name", "description", "briefing", "tasks", "environment")
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,6 +62,43 @@ def nothing_leaks(
     assert not left, f"folders left behind: {left}"
     assert not running, f"processes left behind: {running}"
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors, "descriptors left open"
+
+
+def processes_named(marker: str) -> list[int]:
+    """Pids of the other processes whose command line mentions something."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if marker in line and int(path.parent.name) != os.getpid():
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def gone() -> Callable[..., bool]:
+    """Whether all processes that mention something end within some seconds."""
+
+    def gone(marker: object, seconds: float = 3.0) -> bool:
+        deadline = time.monotonic() + seconds
+        while processes_named(str(marker)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    return gone
+
+
+@pytest.fixture
+def folder(nothing_leaks: Path) -> Iterator[Path]:
+    """A folder for a test's own files."""
+    made = nothing_leaks / "own files"
+    made.mkdir()
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Environments that other projects' interfaces offer: Gymnasium, MCP, OpenEnv, verifiers."""

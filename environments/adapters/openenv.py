@@ -1,0 +1,401 @@
+"""OpenEnv servers as environments: a running one, or an app that is served here.
+
+Needs the package ``openenv-core`` (BSD-3-Clause), https://github.com/meta-pytorch/OpenEnv. An app
+is a program that the user chose: it runs with the user's rights, outside the sandbox.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from pydantic import JsonValue
+
+from environments.adapters.processes import Server, free_port
+from environments.adapters.toy_text import Score
+from environments.adapters.wire import cut, scaled, sendable
+from environments.base import (
+    Action,
+    Briefing,
+    Environment,
+    EnvironmentFailure,
+    StepResult,
+    SuiteError,
+    Task,
+    Tool,
+)
+from environments.task_files import read_tasks
+
+ACT = "act"
+START_S = 60.0
+FULL_S = 10.0  # how long a server may have no free place
+_KINDS: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list, tuple),
+    "object": (dict,),
+}
+
+
+class OpenEnv:
+    """Tasks are resets: one a seed, or one a row of a file with the arguments of ``reset``.
+
+    Every step's reward is ``(score - fail) / (success - fail)``, cut to 0 … 1; the score is the
+    last reward of the environment, or the sum of all.
+
+    Args:
+        url: address of a running server.
+        app: import path of an app (``my_env.server.app:app``) to serve here instead. It is
+            started when first needed, started again when it was lost, and ends with the suite.
+        tasks: file with the arguments of ``reset``; its column ``family`` names the family.
+        seeds: without a file, how many seeds to reset with, from 0.
+        sessions: most episodes at a time; a further one waits. OpenEnv's servers take one,
+            unless they were made for more.
+        score: ``last`` or ``sum``.
+        success: score that is worth the full reward, 1.
+        fail: score that is worth 0.
+        rules: told to the agent at the beginning.
+        turns: how many times the agent may act.
+        timeout_s: most seconds of each call.
+
+    Raises:
+        SuiteError: no such server or app.
+    """
+
+    name = "openenv"
+    description = "an OpenEnv server, or an app that is served here"
+
+    def __init__(
+        self,
+        url: str | None = None,
+        app: str | None = None,
+        tasks: str | None = None,
+        seeds: int = 50,
+        sessions: int = 1,
+        score: Score = "last",
+        success: float = 1.0,
+        fail: float = 0.0,
+        rules: str = "",
+        turns: int = 8,
+        timeout_s: float = 30.0,
+    ) -> None:
+        if bool(url) == bool(app):
+            raise SuiteError(f"{self.name}: give either url=ADDRESS or app=MODULE:APP")
+        if url is not None and not re.match(r"https?://", url):
+            raise SuiteError(f"{self.name}: url={url} does not begin with http:// or https://")
+        if timeout_s <= 0 or min(turns, seeds, sessions) < 1:
+            raise SuiteError(f"{self.name}: numbers must be positive")
+        if not success > fail:
+            raise SuiteError(f"{self.name}: success={success:g} must be more than fail={fail:g}")
+        client = _client_class()
+        self._resets = _resets(tasks, seeds, url or app or "")
+        self._host = Host(url, app, sessions)
+        weakref.finalize(self, self._host.close)
+        self._rules = Rules(client, score, success, fail, timeout_s)
+        try:
+            self._tool = _tool(self._host.schema(timeout_s))
+        except EnvironmentFailure as error:
+            self._host.close()
+            raise SuiteError(f"{self.name}: {error}") from error
+        self.briefing = Briefing(text=rules, turns=turns, max_new_tokens=96)
+
+    def tasks(self) -> Sequence[Task]:
+        """A task for each reset, without those whose first observation was there before."""
+        return self._tasks
+
+    @functools.cached_property
+    def _tasks(self) -> tuple[Task, ...]:
+        found: dict[str, Task] = {}
+        for family, arguments in self._resets:
+            task = Task(suite=self.name, family=family, prompt="-", data={"reset": arguments})
+            environment = self.environment(task)
+            try:
+                prompt = environment.start()
+            except EnvironmentFailure as error:
+                raise SuiteError(f"{self.name}: reset({arguments}): {error}") from error
+            finally:
+                environment.close()
+            found.setdefault(prompt, task.model_copy(update={"prompt": prompt}))
+        return tuple(found.values())
+
+    def environment(self, task: Task) -> Environment:
+        """A session with the server, reset with the task's arguments."""
+        arguments = task.data.get("reset")
+        if not isinstance(arguments, dict):
+            raise SuiteError(f"{self.name}: task {task.id} has no arguments of reset")
+        return OpenEnvEnvironment(self._host, arguments, self._tool, self._rules)
+
+    def close(self) -> None:
+        """End the server now; otherwise it ends with the suite, or with this process."""
+        self._host.close()
+
+
+class Rules(NamedTuple):
+    """How a server is spoken to, how episodes are scored, how long calls may take."""
+
+    client: Any
+    score: Score
+    success: float
+    fail: float
+    timeout_s: float
+
+
+class Host:
+    """The server: where it is, and whether it is ours to start and end.
+
+    Args:
+        url: address of a running server; or
+        app: import path of an app to serve.
+        sessions: most sessions at a time.
+    """
+
+    def __init__(self, url: str | None, app: str | None, sessions: int) -> None:
+        self._url, self._app = (url or "").rstrip("/"), app
+        self._server: Server | None = None
+        self._lock = threading.Lock()
+        self.places = threading.BoundedSemaphore(sessions)
+
+    def address(self) -> str:
+        """Where it serves; an app is started if it does not run.
+
+        Raises:
+            EnvironmentFailure: it cannot be started.
+        """
+        if self._app is None:
+            return self._url
+        with self._lock:
+            if self._server is not None and not self._server.alive():
+                self._server.close()
+                self._server = None
+            if self._server is None:
+                port = free_port()
+                self._url = f"http://127.0.0.1:{port}"
+                server = Server(
+                    [sys.executable, "-m", "uvicorn", self._app, "--host", "127.0.0.1",
+                     "--port", str(port), "--log-level", "warning"],
+                    prefix="instar-openenv-",
+                )  # fmt: skip
+                server.wait_until(lambda: _listens(port), START_S)
+                self._server = server
+            return self._url
+
+    def schema(self, timeout_s: float) -> Mapping[str, Any]:
+        """The JSON schema of its actions.
+
+        Raises:
+            EnvironmentFailure: it does not answer, or not with a schema.
+        """
+        address = self.address()
+        try:
+            with urlopen(f"{address}/schema", timeout=timeout_s) as answer:  # noqa: S310
+                schema = json.load(answer)["action"]
+        except (URLError, OSError, ValueError, KeyError, TypeError) as error:
+            raise EnvironmentFailure(f"{address}/schema gives no schema: {_told(error)}") from error
+        if not isinstance(schema, dict):
+            raise EnvironmentFailure(f"{address}/schema gives no schema")
+        return schema
+
+    def close(self) -> None:
+        """End the server if it is ours; it may be started again. Safe to call twice."""
+        with self._lock:
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+
+
+class OpenEnvEnvironment:
+    """One session with a server.
+
+    Args:
+        host: the server.
+        arguments: of ``reset``.
+        tool: the one tool, whose parameters are the fields of the server's actions.
+        rules: scoring and time limits.
+    """
+
+    def __init__(
+        self, host: Host, arguments: Mapping[str, JsonValue], tool: Tool, rules: Rules
+    ) -> None:
+        self._host, self._arguments, self._tool, self._rules = host, arguments, tool, rules
+        self.seconds = 600.0  # ``start`` may wait for a place; each call has a limit of its own
+        self._client: Any = None
+        self._placed = False
+        self._over = False
+        self._sum = 0.0
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """The one tool, ``act``."""
+        return (self._tool,)
+
+    def start(self) -> str:
+        """Open a session and reset it; returns the first observation."""
+        if self._over or self._placed:
+            raise EnvironmentFailure("an environment is used once: make a new one")
+        self._host.places.acquire()
+        self._placed = True
+        timeout_s = self._rules.timeout_s
+        deadline = time.monotonic() + min(timeout_s, FULL_S)
+        while True:
+            self._client = self._rules.client(
+                self._host.address(), connect_timeout_s=timeout_s, message_timeout_s=timeout_s
+            )
+            try:
+                self._client.connect()
+                return as_text(self._client.reset(**self._arguments).observation)
+            except Exception as error:
+                # A session that was just left may still take a place there.
+                if "(code: CAPACITY_REACHED)" not in str(error) or time.monotonic() > deadline:
+                    raise self._lost("reset", error) from error
+                self._client.disconnect()
+                time.sleep(0.05)
+
+    def step(self, action: Action) -> StepResult:
+        """Send one action.
+
+        Raises:
+            EnvironmentFailure: the server is lost, does not answer, or raised an exception.
+        """
+        if self._over or self._client is None:
+            raise EnvironmentFailure("the episode is over or not begun: make a new environment")
+        if action.tool != ACT:
+            return StepResult(observation=self._usage(), error="no call")
+        if problem := misfit(self._tool.parameters, action.arguments):
+            return StepResult(observation=f"{problem} {self._usage()}", error="bad arguments")
+        try:
+            result = self._client.step(dict(action.arguments))
+        except Exception as error:
+            # The server refused the action's fields; it has told so and goes on.
+            if isinstance(error, RuntimeError) and "(code: VALIDATION_ERROR)" in str(error):
+                return StepResult(observation=self._usage(), error="bad arguments")
+            raise self._lost("step", error) from error
+        reward = float(result.reward or 0.0)
+        if not math.isfinite(reward):
+            raise self._lost("step", ValueError(f"the reward {reward}"))
+        self._sum += reward
+        score = reward if self._rules.score == "last" else self._sum
+        self._over = bool(result.done)
+        return StepResult(
+            observation=as_text(result.observation),
+            reward=scaled(score, self._rules.fail, self._rules.success),
+            terminated=self._over,
+            metrics={"score": score},
+        )
+
+    def close(self) -> None:
+        """Leave the session; safe to call twice."""
+        self._over = True
+        client, self._client = self._client, None
+        try:
+            if client is not None:
+                client.disconnect()
+        finally:
+            if self._placed:
+                self._placed = False
+                self._host.places.release()
+
+    def _lost(self, what: str, error: Exception) -> EnvironmentFailure:
+        """Also ends a server of ours: what a session left there may hang, or fill its places."""
+        self._over = True
+        self._host.close()
+        return EnvironmentFailure(f"{what}: {_told(error)}")
+
+    def _usage(self) -> str:
+        names = ", ".join(_properties(self._tool.parameters))
+        return f"Call {ACT}({names})."
+
+
+def misfit(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """What is wrong with arguments, as far as names and plain types go; empty if nothing is."""
+    properties = _properties(schema)
+    if not sendable(arguments):
+        return "The arguments cannot be sent: they are too long or no JSON."
+    for name in arguments:
+        if name not in properties:
+            return f"There is no argument {name[:50]!r}."
+    required = schema.get("required")
+    for name in required if isinstance(required, list) else ():
+        if name not in arguments:
+            return f"The argument {name} is missing."
+    for name, value in arguments.items():
+        kind = properties[name].get("type") if isinstance(properties[name], dict) else None
+        if not isinstance(kind, str) or kind not in _KINDS:
+            continue
+        if not isinstance(value, _KINDS[kind]) or (kind != "boolean" and isinstance(value, bool)):
+            return f"The argument {name} must be of type {kind}."
+    return ""
+
+
+def as_text(observation: Mapping[str, Any]) -> str:
+    """An observation as text: its only field, or a line for each that is not empty."""
+    fields = {key: value for key, value in observation.items() if value not in (None, "", [], {})}
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in fields.items()
+    }
+    if len(texts) == 1:
+        return cut(next(iter(texts.values())))
+    return cut("\n".join(f"{key}: {text}" for key, text in texts.items())) or "(nothing to see)"
+
+
+def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _tool(schema: Mapping[str, Any]) -> Tool:
+    """The fields of an action as parameters; ``metadata`` is not the agent's."""
+    parameters = {key: value for key, value in schema.items() if key != "title"}
+    parameters["properties"] = {
+        name: kind for name, kind in _properties(schema).items() if name != "metadata"
+    }
+    described = parameters.pop("description", "") or "Acts in the environment."
+    return Tool(name=ACT, description=str(described), parameters=parameters)
+
+
+def _resets(tasks: str | None, seeds: int, family: str) -> list[tuple[str, dict[str, JsonValue]]]:
+    if tasks is None:
+        return [(family, {"seed": seed}) for seed in range(seeds)]
+    found = []
+    for where, fields in read_tasks(tasks):
+        arguments = dict(fields)
+        named = arguments.pop("family", family)
+        if not isinstance(named, str) or not named:
+            raise SuiteError(f"{where}: family is no name")
+        found.append((named, arguments))
+    return found
+
+
+def _client_class() -> Any:
+    try:
+        return import_module("openenv.core.generic_client").GenericEnvClient
+    except ImportError as error:
+        raise SuiteError(
+            f"the suite openenv needs the package openenv-core ({error}): pip install openenv-core"
+        ) from error
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _told(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
