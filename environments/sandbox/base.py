@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -95,6 +95,14 @@ class Sandbox(Protocol):
 
     def list(self) -> Sequence[str]:
         """Relative paths of the workspace's regular files, sorted."""
+        ...
+
+    def snapshot(self) -> Mapping[str, bytes]:
+        """The workspace's regular files: path and content, sorted by path.
+
+        Writing them to another sandbox gives a grader what a program left and nothing else: no
+        link, no process. Modes and empty folders are not kept.
+        """
         ...
 
     def close(self) -> None:

@@ -28,15 +28,14 @@ from environments.sandbox.base import (
     SandboxFailure,
     SandboxUnavailable,
 )
+from environments.sandbox.results import MIB, OPEN_FILES, START_S
 from environments.sandbox.seccomp import seccomp_filter
-from environments.sandbox.supervise import START_S, Run
+from environments.sandbox.supervise import Run
 from environments.sandbox.workspace import Workspace, sweep
 
 NOBODY = 65534
 SYSTEM_PYTHON = "/usr/bin/python3"
 PYTHON_FLAGS = ("-I", "-S", "-B", "-X", "utf8")
-_MIB = 1 << 20
-_OPEN_FILES = 64
 _INSTALL = (
     "install bubblewrap 0.8 or newer (Debian, Ubuntu: apt-get install bubblewrap; Fedora: "
     "dnf install bubblewrap), or name the program in INSTAR_BWRAP"
@@ -113,16 +112,15 @@ class BubblewrapSandbox:
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file of the workspace; paths that leave it are refused (ValueError)."""
-        if len(data) > self._limits.workspace_mb * _MIB:
-            raise ValueError(
-                f"{path}: {len(data)} bytes are more than the workspace's "
-                f"{self._limits.workspace_mb} MiB"
-            )
-        self._workspace.write(path, data)
+        self._workspace.write(path, data, self._limits.workspace_mb)
 
     def list(self) -> list[str]:
         """Relative paths of the workspace's regular files, sorted."""
         return self._workspace.list()
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Path and content of the workspace's regular files, sorted by path."""
+        return self._workspace.snapshot()
 
     def close(self) -> None:
         """Remove the workspace; safe to call twice."""
@@ -261,7 +259,7 @@ def _command(
     masks = [part for path in host.masked for part in ("--ro-bind", str(workspace.empty), path)]
     devices = [part for name in ("null", "zero", "full", "random", "urandom")
                for part in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]  # fmt: skip
-    size = ("--size", str(limits.workspace_mb * _MIB))
+    size = ("--size", str(limits.workspace_mb * MIB))
     if host.mapped:
         # Root inside cannot remove what is mounted on, so these mount points stay folders.
         spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
@@ -302,10 +300,10 @@ def _limit(limits: Limits, own: int) -> list[str]:
     return [
         "/usr/bin/prlimit",
         f"--nproc={limits.processes + own}",
-        f"--as={limits.memory_mb * _MIB}",
+        f"--as={limits.memory_mb * MIB}",
         f"--cpu={limits.cpu_s}:{limits.cpu_s + 1}",
-        f"--fsize={limits.file_mb * _MIB}",
-        f"--nofile={_OPEN_FILES}",
+        f"--fsize={limits.file_mb * MIB}",
+        f"--nofile={OPEN_FILES}",
         "--core=0",
         "--",
     ]

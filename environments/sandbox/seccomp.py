@@ -1,9 +1,11 @@
-"""The system calls that sandboxed programs are denied, as a seccomp filter for bubblewrap.
+"""The system calls that sandboxed programs are denied, as a seccomp filter.
 
 A deny-list on top of the namespaces, after Flatpak's: what attaches to other processes,
-changes mounts or namespaces, or opens large, rarely used parts of the kernel. Denied calls
-fail with EPERM; ``clone3`` fails with ENOSYS, because its flags cannot be inspected and the
-C library then falls back to ``clone``.
+changes mounts or namespaces, outlives its process (System V IPC, message queues), is memory
+that no process is charged with, or opens large, rarely used parts of the kernel. Denied calls
+fail with EPERM; ``clone3`` fails with ENOSYS, because its flags cannot be inspected and the C
+library then falls back to ``clone``. A process may change its own limits and priorities, not
+those of others.
 """
 
 from __future__ import annotations
@@ -46,6 +48,23 @@ DENIED: dict[str, tuple[int, int]] = {
     "init_module": (175, 105),
     "finit_module": (313, 273),
     "syslog": (103, 116),
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+}
+# The same, for calls that are allowed where each named argument has the value beside it: the
+# calling process itself.
+OWN: dict[str, tuple[int, int, tuple[tuple[int, int], ...]]] = {
+    "prlimit64": (302, 261, ((0, 0),)),
+    "setpriority": (141, 140, ((0, 0), (1, 0))),
+    "sched_setparam": (142, 118, ((0, 0),)),
+    "sched_setscheduler": (144, 119, ((0, 0),)),
+    "sched_setaffinity": (203, 122, ((0, 0),)),
+    "sched_setattr": (314, 274, ((0, 0),)),
+    "ioprio_set": (251, 30, ((0, 1), (1, 0))),
 }
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
 _CLONE3 = 435
@@ -68,18 +87,29 @@ def seccomp_filter(machine: str) -> bytes:
     denied = [numbers[column] for numbers in DENIED.values()]
     # Blocks that jumps end in, after the list of comparisons.
     allow, deny, missing, flags = 0, 1, 2, 3
+    own: list[tuple[int, int, int | None, int | None]] = []
+    for first, second, arguments in OWN.values():
+        own.append(
+            (_EQUAL, (first, second)[column], None, -1 - 2 * len(arguments))
+        )  # or skip these:
+        for index, value in arguments:
+            own += [(_LOAD, 16 + 8 * index, None, None), (_EQUAL, value, None, deny)]
+        own.append((_RETURN, _ALLOW, None, None))
     tests: list[tuple[int, int, int | None, int | None]] = [
         (_LOAD, 4, None, None),  # architecture
         (_EQUAL, arch, None, deny),
         (_LOAD, 0, None, None),  # call number
         (_AT_LEAST, _X32, deny, None),
         *((_EQUAL, number, deny, None) for number in denied),
+        *own,
         (_EQUAL, _CLONE3, missing, None),
         (_EQUAL, clone, flags, allow),
     ]
 
     def offset(line: int, block: int | None) -> int:
-        return 0 if block is None else len(tests) + block - line - 1
+        if block is None or block < 0:
+            return -(block or 0)
+        return len(tests) + block - line - 1
 
     code = [(op, offset(i, yes), offset(i, no), k) for i, (op, k, yes, no) in enumerate(tests)]
     code += [

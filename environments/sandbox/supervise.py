@@ -5,22 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from environments.sandbox.base import ExecResult, Limits, Outcome, SandboxFailure
-from environments.sandbox.workspace import Workspace, WorkspaceError
-
-START_S = 30.0  # for bubblewrap itself to set up, on a machine that is very busy
-_MIB = 1 << 20
-_WATCH_S = 0.1  # how often a running program's workspace and memory are measured
-_FLOOD = 8  # a stream of more than this many times the kept bytes ends the program
+from environments.sandbox.base import ExecResult, Limits, SandboxFailure
+from environments.sandbox.results import FLOOD, START_S, WATCH_S, account, compose, outgrown
+from environments.sandbox.workspace import Workspace
 
 
 @dataclass
@@ -58,7 +52,7 @@ class Run:
             for fd in (*self.kept, ended):
                 poller.register(fd, select.POLLIN)
             now = time.monotonic()
-            deadline, check = now + START_S, now + _WATCH_S
+            deadline, check = now + START_S, now + WATCH_S
             while not self.cause:
                 for fd, _ in poller.poll(max(0.0, min(deadline, check) - now) * 1000):
                     if fd == ended:
@@ -71,8 +65,8 @@ class Run:
                 if now >= deadline:
                     self.cause = "timeout" if self.init >= 0 else "start"
                 elif now >= check and not self.cause:
-                    self._measure()
-                    check = now + _WATCH_S
+                    self.cause = outgrown(self.workspace, self.limits, self.init_pid)
+                    check = now + WATCH_S
         finally:
             os.close(ended)
 
@@ -103,31 +97,14 @@ class Run:
 
     def result(self, seconds: float) -> ExecResult:
         code = self._exit_code()
-        note = self._account()
+        note = account(self.workspace, self.limits, self.cause)
         out, err = bytes(self.kept[self.out]), bytes(self.kept[self.err])
         if self.cause == "start":
             raise SandboxFailure(f"bubblewrap did not start within {START_S:.0f} s")
         if not self.cause and code is None:
             said = err.decode(errors="replace").strip().splitlines() or ["it said nothing"]
             raise SandboxFailure(f"bubblewrap could not start the program: {said[-1]}")
-        outcome: Outcome = "ok" if code == 0 else "error"
-        if self.cause in ("timeout", "output", "memory"):
-            outcome = self.cause  # type: ignore[assignment]
-        elif code == -signal.SIGXCPU:
-            outcome = "timeout"
-        elif code and _last_line(err).startswith(b"MemoryError"):
-            outcome = "memory"
-        if note:
-            outcome, code = "error", None
-        limit = self.limits.output_bytes
-        return ExecResult(
-            outcome=outcome,
-            exit_code=code if outcome in ("ok", "error") else None,
-            stdout=_cut(out, limit),
-            stderr=_cut(err, limit) + note,
-            truncated=max(len(out), len(err)) > limit,
-            seconds=seconds,
-        )
+        return compose(self.cause, code, (out, err), self.limits, note, seconds)
 
     def _take(self, fd: int) -> bool:
         """Read some of a stream; False at its end (or when a drained pipe is empty)."""
@@ -136,7 +113,7 @@ class Run:
             data = os.read(fd, 65_536)
         except BlockingIOError:
             return False
-        room = _FLOOD * self.limits.output_bytes - len(kept)
+        room = FLOOD * self.limits.output_bytes - len(kept)
         if fd != self.status and len(data) > room:
             self.cause = self.cause or "output"
             data = data[:room]
@@ -164,55 +141,3 @@ class Run:
         if code is not None and 128 < code <= 128 + signal.SIGRTMAX:
             return 128 - code
         return code
-
-    def _measure(self) -> None:
-        """End a program whose workspace or whole memory has outgrown the limits."""
-        try:
-            if self.workspace.usage() > self.limits.workspace_mb * _MIB:
-                self.cause = "workspace"
-        except WorkspaceError:
-            self.cause = "workspace"
-        if self.init_pid and _tree_memory(self.init_pid) > 2 * self.limits.memory_mb * _MIB:
-            self.cause = "memory"
-
-    def _account(self) -> str:
-        """Empty a workspace that has outgrown its limit, and say so."""
-        try:
-            used = self.workspace.usage()
-            if used <= self.limits.workspace_mb * _MIB and self.cause != "workspace":
-                return ""
-            reason = f"more than {self.limits.workspace_mb} MiB"
-        except WorkspaceError as error:
-            reason = str(error)
-        self.workspace.clear()
-        return f"\nsandbox: the workspace was emptied ({reason})\n"
-
-
-def _tree_memory(root: int) -> int:
-    """Bytes that a process and its descendants occupy, shared pages counted once."""
-    total, pids = 0, [root]
-    while pids:
-        folder = Path(f"/proc/{pids.pop()}")
-        try:
-            for task in os.listdir(folder / "task"):
-                pids += map(int, (folder / "task" / task / "children").read_text().split())
-            if found := re.search(r"(?m)^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text()):
-                total += int(found[1]) * 1024
-        except OSError:  # it has just ended
-            continue
-    return total
-
-
-def _last_line(stream: bytes) -> bytes:
-    return (stream.rstrip().splitlines() or [b""])[-1]
-
-
-def _cut(stream: bytes, limit: int) -> str:
-    """A stream as text: its beginning and its end where it is longer than ``limit`` bytes."""
-    if len(stream) <= limit:
-        return stream.decode(errors="replace")
-    head, tail = stream[: limit - limit // 2], stream[len(stream) - limit // 2 :]
-    return (
-        f"{head.decode(errors='replace')}\n[... {len(stream) - limit} bytes cut ...]\n"
-        f"{tail.decode(errors='replace')}"
-    )

@@ -69,8 +69,16 @@ class Workspace:
         with os.fdopen(fd, "rb") as file:
             return file.read()
 
-    def write(self, path: str, data: bytes) -> None:
-        """Write a regular file, making its folders. ValueError for a path that leads out."""
+    def write(self, path: str, data: bytes, most_mb: int | None = None) -> None:
+        """Write a regular file, making its folders.
+
+        Raises:
+            ValueError: the path leads out, or the data are more than ``most_mb`` MiB.
+        """
+        if most_mb is not None and len(data) > most_mb << 20:
+            raise ValueError(
+                f"{path}: {len(data)} bytes are more than the workspace's {most_mb} MiB"
+            )
         with self._parent(path, make=True) as (folder, name):
             fd = _open_regular(name, os.O_WRONLY | os.O_CREAT, folder, path)
         with os.fdopen(fd, "wb") as file:
@@ -80,9 +88,18 @@ class Workspace:
 
     def list(self) -> list[str]:
         """Relative paths of the regular files, sorted; undecodable bytes as backslash escapes."""
-        names = (path for path, entry in _walk(self._fd) if stat.S_ISREG(entry.st_mode))
-        return sorted(name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-                      for name in names)  # fmt: skip
+        return sorted(
+            _shown(path) for path, entry in _walk(self._fd) if stat.S_ISREG(entry.st_mode)
+        )
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Path and content of the regular files, sorted by path as ``list`` gives it."""
+        found = {}
+        for path, entry in list(_walk(self._fd)):
+            if stat.S_ISREG(entry.st_mode):
+                with contextlib.suppress(ValueError, FileNotFoundError):  # it has just changed
+                    found[_shown(path)] = self.read(path)
+        return dict(sorted(found.items()))
 
     def usage(self) -> int:
         """Bytes in use (the larger of apparent and allocated size of each entry).
@@ -141,6 +158,11 @@ class Workspace:
     def _give(self, fd: int) -> None:
         if self._owner is not None:
             os.fchown(fd, self._owner, self._owner)
+
+
+def _shown(path: str) -> str:
+    """A path with undecodable bytes as backslash escapes."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def remove_tree(root: Path) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import environments
-from environments.checks import check_sandbox
 from environments.sandbox import bubblewrap, make_sandbox, workspace
 from environments.sandbox.base import (
     ExecResult,
@@ -25,6 +24,7 @@ from environments.sandbox.base import (
     SandboxUnavailable,
 )
 from environments.sandbox.bubblewrap import BubblewrapSandbox
+from environments.sandbox.checks import check_sandbox
 from environments.sandbox.workspace import sweep
 
 Python = Callable[..., ExecResult]

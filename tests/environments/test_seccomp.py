@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from environments.sandbox.base import ExecResult
-from environments.sandbox.seccomp import DENIED, seccomp_filter
+from environments.sandbox.seccomp import DENIED, OWN, seccomp_filter
 
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 CLONE = {"x86_64": 56, "aarch64": 220}
@@ -17,10 +17,10 @@ ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
 NEWUSER = 0x10000000
 
 
-def verdict(machine: str, number: int, argument: int = 0, arch: int | None = None) -> int:
+def verdict(machine: str, number: int, *arguments: int, arch: int | None = None) -> int:
     """What the filter returns for one call."""
     program: list[Any] = list(struct.iter_unpack("<HBBI", seccomp_filter(machine)))
-    data = struct.pack("<IIQ6Q", number, arch or ARCH[machine], 0, argument, *[0] * 5)
+    data = struct.pack("<IIQ6Q", number, arch or ARCH[machine], 0, *(*arguments, *[0] * 6)[:6])
     at = value = 0
     while True:
         code, yes, no, k = program[at]
@@ -37,7 +37,16 @@ def verdict(machine: str, number: int, argument: int = 0, arch: int | None = Non
 def test_verdicts(machine: str) -> None:
     denied = {numbers[machine == "aarch64"] for numbers in DENIED.values()}
     assert len(denied) == len(DENIED)
-    for number in range(600):
+    own = {numbers[machine == "aarch64"]: numbers[2] for numbers in OWN.values()}
+    for number, wanted in own.items():
+        given = [0] * 6
+        for index, value in wanted:
+            given[index] = value
+        assert verdict(machine, number, *given) == ALLOW
+        for index, value in wanted:
+            other = [*given[:index], value + 1, *given[index + 1 :]]
+            assert verdict(machine, number, *other) == EPERM
+    for number in set(range(600)) - set(own):
         expected = EPERM if number in denied else ENOSYS if number == 435 else ALLOW
         assert verdict(machine, number) == expected, number
     clone = CLONE[machine]
@@ -51,6 +60,18 @@ def test_verdicts(machine: str) -> None:
 def test_other_processors_have_no_filter() -> None:
     with pytest.raises(KeyError):
         seccomp_filter("riscv64")
+
+
+def test_a_program_may_limit_itself_only(python: Callable[..., ExecResult]) -> None:
+    code = (
+        "import os, resource\nos.nice(1); resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))\n"
+        "for call in (lambda: resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0)),\n"
+        "             lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),\n"
+        "             lambda: os.setpriority(os.PRIO_USER, 0, 19),\n"
+        "             lambda: os.sched_setaffinity(1, {0})):\n"
+        "    try: call()\n    except PermissionError: print('no')\n"
+    )
+    assert python(code).stdout == "no\n" * 4
 
 
 def test_the_kernel_denies_them(python: Callable[..., ExecResult]) -> None:

@@ -49,7 +49,7 @@ ADAPTERS = {"mcp": "tasks", "openenv": "url", "verifiers": "taskset"}  # and wha
 
 
 def test_names() -> None:
-assert suite_names() == sorted(SUITES) and "reasoning-gym" in SUITES
+    assert suite_names() == sorted(SUITES) and "reasoning-gym" in SUITES
     suite = load("reasoning-gym")
     assert isinstance(suite, Suite) and suite.name == "reasoning-gym"
 

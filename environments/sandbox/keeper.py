@@ -1,0 +1,284 @@
+"""Process 1 of a warm sandbox: starts programs, passes their output on, kills what they leave.
+
+It runs inside, as the user that programs run as. They cannot reach it: process 1 gets no signal
+from its own process namespace that it does not handle, cannot be traced or read (undumpable;
+and the system-call filter), and its descriptors are closed in every program. What it says is
+still not trusted: the host counts bytes and seconds itself, and throws the sandbox away when
+anything is odd.
+
+This file is sent into the sandbox as text and uses nothing but the standard library. Requests
+come on descriptor 0 and are: the lengths of two parts (4 bytes each), a header (fields separated
+by NUL: mode, five limits, the output limit, the arguments), the program's standard input. Answers
+go to descriptor 1 and are: one letter, a length (4 bytes), that many bytes. A request can be cut
+short by one byte, ``K``: kill the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import posix
+import resource
+import select
+import signal
+import sys
+from collections.abc import Collection
+
+CODE_READY, CODE_OUT, CODE_ERR, CODE_END = b"r", b"o", b"e", b"x"
+_DUMPABLE, _NO_NEW_PRIVS, _SECCOMP = 4, 38, 22
+_TICK_MS = 50
+_ENVIRONMENT = frozenset({b"PATH", b"HOME", b"LANG", b"PWD"})
+_KEPT_NAMES = frozenset(
+    {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__annotations__",
+     "__builtins__"}
+)  # fmt: skip
+_OOM_FILES = (  # of the container's own control group, version 2 and 1
+    "/sys/fs/cgroup/memory.events",
+    "/sys/fs/cgroup/memory/memory.oom_control",
+)
+
+
+def serve(modules: Collection[str], filter_bytes: bytes) -> None:
+    """Run programs until the host hangs up.
+
+    Args:
+        modules: names in ``sys.modules`` when the interpreter had just started.
+        filter_bytes: a seccomp filter to install, or nothing.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_DUMPABLE, 0, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored: process 1 has no default actions
+    for name in {bytes(key) for key in posix.environ} - _ENVIRONMENT:  # HOSTNAME, by Docker
+        del posix.environ[name]
+        os.unsetenv(name)
+    if filter_bytes:
+        _install(libc, filter_bytes)
+    control, answers = os.dup(0), os.dup(1)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    _answer(answers, CODE_READY, b"")
+    while True:
+        lengths = _receive(control, 8)
+        header = _receive(control, int.from_bytes(lengths[:4], "big"))
+        data = _receive(control, int.from_bytes(lengths[4:], "big"))
+        _run(libc, control, answers, header, data, modules)
+
+
+def _receive(control: int, count: int) -> bytes:
+    parts = []
+    while count:
+        part = os.read(control, min(count, 1 << 20))
+        if not part:
+            _clear()
+            os._exit(0)
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def _answer(answers: int, code: bytes, data: bytes) -> None:
+    view = memoryview(code + len(data).to_bytes(4, "big") + data)
+    while view:
+        view = view[os.write(answers, view) :]
+
+
+def _run(
+    libc: ctypes.CDLL,
+    control: int,
+    answers: int,
+    header: bytes,
+    data: bytes,
+    modules: Collection[str],
+) -> None:
+    mode, *numbers = header.split(b"\0")[:7]
+    argv = [os.fsdecode(part) for part in header.split(b"\0")[7:]]
+    *limits, flood = map(int, numbers)
+    stdin, feed = os.pipe()
+    out, out_end = os.pipe()
+    err, err_end = os.pipe()
+    killed = _oom_kills()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        _answer(answers, CODE_END, f"0 fork:{error.errno}".encode())
+        return
+    if not pid:
+        _become(libc, (stdin, out_end, err_end), mode, argv, limits, data, modules)
+    for fd in (stdin, out_end, err_end):
+        os.close(fd)
+    left = {out: flood, err: flood}
+    codes = {out: CODE_OUT, err: CODE_ERR}
+    unread = memoryview(data)
+    for fd in (*left, feed):
+        os.set_blocking(fd, False)
+
+    def take(fd: int) -> bool:
+        try:
+            part = os.read(fd, 65_536)
+        except BlockingIOError:
+            return False
+        if part and left[fd] > 0:
+            _answer(answers, codes[fd], part[: left[fd]])
+        left[fd] -= len(part)
+        return bool(part)
+
+    def give() -> bool:
+        nonlocal unread
+        try:
+            unread = unread[os.write(feed, unread) :] if unread else unread
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        return bool(unread)
+
+    cause, feeding = "", give()
+    if not feeding:
+        os.close(feed)
+    ended = os.pidfd_open(pid)
+    poller = select.poll()
+    for fd in (out, err, control, ended):
+        poller.register(fd, select.POLLIN)
+    if feeding:
+        poller.register(feed, select.POLLOUT)
+    while not cause:
+        ready = [fd for fd, _ in poller.poll(_TICK_MS)]
+        for fd in ready:
+            if fd in left and not take(fd):
+                poller.unregister(fd)
+            elif fd == feed and not give():
+                poller.unregister(feed)
+                os.close(feed)
+                feeding = False
+        if control in ready:
+            _receive(control, 1)
+            cause = "killed"
+        elif min(left.values()) < 0:
+            cause = "output"
+        elif killed != _oom_kills():
+            cause = "memory"
+        elif ended in ready:
+            break
+    if cause:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _clear()
+    if not cause and killed != _oom_kills():
+        cause = "memory"
+    for fd in left:
+        while take(fd):
+            pass
+    for fd in (out, err, ended, *([feed] if feeding else [])):
+        os.close(fd)
+    if min(left.values()) < 0:
+        cause = cause or "output"
+    _answer(answers, CODE_END, f"{status} {cause}".encode())
+
+
+def _clear() -> None:
+    """Kill every other process of the namespace, and wait until they are gone.
+
+    ``kill(-1)`` is one step for the kernel: no fork escapes it.
+    """
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory in this container."""
+    for path in _OOM_FILES:
+        try:
+            with open(path) as file:
+                for line in file:
+                    name, _, count = line.partition(" ")
+                    if name == "oom_kill":
+                        return int(count)
+        except OSError:
+            continue
+    return 0
+
+
+def _become(
+    libc: ctypes.CDLL,
+    streams: tuple[int, int, int],
+    mode: bytes,
+    argv: list[str],
+    limits: list[int],
+    data: bytes,
+    modules: Collection[str],
+) -> None:
+    """In the child: become the program. Never returns."""
+    try:
+        os.setsid()
+        for target, fd in enumerate(streams):
+            os.dup2(fd, target)
+        os.closerange(3, 1 << 20)
+        libc.prctl(_DUMPABLE, 1, 0, 0, 0)
+        _raise_oom_score()
+        _limit(*limits)
+        if mode == b"warm":
+            _python(libc, argv, data, modules)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs expect not
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            os.execvpe(argv[0], argv, posix.environ)  # noqa: S606
+        except OSError as error:
+            os.write(2, f"sandbox: {argv[0]}: {error.strerror}\n".encode(errors="replace"))
+            os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+    finally:
+        os._exit(125)
+
+
+def _limit(memory: int, cpu: int, file: int, files: int, processes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    if processes:
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def _raise_oom_score() -> None:
+    """Where the container's memory ends, programs are killed rather than their keeper."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def _python(libc: ctypes.CDLL, argv: list[str], data: bytes, modules: Collection[str]) -> None:
+    """Run a program with this interpreter as a fresh one would: same C functions, same names."""
+    given = argv.index("-c") if "-c" in argv else len(argv) - 1
+    sys.argv = argv[given:] if argv[given] == "-" else ["-c", *argv[given + 2 :]]
+    sys.orig_argv = argv
+    names = sys.modules["__main__"].__dict__
+    for name in set(names) - _KEPT_NAMES:
+        del names[name]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in set(sys.modules) - set(modules):
+        del sys.modules[name]
+    api = ctypes.pythonapi
+    if argv[given] == "-":
+        file = ctypes.c_void_p.in_dll(libc, "stdin")
+        failed = api.PyRun_AnyFileExFlags(file, b"<stdin>", 0, None)
+    else:
+        failed = api.PyRun_SimpleStringFlags(argv[given + 1].encode(errors="replace"), None)
+    api.Py_Exit(1 if failed else 0)
+
+
+def _install(libc: ctypes.CDLL, filter_bytes: bytes) -> None:
+    """Deny system calls, in this process and all that it will start."""
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+    program = Program(len(filter_bytes) // 8, filter_bytes)
+    libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if libc.prctl(_SECCOMP, 2, ctypes.byref(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "the system-call filter cannot be installed")
