@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from environments.base import Action, EnvironmentFailure, SuiteError, Task
-from environments.checks import GARBAGE, check_suite
+from environments.checks import check_suite
+from environments.conformance import GARBAGE
 from environments.suites import load_suite
 from environments.suites.household import FAMILIES, Household, house
 from environments.suites.household.engine import Goal, House
