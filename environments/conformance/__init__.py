@@ -12,6 +12,7 @@ from environments.calls import read_action
 from environments.conformance.actions import GARBAGE, likely, misuse, properties_of
 from environments.conformance.leaks import Leaks
 from environments.conformance.player import Broken, Findings, Player, Record, difference, told
+from environments.sandbox.base import SandboxUnavailable
 
 STEPS = 8  # longest walk where there is no gold solution
 FULL = 1 - 1e-6
@@ -95,6 +96,8 @@ def _gold(suite: Suite, task: Task, findings: Findings) -> list[Action] | None:
         return None
     try:
         gold = make(task)
+    except SandboxUnavailable:
+        raise
     except Exception as error:
         findings.add(f"gold() raised {type(error).__name__}: {error}")
         return None

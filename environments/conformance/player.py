@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from environments.base import Action, Environment, StepResult, Suite, Task
 from environments.calls import write_call
+from environments.sandbox.base import SandboxUnavailable
 from environments.watch import Watched
 
 
@@ -146,6 +147,8 @@ class Player:
     def _ask(self, what: str, ask: Callable[[], Any]) -> Any:
         try:
             return ask()
+        except SandboxUnavailable:  # this machine's lack, not the environment's
+            raise
         except Exception as error:
             raise Broken(f"{what} raised {type(error).__name__}: {error}") from error
 
