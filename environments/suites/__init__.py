@@ -17,6 +17,7 @@ from environments.sandbox.base import Sandbox
 SUITES: dict[str, str] = {
     "household": "environments.suites.household:Household",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
+    "scienceworld": "environments.suites.scienceworld:ScienceWorld",
     "textworld-express": "environments.suites.textworld_express:TextWorldExpress",
 }
 
