@@ -29,7 +29,9 @@ SUITES: dict[str, str] = {
     "miniwob": "environments.suites.miniwob:MiniWob",
     "openenv": "environments.adapters.openenv:OpenEnv",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
+    "scienceworld": "environments.suites.scienceworld:ScienceWorld",
     "spider": "environments.suites.spider:Spider",
+    "textworld-express": "environments.suites.textworld_express:TextWorldExpress",
     "verifiers": "environments.adapters.verifiers:Verifiers",
 }
 SUITE_PARTS = ("name", "description", "briefing", "tasks", "environment")
