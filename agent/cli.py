@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from agent.environment_commands import check, new_env, suite_setting
 from agent.openmp import share_cores
 
 app = typer.Typer(
@@ -122,7 +123,7 @@ def evolve(
     from agent.report.terminal import family_table, test_table
     from agent.run import Run
 
-    words = [*(what or []), *_suite_setting(what or [], env, suite)]
+    words = [*(what or []), *suite_setting(what or [], env, suite)]
     source = words[0] if words and "=" not in words[0] else None
     overrides = words[1:] if source else words
     stored = run / "config.yaml"
@@ -282,79 +283,8 @@ def suites(as_json: AsJson = False) -> None:
     Console().print(table)
 
 
-@app.command()
-def check(
-    what: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="pkg.mod:Class [key=value ...]",
-            help="An environment of your own (or a shipped suite's name), then its options.",
-        ),
-    ],
-    limit: Annotated[int, typer.Option(min=1, help="How many tasks to play.")] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """Check an environment: what is wrong with it, each in a sentence; status 1 if anything is.
-
-    Example: instar check my_shop:MyShop --limit 5
-    """
-    import yaml
-
-    from agent.config import ConfigError
-    from environments.checks import examine_suite
-    from environments.sandbox import make_sandbox
-    from environments.suites import load_suite
-
-    options: dict[str, Any] = {}
-    for word in what[1:]:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} is no option of the suite; write key=value")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"{word!r}: the value cannot be read as YAML") from None
-    suite = load_suite(what[0], sandbox=make_sandbox, options=options)
-    report = examine_suite(suite, limit)
-    if as_json:
-        _print_json({"ok": not report.problems, **report.model_dump(mode="json")})
-    else:
-        out = Console(highlight=False, soft_wrap=True)
-        out.print(Text(f"{suite.name}: {suite.description}", style="bold"))
-        for name, told in report.checked.items():
-            out.print(Text(f"{name}: {told}"))
-        for problem in report.problems:
-            out.print(Text(f"PROBLEM {problem}", style="red"))
-        number = len(report.problems)
-        out.print(
-            f"{number} problem{'s' * (number > 1)}" if number else "[green]all is well[/green]"
-        )
-    if report.problems:
-        raise typer.Exit(1)
-
-
-@app.command("new-env")
-def new_env(
-    name: Annotated[str, typer.Argument(help="The module's name, such as my_shop.")],
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to.")] = Path(),
-    as_json: AsJson = False,
-) -> None:
-    """Write an environment of your own to begin with: a class, its tasks and its test.
-
-    Example: instar new-env my_shop
-    """
-    from environments.template import class_name, write_template
-
-    written = [str(path) for path in write_template(name, folder)]
-    path = f"{name}:{class_name(name)}"
-    if as_json:
-        _print_json({"files": written, "path": path})
-        return
-    out = Console(highlight=False, soft_wrap=True)
-    out.print(f"wrote {', '.join(written)}")
-    at = "" if folder == Path() else f"cd {folder}; "
-    for what in (f"instar check {path}", f"instar evolve --env {path} --run runs/{name}"):
-        out.print(f"  {at}{what}")
+app.command()(check)
+app.command("new-env")(new_env)
 
 
 @app.command()
@@ -464,20 +394,6 @@ def memory_search(
             Text(" ".join(row["text"].split())[:160]),
         )
     Console().print(table if rows else "nothing found")
-
-
-def _suite_setting(words: list[str], env: str | None, suite: str | None) -> list[str]:
-    """``--env`` and ``--suite`` as the setting that they stand for."""
-    from agent.config import ConfigError
-
-    given = {"--env": env, "--suite": suite}
-    given |= {w: w for w in words if w.startswith("suite.name=")}
-    named = [option for option, value in given.items() if value is not None]
-    if len(named) > 1:
-        raise ConfigError(f"{' and '.join(named)} both say which suite; give one of them")
-    if env is not None and ":" not in env:
-        raise ConfigError(f"--env {env}: give an import path, package.module:Class")
-    return [f"suite.name={env or suite}"] if env or suite else []
 
 
 def _console(as_json: bool) -> Console:

@@ -49,11 +49,14 @@ class SuiteSettings(_Settings):
         name: a name of ``instar suites`` or an import path ``package.module:Class``.
         options: the suite's own options.
         tasks: how many tasks per family and split.
+        seconds: longest call of an environment, after which it counts as broken; null leaves it
+            to the environment (60 s where that says nothing).
     """
 
     name: str = "reasoning-gym"
     options: dict[str, JsonValue] = Field(default_factory=dict)
     tasks: TaskCounts = TaskCounts()
+    seconds: float | None = Field(None, gt=0)
 
 
 class PolicySettings(_Settings):

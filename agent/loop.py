@@ -1,7 +1,7 @@
 """One episode: ask, act, observe, until something ends it.
 
 The loop reads memory (what was recalled stands in the prompt) and never writes it; grading
-and tools are the environment's; parsing is the format's. What breaks is recorded with whose
+and tools are the environment's; parsing is the tools'. What breaks is recorded with whose
 fault it was, so that a broken episode is data and is never trained on.
 """
 
@@ -15,6 +15,7 @@ from agent.formats import format_of
 from agent.policies.base import Completion, Policy, PolicyFailure, Request
 from agent.prompt import AgentSettings, frame, opening
 from environments.base import Briefing, Environment, Task
+from environments.calls import read_action
 from environments.sandbox.base import SandboxFailure, SandboxUnavailable
 from memory.recall import Recall
 from memory.records import Failure, Frame, Step, StopReason, Trajectory
@@ -84,13 +85,15 @@ def run_episode(
     try:
         environment = make()
         prompt = environment.start()
-        format_ = format_of(environment.tools)
+        tools = environment.tools
+        format_ = format_of(tools)
         asked = frame(settings, briefing, format_)
         prompt_ids = policy.encode(opening(asked, prompt, recall))
         known = 0  # how much of the conversation the steps so far hold
         for turn in range(turns):
             source = "environment"
-            choices = tuple(getattr(environment, "valid_actions", ())) if settings.constrain else ()
+            valid = getattr(environment, "valid_actions", None) if settings.constrain else None
+            choices = tuple(valid or ())
             source = "policy"
             if len(prompt_ids) + max_new_tokens > policy.context:
                 stop = StopReason.CONTEXT
@@ -110,7 +113,7 @@ def run_episode(
             )
             source = "environment"
             text = asked.begin + completion.text
-            action = format_.parse(text)
+            action = read_action(text, tools)
             result = environment.step(action)
             metrics = result.metrics
             new_ids, produced = prompt_ids[known:], completion.token_ids

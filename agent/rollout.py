@@ -15,6 +15,7 @@ from agent.loop import Assignment, Cancelled, run_episode
 from agent.policies.base import Completion, Policy, Request
 from agent.prompt import AgentSettings
 from environments.base import Suite
+from environments.watch import Watched
 from memory.records import Trajectory
 
 WAIT_S = 0.002  # how long the idle engine sleeps before it looks for new requests
@@ -63,6 +64,7 @@ def rollout(
     *,
     seed: int,
     in_flight: int = 96,
+    seconds: float | None = None,
 ) -> Iterator[list[Trajectory]]:
     """Run episodes and yield them as they end, those that end together in one list.
 
@@ -74,13 +76,14 @@ def rollout(
         seed: the run's seed.
         in_flight: episodes at a time; a little more than the engine's rows keeps it full
             while some episodes are in their sandbox.
+        seconds: longest call of an environment; None leaves that to the environment.
     """
     desk = Desk(policy)
 
     def episode(assignment: Assignment) -> Trajectory:
         return run_episode(
             assignment,
-            lambda: suite.environment(assignment.task),
+            lambda: Watched(lambda: suite.environment(assignment.task), seconds),
             desk.query,
             policy,
             settings,

@@ -291,6 +291,7 @@ class Run:
                 self.config.agent,
                 seed=self.config.seed,
                 in_flight=self.config.policy.slots * 3 // 2,
+                seconds=self.config.suite.seconds,
             ):
                 kept = [(t.slot, t) for t in done if keep_broken or t.failure is None]
                 self.ledger.append_many(kept)

@@ -25,6 +25,7 @@ _FENCE = re.compile(r"```(\w*)[ \t]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 _Found = tuple[int, str, list[Any], dict[str, Any]]  # where it ends, name, arguments
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _JSON_NAMES = {"true": True, "false": False, "null": None}
+WHOLE = "text/plain"  # a parameter that is all of what the agent writes
 _FENCES = {
     "text/x-python": ("python", "py", ""),
     "application/sql": ("sql", ""),
@@ -71,22 +72,23 @@ def write_call(name: str, arguments: Mapping[str, Any]) -> str:
 def read_action(text: str, tools: Sequence[Tool]) -> Action:
     """The action that a text stands for, among the tools of an environment.
 
-    With one tool of one text parameter the text is the argument: its first line; all of it
-    where the parameter's ``contentMediaType`` is ``text/plain``; the first fenced block where it
-    is a language. Else the text holds a call.
+    With one tool of one text parameter the text is the argument: the first fenced block where
+    the parameter holds code (``contentMediaType``), all of it where that is ``text/plain``, else
+    its first line. A call of a tool is understood as well, and with other tools nothing else is.
     """
-    call = parse_call(text, tools)
+    parameter = sole_text_parameter(tools[0]) if len(tools) == 1 else None
+    media = parameter[1] if parameter else ""
+    argument: str | None = None
+    if media:
+        argument = text.strip() if media == WHOLE else _fenced(text, media)
+    call = parse_call(text, tools) if not (argument and argument.strip()) else None
     if call is not None and any(tool.name == call[0] for tool in tools):
         return Action(text=text, tool=call[0], arguments=call[1])
-    if len(tools) == 1 and (parameter := sole_text_parameter(tools[0])) is not None:
-        name, media = parameter
-        if media and media != "text/plain":
-            argument = _fenced(text, media) or ""
-        else:
-            lines = [text.strip()] if media else text.strip().splitlines()
-            argument = next(iter(lines), "").strip()
-        if argument.strip():
-            return Action(text=text, tool=tools[0].name, arguments={name: clean(argument)})
+    if parameter is not None:
+        if not media:
+            argument = next(iter(text.strip().splitlines()), "").strip()
+        if argument and argument.strip():
+            return Action(text=text, tool=tools[0].name, arguments={parameter[0]: clean(argument)})
         return Action(text=text)
     if call is not None:
         return Action(text=text, tool=call[0], arguments=call[1])

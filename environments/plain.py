@@ -98,7 +98,7 @@ class PlainSuite:
             max_new_tokens=_attribute(cls, "max_new_tokens", MAX_NEW_TOKENS, int),
         )
         self.fields = fields_of(cls.reset, f"{called}.reset", SUPPLIED)
-        self._prompt = _prompt_field(cls)
+        self.first_field, self._prompt = _prompt_fields(cls)
         self._tasks: tuple[Task, ...] | None = None
 
     def tasks(self) -> Sequence[Task]:
@@ -200,9 +200,9 @@ class PlainSuite:
             raise SuiteError(f"{row.where}: {complaint(error, 'field')}{known}") from None
         except ValueError as error:
             raise SuiteError(f"{row.where}: JSON cannot hold it: {error}") from None
-        prompt = values.get(self._prompt, "") if self._prompt else ""
-        shown = prompt if isinstance(prompt, str) and prompt else json.dumps(data, sort_keys=True)
-        return Task(suite=self.name, family=family, prompt=clean(shown), data=data)
+        # Never the other fields: they may hold the answer.
+        prompt = str(values.get(self._prompt, "") if self._prompt else "") or family
+        return Task(suite=self.name, family=family, prompt=clean(prompt), data=data)
 
 
 class PlainEnvironment:
@@ -248,10 +248,13 @@ class PlainEnvironment:
         takes = inspect.signature(self._world.reset).parameters
         more = supplied(takes, self._task, self._sandbox)
         first = self._guard("reset", lambda: self._world.reset(**fields, **more))
-        if first is None:
+        if first is None and suite.first_field in self._task.data:
             return self._task.prompt
         if not isinstance(first, str) or not first:
-            raise EnvironmentFailure(f"reset returned {first!r:.80}, not the first observation")
+            raise EnvironmentFailure(
+                f"reset returned {first!r:.80}, not the first observation (or, if a parameter "
+                "holds that, name it: prompt = 'question')"
+            )
         return clean(first)
 
     def step(self, action: Action) -> StepResult:
@@ -375,17 +378,19 @@ def _attribute(cls: type, name: str, default: Any, kind: Any) -> Any:
     return checked
 
 
-def _prompt_field(cls: type[PlainClass]) -> str | None:
-    """The task's field that memory looks tasks up by."""
+def _prompt_fields(cls: type[PlainClass]) -> tuple[str | None, str | None]:
+    """The task's field that holds the first observation, and the one it is looked up by."""
     parameters = inspect.signature(cls.reset).parameters
-    named = getattr(cls, "prompt", None)
-    if named is not None:
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        if not isinstance(named, str) or (named not in parameters and not open_ended):
-            raise SuiteError(f"{cls.__name__}.prompt is {named!r}, not a parameter of reset")
-        return named
-    texts = (p.name for p in parameters.values() if p.annotation in (str, "str"))
-    return next((name for name in texts if name not in SUPPLIED), None)
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    texts = [p.name for p in parameters.values()
+             if p.annotation in (str, "str") and p.name not in SUPPLIED]  # fmt: skip
+    usual = "prompt" if "prompt" in parameters or (takes_all and not texts) else None
+    named = getattr(cls, "prompt", usual)
+    if named is None:
+        return None, next(iter(texts), None)
+    if not isinstance(named, str) or (named not in parameters and not takes_all):
+        raise SuiteError(f"{cls.__name__}.prompt is {named!r}, not a parameter of reset")
+    return named, named
 
 
 def _texts(name: str, given: Any) -> list[str]:

@@ -163,7 +163,7 @@ def python_blocks() -> list[tuple[str, str]]:
     """Every ```python block of the documents that users read: where it stands, and its text."""
     return [
         (f"{name}-{number}", body)
-        for name in ("README.md", "CONTRIBUTING.md")
+        for name in ("README.md", "CONTRIBUTING.md", "environments/README.md")
         if (ROOT / name).is_file()
         for number, (language, body) in enumerate(FENCE.findall((ROOT / name).read_text()), 1)
         if language == "python"

@@ -337,7 +337,7 @@ class Engine:
             if row.choice is not None and rest:  # certain, so nothing is drawn any more
                 row.token_ids += rest
                 row.logprobs += [0.0] * len(rest)
-            text = self.tokenizer.decode(row.token_ids, skip_special_tokens=True)
+            text = self._text(row)
             completion = Completion(tuple(row.token_ids), tuple(row.logprobs), text, stopped)
             done.append((row.ticket, completion))
         for slot in reversed(finished):  # the last running row moves into the gap
@@ -379,9 +379,18 @@ class Engine:
         """Token ids of a text that is a whole turn."""
         ids = self.options.get(text)
         if ids is None:
-            ids = (*self.tokenizer.encode(text, add_special_tokens=False), self.end)
-            self.options[text] = ids
+            # Control tokens in it are mere text: a world cannot have the policy say one.
+            encoded = self.tokenizer.encode(
+                text, add_special_tokens=False, split_special_tokens=True
+            )
+            ids = self.options[text] = (*encoded, self.end)
         return ids
+
+    def _text(self, row: Row) -> str:
+        for text in row.request.choices:
+            if self._option(text) == tuple(row.token_ids):
+                return text
+        return str(self.tokenizer.decode(row.token_ids, skip_special_tokens=True))
 
     def _keep(self, row: Row, slot: int) -> None:
         """Remember a finished turn, in case the conversation goes on; the oldest go first."""

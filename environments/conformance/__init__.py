@@ -12,6 +12,7 @@ from environments.calls import read_action
 from environments.conformance.actions import GARBAGE, likely, misuse, properties_of
 from environments.conformance.leaks import Leaks
 from environments.conformance.player import Broken, Findings, Player, Record, difference, told
+from environments.sandbox.base import SandboxUnavailable
 
 STEPS = 8  # longest walk where there is no gold solution
 FULL = 1 - 1e-6
@@ -26,10 +27,15 @@ def examine(suite: Suite, task: Task) -> Findings:
         try:
             part(suite, task, findings)
         except Broken as error:
-            findings.add(str(error))
+            findings.once(_cause(error), str(error))
             if "took longer than" in str(error):
                 break
     return findings
+
+
+def _cause(error: Broken) -> str:
+    """What was raised, whatever action it was."""
+    return str(error).partition(" raised ")[2] or str(error)
 
 
 def _tools(suite: Suite, task: Task, findings: Findings) -> None:
@@ -90,6 +96,8 @@ def _gold(suite: Suite, task: Task, findings: Findings) -> list[Action] | None:
         return None
     try:
         gold = make(task)
+    except SandboxUnavailable:
+        raise
     except Exception as error:
         findings.add(f"gold() raised {type(error).__name__}: {error}")
         return None
@@ -200,7 +208,7 @@ def _garbage(suite: Suite, task: Task, findings: Findings) -> None:
             try:
                 reward = player.step(action).reward
             except Broken as error:
-                findings.add(str(error))
+                findings.once(_cause(error), str(error))
                 player.close()
                 player = None
                 if "took longer than" in str(error):
@@ -208,7 +216,8 @@ def _garbage(suite: Suite, task: Task, findings: Findings) -> None:
                 continue
             findings.counts["garbage"] += 1
             if reward >= FULL:
-                findings.add(f"the action {told(action)} earned the full reward.")
+                problem = f"the action {told(action)} earned the full reward."
+                findings.once((action.tool, "full"), problem)
     finally:
         if player is not None:
             player.close()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from environments.base import Action, Environment, StepResult, Suite, Task
 from environments.calls import write_call
+from environments.sandbox.base import SandboxUnavailable
 from environments.watch import Watched
 
 
@@ -19,17 +20,17 @@ class Findings:
 
     def __init__(self) -> None:
         self.problems: dict[str, None] = {}
-        self._kinds: set[tuple[str | None, str | None]] = set()
+        self._kinds: set[object] = set()
         self.counts: Counter[str] = Counter()
 
     def add(self, *problems: str) -> None:
         """Note problems; each sentence is kept once."""
         self.problems |= dict.fromkeys(problems)
 
-    def unforeseen(self, tool: str | None, error: str | None, problem: str) -> None:
-        """Note an exception of a tool, each kind once."""
-        if (tool, error) not in self._kinds:
-            self._kinds.add((tool, error))
+    def once(self, kind: object, problem: str) -> None:
+        """Note the first problem of a kind."""
+        if kind not in self._kinds:
+            self._kinds.add(kind)
             self.add(problem)
 
 
@@ -94,14 +95,16 @@ class Player:
         self.actions.append(action)
         self.results.append(result)
         if not (math.isfinite(result.reward) and 0 <= result.reward <= 1):
-            add(f"the reward {result.reward} is not between 0 and 1 (after {told(action)}).")
+            problem = f"the reward {result.reward} is not between 0 and 1 (after {told(action)})."
+            self.findings.once("reward", problem)
         if wrong := [k for k, v in result.metrics.items() if not math.isfinite(v)]:
             add(f"the metric {wrong[0]} is {result.metrics[wrong[0]]}, which JSON cannot hold.")
         self._text(what, result.observation)
         if result.error and not self.over and self._state() != before:
-            add(
+            self.findings.once(
+                (action.tool, "changed"),
                 f"{what} is said to have failed ({result.error}), and yet it changed the state; "
-                "raise the error before anything is changed."
+                "raise the error before anything is changed.",
             )
         offered, self.offered = self.offered, None
         if offered is not None and result.error:
@@ -110,9 +113,8 @@ class Player:
             )
         exceptions = [r.metrics.get("tool_exceptions", 0.0) for r in self.results[-2:]]
         if result.error and exceptions[-1] > (exceptions[0] if len(exceptions) == 2 else 0):
-            self.findings.unforeseen(
-                action.tool,
-                result.error,
+            self.findings.once(
+                (action.tool, result.error),
                 f"{what} raised {result.observation.removeprefix('Error: '):.100}, which the "
                 "class did not foresee; raise ToolError with a sentence that helps the agent, or "
                 "mend it.",
@@ -145,6 +147,8 @@ class Player:
     def _ask(self, what: str, ask: Callable[[], Any]) -> Any:
         try:
             return ask()
+        except SandboxUnavailable:  # this machine's lack, not the environment's
+            raise
         except Exception as error:
             raise Broken(f"{what} raised {type(error).__name__}: {error}") from error
 

@@ -16,11 +16,15 @@ from environments.plain import SUPPLIED, PlainSuite, is_plain
 from environments.sandbox.base import Sandbox
 
 SUITES: dict[str, str] = {
+    "banking77": "environments.suites.banking77:Banking77",
+    "gsm8k": "environments.suites.gsm8k:Gsm8k",
     "gymnasium": "environments.adapters.gymnasium:Gymnasium",
+    "lifelong-db": "environments.suites.lifelong_db:LifelongDb",
     "mcp": "environments.adapters.mcp:Mcp",
     "miniwob": "environments.suites.miniwob:MiniWob",
     "openenv": "environments.adapters.openenv:OpenEnv",
     "reasoning-gym": "environments.suites.reasoning_gym:ReasoningGym",
+    "spider": "environments.suites.spider:Spider",
     "verifiers": "environments.adapters.verifiers:Verifiers",
 }
 

@@ -1,9 +1,13 @@
-"""Where a suite's data files lie: named by the user, or below ``INSTAR_DATA``."""
+"""Where a suite's data files lie (named by the user, or below ``INSTAR_DATA``); reading them."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from environments.base import SuiteError
 
@@ -32,3 +36,68 @@ def data_path(suite: str, given: str | None, folder: str, source: str) -> Path:
         f"suite {suite}: its data is missing ({looked}): download {source}, then set "
         f"suite.options.data=PATH, or INSTAR_DATA to the folder that holds {folder}"
     )
+
+
+def data_files(suite: str, path: Path, names: Sequence[str]) -> list[Path]:
+    """The files to read: ``path`` itself, or those of ``names`` that the folder ``path`` has.
+
+    Raises:
+        SuiteError: a folder that has none of them.
+    """
+    if not path.is_dir():
+        return [path]
+    found = [path / name for name in names if (path / name).is_file()]
+    if not found:
+        raise SuiteError(f"suite {suite}: {path} has none of the files {', '.join(names)}")
+    return found
+
+
+def read_jsonl(suite: str, path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of a JSON Lines file.
+
+    Args:
+        suite: the suite's name, for messages.
+        path: the file.
+        fields: what every record must have.
+
+    Raises:
+        SuiteError: it cannot be read; says the line and what is wrong with it.
+    """
+    records = []
+    for number, line in enumerate(_text(suite, path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SuiteError(f"suite {suite}: {path}:{number} is not JSON: {error}") from None
+        _require(suite, f"{path}:{number}", record, fields)
+        records.append(record)
+    return records
+
+
+def read_csv(suite: str, path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a CSV file with a header; errors as in `read_jsonl`."""
+    reader = csv.DictReader(_text(suite, path).splitlines(keepends=True))
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in reader:
+            held = {key: value for key, value in row.items() if value is not None}
+            _require(suite, f"{path}:{reader.line_num}", held, fields)
+            rows.append(held)
+    except csv.Error as error:
+        raise SuiteError(f"suite {suite}: {path}:{reader.line_num}: {error}") from None
+    return rows
+
+
+def _text(suite: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"suite {suite}: {path} cannot be read: {error}") from None
+
+
+def _require(suite: str, where: str, record: object, fields: Sequence[str]) -> None:
+    missing = [f for f in fields if not isinstance(record, dict) or f not in record]
+    if missing:
+        raise SuiteError(f"suite {suite}: {where} has no {', '.join(map(repr, missing))}")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from environments.base import Briefing, Environment, SuiteError, Task
+from environments.base import Environment, SuiteError, Task
 from environments.python_tool import PYTHON_BRIEFING, PythonAnswer
 from environments.sandbox.base import Sandbox
 

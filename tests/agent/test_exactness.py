@@ -31,7 +31,7 @@ from agent.training.packing import IGNORE, Example, build, common_prefix, pack
 from environments.python_tool import PYTHON, PYTHON_BRIEFING
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import Limits
-from memory.records import StopReason, Trajectory
+from memory.records import Step, StopReason, Trajectory
 from tests.toy import ToySuite
 
 CLOSE = 2e-3  # of log-probabilities, between two orders of the same float32 sums
@@ -247,7 +247,7 @@ class Recording:
 
     def __init__(self, policy: TransformersPolicy):
         self.policy, self.version, self.context = policy, policy.version, policy.context
-        self.encode = policy.encode
+        self.encode, self.extend = policy.encode, policy.extend
         self.requests: dict[Hashable, Request] = {}
         self.asked: list[Asked] = []
 
@@ -285,18 +285,32 @@ def played(policy: TransformersPolicy, toy: ToySuite) -> tuple[list[Trajectory],
     return trajectories, recording.asked
 
 
+def conversation(t: Trajectory) -> list[tuple[tuple[int, ...], Step]]:
+    """Each step with all that the policy had read before it wrote."""
+    ids: tuple[int, ...] = ()
+    found = []
+    for step in t.steps:
+        found.append((ids + step.prompt_ids, step))
+        ids += step.token_ids
+    return found
+
+
 def test_steps_hold_the_ids_that_went_through_the_model(
     played: tuple[list[Trajectory], list[Asked]],
 ) -> None:
     trajectories, asked = played
     steps = [step for t in trajectories for step in t.steps]
-    stored = {(s.prompt_ids, s.produced_ids, s.logprobs, s.text) for s in steps}
+    stored = {
+        (read, s.produced_ids, s.logprobs, s.text)
+        for t in trajectories
+        for read, s in conversation(t)
+    }
     made = {
         (
             a.request.prompt_ids,
             a.completion.token_ids,
             a.completion.logprobs,
-            SETTINGS.begin + a.completion.text,
+            FRAME.begin + a.completion.text,
         )
         for a in asked
     }
@@ -310,9 +324,10 @@ def test_steps_hold_the_ids_that_went_through_the_model(
 def test_stored_logprobs_are_those_of_a_plain_forward_pass(
     policy: TransformersPolicy, played: tuple[list[Trajectory], list[Asked]]
 ) -> None:
-    for step in [step for t in played[0][:4] for step in t.steps]:
-        expected = plain_logprobs(policy.engine.model, step.prompt_ids, step.produced_ids)
-        assert step.logprobs == pytest.approx(expected, abs=CLOSE)
+    for t in played[0][:4]:
+        for read, step in conversation(t):
+            expected = plain_logprobs(policy.engine.model, read, step.produced_ids)
+            assert step.logprobs == pytest.approx(expected, abs=CLOSE)
 
 
 def test_an_episode_is_the_same_whatever_runs_beside_it(

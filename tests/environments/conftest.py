@@ -33,9 +33,23 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp()
 
 
+@pytest.fixture
+def data_root() -> Path:
+    """The folder with the full data sets: ``INSTAR_DATA``, or the one beside the repository."""
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    root = Path(os.environ.get("INSTAR_DATA") or beside)
+    if not root.is_dir():
+        missing = f"the full data sets are not here ({root}): set INSTAR_DATA"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    return root
+
+
 @pytest.fixture(autouse=True)
-def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def nothing_leaks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A temporary folder of the test's own, found empty and unused at its end."""
+    tmp_path_factory.getbasetemp()  # made by the first test that asks: not in this folder
     folder = Path(tempfile.mkdtemp(prefix="instar-tests-"))
     folder.chmod(0o711)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

@@ -18,6 +18,7 @@ from environments.checks import check_suite, examine_suite
 from environments.conformance.leaks import Leaks
 from environments.plain import PlainSuite
 from environments.sandbox import make_sandbox
+from environments.sandbox.base import SandboxUnavailable
 from environments.tools import ToolError
 
 
@@ -296,3 +297,15 @@ def test_a_suite_needs_a_briefing() -> None:
     suite.briefing = "Play."
     assert isinstance(suite, Suite)
     assert check_suite(suite) == ["The suite's briefing is not a Briefing (environments.base)."]
+
+
+def test_a_missing_sandbox_is_no_fault_of_the_environment() -> None:
+    def missing() -> Any:
+        raise SandboxUnavailable("no bubblewrap: apt-get install bubblewrap")
+
+    def reset(self: Any, hint: str, code: list[int], sandbox: Any) -> str:
+        return Safe.reset(self, hint, code)
+
+    suite = PlainSuite(type("Boxed", (Safe,), {"reset": reset}), sandbox=missing)
+    with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
+        check_suite(suite)

@@ -123,3 +123,12 @@ def test_the_template_itself() -> None:
     parts = split_tasks(suite.tasks())
     assert all(len(part) >= 5 for part in parts.values())
     assert {task.family for task in suite.tasks()} == {"cheapest", "dearest"}
+
+
+def test_a_useful_class_is_short() -> None:
+    """The documented one, which tests/test_house.py runs, has no more than 18 lines of code."""
+    text = (ROOT / "environments" / "README.md").read_text()
+    block = text.split("```python\n")[1].split("```")[0]
+    lines = block.split("\n\n\n")[0].splitlines()
+    assert lines[0] == "class Shop:"
+    assert sum(bool(line.strip()) for line in lines) <= 18

@@ -218,6 +218,7 @@ def test_a_sandbox_of_its_own(nothing_leaks: Path) -> None:
         """Write a file."""
 
         tasks = [{"name": "a"}]  # noqa: RUF012
+        prompt = "name"
 
         def reset(self, name: str, sandbox: Sandbox) -> None:
             self.name, self.sandbox = name, sandbox
@@ -323,11 +324,29 @@ def test_prompts() -> None:
     def reset(self: Any, number: int, hint: str = "none", **rest: Any) -> None:
         pass
 
-    tasks = [{"number": 1, "other": "o"}, {"number": 2, "hint": "h"}]
-    assert [t.prompt for t in variant(reset=reset, tasks=tasks).tasks()] == [
-        '{"number": 1, "other": "o"}', "h"
-    ]  # fmt: skip
-    assert variant(reset=reset, tasks=tasks, prompt="other").tasks()[0].prompt == "o"
+    tasks = [{"number": 1, "other": "o"}, {"number": 2, "hint": "h", "family": "f"}]
+
+    def prompts(**attributes: Any) -> list[str]:
+        return [t.prompt for t in variant(**{"reset": reset, "tasks": tasks} | attributes).tasks()]
+
+    assert prompts() == ["Variant", "h"]  # never the other fields: they may hold the answer
+    assert prompts(prompt="other") == ["o", "f"]
+    assert prompts(prompt="number") == ["1", "2"]
+    rows = [{"prompt": "p", "answer": "a"}]
+    assert prompts(tasks=rows, reset=lambda self, **rows: None) == ["p"]
+
+
+def test_a_task_that_is_its_own_first_observation() -> None:
+    def reset(self: Any, answer: str) -> None:
+        pass
+
+    suite = variant(reset=reset, tasks=[{"answer": "42"}])
+    environment = suite.environment(suite.tasks()[0])
+    with pytest.raises(EnvironmentFailure, match=r"reset returned None, not the first .*prompt ="):
+        environment.start()  # it would show the answer
+    environment.close()
+    suite = variant(reset=reset, tasks=[{"answer": "42"}], prompt="answer")
+    assert started(suite)._task.prompt == "42"
 
 
 MODULE = '''

@@ -15,7 +15,7 @@ import environments
 from environments.base import Action, Briefing, Suite, SuiteError, Task
 from environments.checks import check_suite
 from environments.sandbox import make_sandbox
-from environments.suites import load_suite, suite_names
+from environments.suites import SUITES, describe_suites, load_suite, suite_names
 from environments.suites.reasoning_gym import FAMILIES, UNSAFE, score
 
 
@@ -45,18 +45,26 @@ class NoSuite:
 # Names and options
 
 
-ADAPTERS = {"mcp": "tasks", "openenv": "url", "verifiers": "taskset"}  # and what each needs
-
-
 def test_names() -> None:
-    assert suite_names() == sorted({*ADAPTERS, "gymnasium", "miniwob", "reasoning-gym"})
-    for name in suite_names():
-        if name in ADAPTERS:
-            with pytest.raises(SuiteError, match=f"{name}: .*{ADAPTERS[name]}"):
-                load(name)
-            continue
-        suite = load(name)
-        assert isinstance(suite, Suite) and suite.name == name
+    assert suite_names() == sorted(SUITES) and "reasoning-gym" in SUITES
+    suite = load("reasoning-gym")
+    assert isinstance(suite, Suite) and suite.name == "reasoning-gym"
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"), [("mcp", "tasks"), ("openenv", "url"), ("verifiers", "taskset")]
+)
+def test_an_adapter_says_what_it_needs(name: str, needs: str) -> None:
+    with pytest.raises(SuiteError, match=f"{name}: .*{needs}"):
+        load(name)
+
+
+def test_every_shipped_suite_says_what_it_is() -> None:
+    described = describe_suites()
+    assert [suite["name"] for suite in described] == suite_names()
+    for suite in described:
+        assert isinstance(suite["description"], str) and "\n" not in suite["description"], suite
+        assert "sandbox" not in suite["options"], suite
 
 
 @pytest.mark.parametrize(
