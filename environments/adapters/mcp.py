@@ -175,11 +175,11 @@ class Mcp:
             _entry(self.name, task), self._target, self._offer, timeout_s=self._timeout_s
         )
 
-    def gold(self, task: Task) -> Sequence[Action]:
-        """The task's ``gold`` calls and its end; empty where the file has none."""
+    def gold(self, task: Task) -> Sequence[Action] | None:
+        """The task's ``gold`` calls and its end; None where the file has none."""
         entry = _entry(self.name, task)
         if entry.gold is None and entry.check is not None:
-            return ()
+            return None
         ending = Call(tool=FINISH.name)
         if entry.answer is not None:
             ending = Call(tool=ANSWER.name, arguments={"text": entry.answer})

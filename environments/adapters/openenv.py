@@ -40,7 +40,7 @@ from environments.task_files import read_tasks
 
 ACT = "act"
 START_S = 60.0
-FULL_S = 10.0  # how long a server may have no free place
+FULL_S = 30.0  # how long a server may have no free place: most take one session
 _KINDS: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -59,12 +59,12 @@ class OpenEnv:
 
     Args:
         url: address of a running server.
-        app: import path of an app (``my_env.server.app:app``) to serve here instead. It is
-            started when first needed, started again when it was lost, and ends with the suite.
+        app: import path of an app (``my_env.server.app:app``) to serve here instead. Episodes at
+            the same time have a server each; one server waits for the next episode, and ends
+            with the suite.
         tasks: file with the arguments of ``reset``; its column ``family`` names the family.
         seeds: without a file, how many seeds to reset with, from 0.
-        sessions: most episodes at a time; a further one waits. OpenEnv's servers take one,
-            unless they were made for more.
+        servers: most servers of an app at a time; a further episode waits.
         score: ``last`` or ``sum``.
         success: score that is worth the full reward, 1.
         fail: score that is worth 0.
@@ -85,7 +85,7 @@ class OpenEnv:
         app: str | None = None,
         tasks: str | None = None,
         seeds: int = 50,
-        sessions: int = 1,
+        servers: int = 16,
         score: Score = "last",
         success: float = 1.0,
         fail: float = 0.0,
@@ -97,13 +97,13 @@ class OpenEnv:
             raise SuiteError(f"{self.name}: give either url=ADDRESS or app=MODULE:APP")
         if url is not None and not re.match(r"https?://", url):
             raise SuiteError(f"{self.name}: url={url} does not begin with http:// or https://")
-        if timeout_s <= 0 or min(turns, seeds, sessions) < 1:
+        if timeout_s <= 0 or min(turns, seeds, servers) < 1:
             raise SuiteError(f"{self.name}: numbers must be positive")
         if not success > fail:
             raise SuiteError(f"{self.name}: success={success:g} must be more than fail={fail:g}")
         client = _client_class()
         self._resets = _resets(tasks, seeds, url or app or "")
-        self._host = Host(url, app, sessions)
+        self._host = Host(url, app, servers)
         weakref.finalize(self, self._host.close)
         self._rules = Rules(client, score, success, fail, timeout_s)
         try:
@@ -155,43 +155,60 @@ class Rules(NamedTuple):
 
 
 class Host:
-    """The server: where it is, and whether it is ours to start and end.
+    """Where the server is; of an app, as many servers as there are episodes at a time.
 
     Args:
         url: address of a running server; or
         app: import path of an app to serve.
-        sessions: most sessions at a time.
+        most: most servers of an app at a time; a further episode waits.
     """
 
-    def __init__(self, url: str | None, app: str | None, sessions: int) -> None:
+    def __init__(self, url: str | None, app: str | None, most: int) -> None:
         self._url, self._app = (url or "").rstrip("/"), app
-        self._server: Server | None = None
+        self._places = threading.BoundedSemaphore(most)
         self._lock = threading.Lock()
-        self.places = threading.BoundedSemaphore(sessions)
+        self._idle: tuple[str, Server] | None = None  # a server that waits for the next episode
 
-    def address(self) -> str:
-        """Where it serves; an app is started if it does not run.
+    def take(self) -> tuple[str, Server | None]:
+        """The address of a server that no other episode uses, and the server if it is ours.
 
         Raises:
             EnvironmentFailure: it cannot be started.
         """
         if self._app is None:
-            return self._url
-        with self._lock:
-            if self._server is not None and not self._server.alive():
-                self._server.close()
-                self._server = None
-            if self._server is None:
-                port = free_port()
-                self._url = f"http://127.0.0.1:{port}"
-                server = Server(
-                    [sys.executable, "-m", "uvicorn", self._app, "--host", "127.0.0.1",
-                     "--port", str(port), "--log-level", "warning"],
-                    prefix="instar-openenv-",
-                )  # fmt: skip
-                server.wait_until(lambda: _listens(port), START_S)
-                self._server = server
-            return self._url
+            return self._url, None
+        self._places.acquire()
+        try:
+            with self._lock:
+                idle, self._idle = self._idle, None
+            if idle is not None:
+                if idle[1].alive():
+                    return idle
+                idle[1].close()
+            port = free_port()
+            server = Server(
+                [sys.executable, "-m", "uvicorn", self._app, "--host", "127.0.0.1",
+                 "--port", str(port), "--log-level", "warning"],
+                prefix="instar-openenv-",
+            )  # fmt: skip
+            server.wait_until(lambda: _listens(port), START_S)
+            return f"http://127.0.0.1:{port}", server
+        except BaseException:
+            self._places.release()
+            raise
+
+    def give_back(self, address: str, server: Server | None, *, sound: bool = True) -> None:
+        """Leave a server: one that is sound waits for the next episode, if none waits yet."""
+        if server is None:
+            return
+        try:
+            with self._lock:
+                if sound and self._idle is None and server.alive():
+                    self._idle = address, server
+                    return
+            server.close()
+        finally:
+            self._places.release()
 
     def schema(self, timeout_s: float) -> Mapping[str, Any]:
         """The JSON schema of its actions.
@@ -199,22 +216,24 @@ class Host:
         Raises:
             EnvironmentFailure: it does not answer, or not with a schema.
         """
-        address = self.address()
+        address, server = self.take()
         try:
             with urlopen(f"{address}/schema", timeout=timeout_s) as answer:  # noqa: S310
                 schema = json.load(answer)["action"]
         except (URLError, OSError, ValueError, KeyError, TypeError) as error:
             raise EnvironmentFailure(f"{address}/schema gives no schema: {_told(error)}") from error
+        finally:
+            self.give_back(address, server)
         if not isinstance(schema, dict):
             raise EnvironmentFailure(f"{address}/schema gives no schema")
         return schema
 
     def close(self) -> None:
-        """End the server if it is ours; it may be started again. Safe to call twice."""
+        """End the server that waits; safe to call twice."""
         with self._lock:
-            if self._server is not None:
-                self._server.close()
-                self._server = None
+            idle, self._idle = self._idle, None
+        if idle is not None:
+            idle[1].close()
 
 
 class OpenEnvEnvironment:
@@ -233,8 +252,8 @@ class OpenEnvEnvironment:
         self._host, self._arguments, self._tool, self._rules = host, arguments, tool, rules
         self.seconds = 600.0  # ``start`` may wait for a place; each call has a limit of its own
         self._client: Any = None
-        self._placed = False
-        self._over = False
+        self._taken: tuple[str, Server | None] | None = None
+        self._over, self._sound = False, True
         self._sum = 0.0
 
     @property
@@ -244,15 +263,14 @@ class OpenEnvEnvironment:
 
     def start(self) -> str:
         """Open a session and reset it; returns the first observation."""
-        if self._over or self._placed:
+        if self._over or self._taken is not None:
             raise EnvironmentFailure("an environment is used once: make a new one")
-        self._host.places.acquire()
-        self._placed = True
+        self._taken = self._host.take()
         timeout_s = self._rules.timeout_s
-        deadline = time.monotonic() + min(timeout_s, FULL_S)
+        deadline = time.monotonic() + FULL_S
         while True:
             self._client = self._rules.client(
-                self._host.address(), connect_timeout_s=timeout_s, message_timeout_s=timeout_s
+                self._taken[0], connect_timeout_s=timeout_s, message_timeout_s=timeout_s
             )
             try:
                 self._client.connect()
@@ -300,18 +318,18 @@ class OpenEnvEnvironment:
         """Leave the session; safe to call twice."""
         self._over = True
         client, self._client = self._client, None
+        taken, self._taken = self._taken, None
+        if taken is not None and not self._sound and taken[1] is not None:
+            taken[1].close()  # first, since a server that hangs is slow to say good-bye
         try:
             if client is not None:
                 client.disconnect()
         finally:
-            if self._placed:
-                self._placed = False
-                self._host.places.release()
+            if taken is not None:
+                self._host.give_back(*taken, sound=self._sound)
 
     def _lost(self, what: str, error: Exception) -> EnvironmentFailure:
-        """Also ends a server of ours: what a session left there may hang, or fill its places."""
-        self._over = True
-        self._host.close()
+        self._over, self._sound = True, False  # what is left there may hang, or fill its places
         return EnvironmentFailure(f"{what}: {_told(error)}")
 
     def _usage(self) -> str:

@@ -151,8 +151,8 @@ def test_gold_solutions_are_worth_the_full_reward(load: Callable[..., Mcp]) -> N
 
 
 def test_over_http(load: Callable[..., Mcp], address: str) -> None:
-    suite = load(url=address, tools=["add"])
-    assert check_suite(suite, limit=3) == []
+    suite = load(url=address, tools=["add", "read", "write"])
+    assert check_suite(suite, limit=1) == []  # the others leave notes on the shared server
     replay(suite := load(url=address))
     environment = suite.environment(suite.tasks()[1])
     environment.start()

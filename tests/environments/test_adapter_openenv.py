@@ -125,12 +125,14 @@ def test_an_episode(load: Callable[..., OpenEnv]) -> None:
     assert any(run[-1].reward == 1.0 for run in runs)
     assert check_suite(suite, limit=1) == []
     # The same server, as one that others have started.
-    other = load(url=suite._host.address(), score="sum", fail=-10.0)
+    address, server = suite._host.take()
+    other = load(url=address, score="sum", fail=-10.0)
     environment = other.environment(tasks[0])
     environment.start()
     assert environment.step(guess(999)).reward == pytest.approx(9 / 15)
     assert environment.step(guess(999)).reward == pytest.approx(8 / 15)
     environment.close()
+    suite._host.give_back(address, server)
 
 
 def test_wrong_arguments_change_nothing(load: Callable[..., OpenEnv]) -> None:

@@ -45,13 +45,18 @@ class NoSuite:
 # Names and options
 
 
-ADAPTERS = {"mcp": "tasks", "openenv": "url", "verifiers": "taskset"}  # and what each needs
-
-
 def test_names() -> None:
     assert suite_names() == sorted(SUITES) and "reasoning-gym" in SUITES
     suite = load("reasoning-gym")
     assert isinstance(suite, Suite) and suite.name == "reasoning-gym"
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"), [("mcp", "tasks"), ("openenv", "url"), ("verifiers", "taskset")]
+)
+def test_an_adapter_says_what_it_needs(name: str, needs: str) -> None:
+    with pytest.raises(SuiteError, match=f"{name}: .*{needs}"):
+        load(name)
 
 
 def test_every_shipped_suite_says_what_it_is() -> None:
@@ -60,12 +65,6 @@ def test_every_shipped_suite_says_what_it_is() -> None:
     for suite in described:
         assert isinstance(suite["description"], str) and "\n" not in suite["description"], suite
         assert "sandbox" not in suite["options"], suite
-
-
-def test_adapters_say_what_they_need() -> None:
-    for name, needed in ADAPTERS.items():
-        with pytest.raises(SuiteError, match=f"{name}: .*{needed}"):
-            load(name)
 
 
 @pytest.mark.parametrize(
