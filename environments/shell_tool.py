@@ -31,7 +31,7 @@ SHELL = Tool(
         "required": ["script"],
     },
 )
-_BASH = ("/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+_BASH = ("/usr/bin/env", "-i", "-C", "/", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
          "LANG=C.UTF-8", "USER=root", "/bin/bash", "--norc", "--noprofile", "-c")  # fmt: skip
 # A file that makes every program load libraries. ldconfig is linked statically: it loads none.
 _LOADS = ("/etc/ld.so.preload", "/etc/ld.so.cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import collections
 import math
 from collections.abc import Callable
@@ -47,6 +48,10 @@ def encode(value: Any) -> Any:
         return {tag: [[encode(key), encode(held)] for key, held in value.items()]}
     if isinstance(value, range):
         return {"r": [value.start, value.stop, value.step]}
+    if isinstance(value, type):
+        name = value.__name__
+        known = getattr(builtins, name, None) is value
+        return {"T": name} if known else {"?": ["type", name]}
     name = type(value).__name__
     if name in ("dict_keys", "dict_values", "dict_items") or hasattr(type(value), "__next__"):
         items = []
@@ -75,6 +80,7 @@ def decode(said: Any) -> Any:
         "c": lambda: complex(float(held[0]), float(held[1])),
         "b": lambda: bytes.fromhex(held),
         "r": lambda: range(*held),
+        "T": lambda: _builtin_type(held),
         "?": lambda: Opaque(str(held[0]), str(held[1])),
     }
     if tag in simple:
@@ -88,6 +94,13 @@ def decode(said: Any) -> Any:
         "t": tuple, "q": collections.deque, "s": set, "z": frozenset, "n": iter
     }  # fmt: skip
     return makers[tag]([decode(item) for item in held])
+
+
+def _builtin_type(name: Any) -> type:
+    found = getattr(builtins, name)
+    if not isinstance(found, type):
+        raise ValueError(f"{name} is no type")
+    return found
 
 
 def is_plain(said: Any) -> bool:

@@ -18,9 +18,11 @@ from environments.sandbox.base import Sandbox
 from environments.suites.code_records import from_record
 from environments.suites.data import data_files, data_path, read_jsonl
 
-# Published solutions that fail their own tests, or tests whose arguments are objects of classes
-# that only the solution has: nobody can earn these tasks. By the function's name.
-UNUSABLE: dict[str, frozenset[str]] = {"humaneval": frozenset(), "mbpp": frozenset()}
+# Left out, by the function's name: nobody can earn these tasks, or not in time. In MBPP, tests
+# whose arguments are objects of classes that only the published solution has; in MBPP+, inputs
+# that the published solution takes 2 to 30 seconds for.
+UNUSABLE = frozenset({"is_tree_balanced", "max_chain_length", "max_height"})
+UNUSABLE_PLUS = frozenset({"combinations_colors", "get_coordinates", "get_max_sum", "sum_average"})
 BRIEFING = Briefing(
     text="Write the Python function that is asked for.",
     example=(
@@ -39,8 +41,13 @@ class _CodeSuite:
     name: str
     briefing = BRIEFING
 
-    def __init__(self, files: Sequence[Path], sandbox: Callable[[], Sandbox]) -> None:
-        self._files, self._sandbox = files, sandbox
+    def __init__(
+        self,
+        files: Sequence[Path],
+        sandbox: Callable[[], Sandbox],
+        unusable: frozenset[str] = frozenset(),
+    ) -> None:
+        self._files, self._sandbox, self._unusable = files, sandbox, unusable
         self._graders: dict[str, Grader] = {}
 
     def tasks(self) -> Sequence[Task]:
@@ -58,7 +65,7 @@ class _CodeSuite:
                     raise SuiteError(
                         f"suite {self.name}: {file}: record {number} cannot be used: {error}"
                     ) from None
-                if problem.entry in UNUSABLE.get(self.name, ()):
+                if problem.entry in self._unusable:
                     continue
                 data = {"problem": problem.model_dump(mode="json")}
                 task = Task(suite=self.name, family=family, prompt=prompt.strip(), data=data)
@@ -128,7 +135,7 @@ class Mbpp(_CodeSuite):
         source = "github.com/google-research/google-research (mbpp) and evalplus/mbppplus_release"
         path = data_path(self.name, data, "mbpp", source)
         files = data_files(self.name, path, ("MbppPlus.jsonl",) if plus else ("mbpp.jsonl",))
-        super().__init__(files, sandbox)
+        super().__init__(files, sandbox, UNUSABLE_PLUS if plus else UNUSABLE)
 
 
 class JsonlCode(_CodeSuite):

@@ -18,9 +18,23 @@ from environments.suites.data import data_files, data_path, read_jsonl
 
 SOURCE = "github.com/MemTensor/MemRL (folder data/llb)"
 FILES = ("os_interaction_data.jsonl",)
-# By their raw_entry_hash: the published solution does not pass the check here (it needs processes
-# that outlive the script, or programs that are not there), or the check passes before any work.
-UNUSABLE: frozenset[int] = frozenset()
+# By their raw_entry_hash: here the published script does not pass the check. Seven change or
+# install programs of /usr, three need a process that outlives the script, one fails by itself.
+UNUSABLE = frozenset(
+    {
+        1451848030864978845,
+        354867374157535605,
+        945296030329352143,
+        991008690289698217,
+        171881407104776507,
+        1756044298807075883,
+        607740695848538529,
+        2083287466754124785,
+        2304651539296529439,
+        1971795565088736855,
+        345369517474432122,
+    }
+)
 # A task's family is the first of these that has one of its commands.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "accounts": ("chage", "chsh"),

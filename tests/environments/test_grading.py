@@ -19,7 +19,7 @@ from environments.sandbox import make_sandbox
         None, True, 0, -7, 2**63, -(10**4000), 0.1, -0.0, math.inf, 1 + 2j, "", "\u00e9\n\ud800",
         b"\x00\xff", [], [1, [2.0, "x"]], (), (1, (2,)), {1, "a"}, frozenset({(1, 2)}),
         {"a": 1, 2: (3,)}, {}, collections.Counter("aab"), collections.OrderedDict(a=1),
-        collections.deque([1, 2]), range(3, 9, 2),
+        collections.deque([1, 2]), range(3, 9, 2), int, ValueError,
     ],
 )  # fmt: skip
 def test_values_come_back_as_they_were(value: Any) -> None:
@@ -44,7 +44,8 @@ def test_other_values() -> None:
 
 
 @pytest.mark.parametrize("forged", [{}, {"a": 1}, {"t": 1}, {"i": "x"}, {"s": [[]]}, 1.5,
-                                    {"t": [], "s": []}, {"r": "abc"}, {"d": [[1]]}])  # fmt: skip
+                                    {"t": [], "s": []}, {"r": "abc"}, {"d": [[1]]},
+                                    {"T": "print"}, {"T": 1}])  # fmt: skip
 def test_what_was_not_encoded_is_refused(forged: Any) -> None:
     with pytest.raises((ValueError, TypeError, AttributeError, LookupError)):
         decode(forged)

@@ -190,7 +190,7 @@ def test_an_honest_solution_passes(kind: str) -> None:
         1.0, {"tests_passed": 1.0}, "Submitted.")  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("kind", ["check", "values"])
 @pytest.mark.parametrize("cheat", [name for name in CHEATS if name != "never returns"])
 def test_a_cheat_scores_nothing(cheat: str, kind: str) -> None:
     code = CHEATS[cheat] + "\ndef word(n, key=''): return 'one' if n == 1 else hidden(n)\n"

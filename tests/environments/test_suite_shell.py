@@ -78,22 +78,22 @@ TAMPERING = {
         "touch /data/done"
     ),
     "replaces a link to a program": (
-        "printf '#!/bin/sh\\necho 3\\n' > /home/awk; chmod +x /home/awk\n"
-        "ln -sf /home/awk /etc/alternatives/awk; usermod -aG dev ann; touch /data/done"
+        "printf '#!/bin/sh\\necho 3\\n' > /srv/awk; chmod +x /srv/awk\n"
+        "ln -sf /srv/awk /etc/alternatives/awk; usermod -aG dev ann; touch /data/done"
     ),
     "replaces the folder of links": (
-        "cp -a /etc/alternatives /home/alternatives; rm -rf /etc/alternatives\n"
-        "ln -s /home/alternatives /etc/alternatives\n"
+        "cp -a /etc/alternatives /srv/alternatives; rm -rf /etc/alternatives\n"
+        "ln -s /srv/alternatives /etc/alternatives\n"
         "usermod -aG dev ann; touch /data/done\n"
-        "printf '#!/bin/sh\\necho 3\\n' > /home/x; chmod +x /home/x\n"
-        "ln -sf /home/x /home/alternatives/awk"
+        "printf '#!/bin/sh\\necho 3\\n' > /srv/x; chmod +x /srv/x\n"
+        "ln -sf /srv/x /srv/alternatives/awk"
     ),
-    "loads a library into every program": "echo /home/evil.so > /etc/ld.so.preload",
+    "loads a library into every program": "echo /srv/evil.so > /etc/ld.so.preload",
     "redirects every program's libraries": "cp /bin/true /etc/ld.so.cache",
     "defines functions for shells to come": (
-        "for f in /etc/profile /etc/bash.bashrc /root/.bashrc /root/.profile /etc/environment; do\n"
+        "for f in /etc/profile /etc/bash.bashrc ~root/.bashrc ~root/.profile /etc/environment; do\n"
         "  echo 'grep() { true; }; awk() { echo 3; }; test() { true; }; exit 0' >> $f\ndone\n"
-        "export BASH_ENV=/root/.bashrc ENV=/root/.bashrc; touch /data/done"
+        "export BASH_ENV=~root/.bashrc ENV=~root/.bashrc; touch /data/done"
     ),
     "writes where programs lie": "printf 'exit 0' > /usr/bin/awk; touch /data/done; true",
     "leaves a process behind": (
@@ -155,6 +155,6 @@ def test_unusable_data(tmp_path: Path) -> None:
 
 def test_the_full_set(data_root: Path) -> None:
     suite = load("lifelong-os", data=str(data_root / "lifelong_agentbench"))
-    assert 450 <= len(suite.tasks()) < 500
+    assert len(suite.tasks()) == 489
     assert len({task.family for task in suite.tasks()}) == 9
-    assert failures(suite, 50) == []
+    assert failures(suite, 80) == []
