@@ -28,14 +28,16 @@ from environments.sandbox.base import (
     SandboxFailure,
     SandboxUnavailable,
 )
+from environments.sandbox.cell import BOOT, PYTHON_FLAGS, is_python
+from environments.sandbox.pool import Pool
 from environments.sandbox.results import MIB, OPEN_FILES, START_S
 from environments.sandbox.seccomp import seccomp_filter
 from environments.sandbox.supervise import Run
+from environments.sandbox.worker import Worker
 from environments.sandbox.workspace import Workspace, sweep
 
 NOBODY = 65534
 SYSTEM_PYTHON = "/usr/bin/python3"
-PYTHON_FLAGS = ("-I", "-S", "-B", "-X", "utf8")
 _INSTALL = (
     "install bubblewrap 0.8 or newer (Debian, Ubuntu: apt-get install bubblewrap; Fedora: "
     "dnf install bubblewrap), or name the program in INSTAR_BWRAP"
@@ -71,18 +73,36 @@ class BubblewrapSandbox:
         limits: what each execution may use, unless it is given its own.
         root: programs are root inside a user namespace (``mapped.py``) and may change every
             file but those of ``/usr``; the changes last. Needs root outside as well.
+        warm: the Python of ``python_argv`` is forked from a running one instead of started
+            (``worker.py``). Not together with ``root``.
+        pool: how many warm workers wait for another sandbox of this process.
 
     Raises:
         SandboxUnavailable: bubblewrap is missing or a trial run failed; says what to do.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, root: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        root: bool = False,
+        warm: bool = False,
+        pool: int = 0,
+    ) -> None:
         if root:
             mapped.check_possible()
+        if root and warm:
+            raise SandboxUnavailable("a sandbox is warm or has root inside, not both")
         self._host = _proven_host(root)
         self._limits = limits
-        self._workspace = _new_workspace(root)
         self._closed = False
+        self._worker: Worker | None = None
+        if warm:
+            self._pool = _pool(self._host, limits.workspace_mb, pool)
+            self._worker = self._pool.take()
+            self._workspace = self._worker.workspace
+        else:
+            self._workspace = _new_workspace(root)
 
     def python_argv(self) -> list[str]:
         """The Python inside, isolated and without site packages; add ``-`` or ``-c CODE``."""
@@ -104,6 +124,13 @@ class BubblewrapSandbox:
         """
         if self._closed:
             raise ValueError("the sandbox is closed")
+        if self._worker is not None:
+            if self._worker.cell.broken:
+                size = self._limits.workspace_mb
+                self._worker = _worker(self._host, size, self._workspace)
+            warm = is_python(argv, self.python_argv())
+            given = limits or self._limits
+            return self._worker.cell.run(argv, stdin, given, self._workspace, warm)
         return _execute(self._host, self._workspace, argv, stdin, limits or self._limits)
 
     def read(self, path: str) -> bytes:
@@ -124,8 +151,13 @@ class BubblewrapSandbox:
 
     def close(self) -> None:
         """Remove the workspace; safe to call twice."""
+        if self._closed:
+            return
         self._closed = True
-        self._workspace.close()
+        if self._worker is None:
+            self._workspace.close()
+        elif not (self._worker.reset() and self._pool.give(self._worker)):
+            self._worker.close()
 
 
 @dataclass(frozen=True)
@@ -253,9 +285,17 @@ def _prove(bwrap: str, uid: int, python: str, inner_root: bool) -> _Host:
 
 
 def _command(
-    host: _Host, workspace: Workspace, argv: Sequence[str], limits: Limits, fds: tuple[int, int]
+    host: _Host,
+    workspace: Workspace,
+    argv: Sequence[str],
+    limits: Limits,
+    fds: tuple[int, int],
+    keeper: bool = False,
 ) -> list[str]:
-    """The command line. Order matters: mounts are made left to right."""
+    """The command line. Order matters: mounts are made left to right.
+
+    A keeper is process 1 and limits what it starts.
+    """
     masks = [part for path in host.masked for part in ("--ro-bind", str(workspace.empty), path)]
     devices = [part for name in ("null", "zero", "full", "random", "urandom")
                for part in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]  # fmt: skip
@@ -272,12 +312,14 @@ def _command(
     else:
         spaces = ["--unshare-user", "--disable-userns", "--unshare-all", "--cap-drop", "ALL"]
         below, above, home = [*size, "--tmpfs", "/tmp"], ["--remount-ro", "/"], "/work"
-        limit = _limit(limits, 1)
+        limit = [] if keeper else _limit(limits, 1)
         path = "/usr/bin:/bin"
     return [
         host.bwrap,
         *spaces,
-        *("--die-with-parent", "--new-session", "--hostname", "sandbox"),
+        # A keeper sees by itself that its host has died; the other is for one thread's death.
+        "--as-pid-1" if keeper else "--die-with-parent",
+        *("--new-session", "--hostname", "sandbox"),
         *("--seccomp", str(fds[0]), "--json-status-fd", str(fds[1])),
         *below,
         *host.system,
@@ -322,6 +364,26 @@ def _prefix(host: _Host, limits: Limits, stack: contextlib.ExitStack) -> list[st
     namespace = mapped.user_namespace(limits.processes + 2)
     stack.callback(os.close, namespace)
     return [*_limit(limits, 2), *mapped.enter(namespace)]
+
+
+@functools.lru_cache(maxsize=16)
+def _pool(host: _Host, workspace_mb: int, size: int) -> Pool[Worker]:
+    return Pool(lambda: _worker(host, workspace_mb), Worker.close, size, ahead=False)
+
+
+def _worker(host: _Host, workspace_mb: int, workspace: Workspace | None = None) -> Worker:
+    """A warm worker; the size of its /tmp is fixed."""
+    limits = Limits(workspace_mb=workspace_mb)
+    argv = [host.python, *PYTHON_FLAGS, "-c", BOOT]
+    return Worker(
+        lambda place, denied, told: [
+            *host.prefix,
+            *_command(host, place, argv, limits, (denied, told), keeper=True),
+        ],
+        lambda stack: _readable(stack, host.seccomp),
+        lambda: workspace or _new_workspace(False),
+        workspace_mb,
+    )
 
 
 def _execute(

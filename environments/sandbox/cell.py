@@ -80,13 +80,17 @@ class Cell:
         denied: a system-call filter for the keeper to install; nothing where one is in place.
         own_processes: what the process limit counts beside the program's, or None where the
             channel limits processes.
+        room_mb: the size of its /tmp, through which standard input goes, MiB.
 
     Raises:
         SandboxFailure: the keeper did not start.
     """
 
-    def __init__(self, channel: Channel, denied: bytes, own_processes: int | None) -> None:
+    def __init__(
+        self, channel: Channel, denied: bytes, own_processes: int | None, room_mb: int
+    ) -> None:
         self._channel = channel
+        self._room = room_mb * MIB
         self._own = own_processes
         self._buffer = bytearray()
         self.broken = False
@@ -126,6 +130,8 @@ class Cell:
         """
         began = time.monotonic()
         request = _request(argv, stdin, limits, self._own, warm)
+        if len(request) > self._room:
+            raise ValueError(f"{len(request)} bytes of standard input are more than /tmp holds")
         try:
             self._channel.fit(limits)
             self._send(request)
@@ -135,6 +141,19 @@ class Cell:
             raise
         note = account(workspace, limits, cause)
         return compose(cause, code, streams, limits, note, time.monotonic() - began)
+
+    def reset(self) -> bool:
+        """Whether nothing of its programs is left; the workspace must have been emptied."""
+        header = b"reset"
+        try:
+            self._send(len(header).to_bytes(4, "big") + bytes(4) + header)
+            answers: list[tuple[bytes, bytes]] = []
+            end = time.monotonic() + GRACE_S
+            while not answers and time.monotonic() < end:
+                answers = self._answers(end)
+        except (EOFError, SandboxFailure):
+            return False
+        return answers == [(keeper.CODE_END, b"0 - clean")]
 
     def destroy(self) -> str:
         """End everything inside; why it had ended by itself, or "". Safe to call twice."""
@@ -160,12 +179,12 @@ class Cell:
                 break
             for letter, data in answers:
                 if letter == keeper.CODE_END:
-                    status, said = data.decode(errors="replace").split(" ")
+                    status, said, clean = data.decode(errors="replace").split(" ")
                     if said.startswith("fork"):
                         raise SandboxFailure("the sandbox could not start another process")
-                    if (said == "killed") != asked:
-                        self.destroy()  # the byte that asked would be in the next program's way
-                    cause = cause or said
+                    if (said == "killed") != asked or clean != "clean":
+                        self.destroy()  # a byte too many, or files too many, await the next one
+                    cause = cause or said.strip("-")
                     return cause, None if cause else int(status), _both(kept)
                 stream = kept[letter]
                 if len(stream) + len(data) > room:

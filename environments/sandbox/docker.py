@@ -174,7 +174,8 @@ class Container:
             self._start(
                 image, runtime, f"{NOBODY}:{NOBODY}" if root else f"{os.getuid()}:{os.getgid()}"
             )
-            self.cell = Cell(self, seccomp_filter(os.uname().machine), None)
+            denied = seccomp_filter(os.uname().machine)
+            self.cell = Cell(self, denied, None, limits.workspace_mb)
         except BaseException:
             self.close()
             raise

@@ -15,24 +15,26 @@ short by one byte, ``K``: kill the program.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import ctypes
+import fcntl
 import os
 import posix
 import resource
 import select
 import signal
 import sys
+from _frozen_importlib import BuiltinImporter
 from collections.abc import Collection
 
 CODE_READY, CODE_OUT, CODE_ERR, CODE_END = b"r", b"o", b"e", b"x"
 _DUMPABLE, _NO_NEW_PRIVS, _SECCOMP = 4, 38, 22
+_MSGQUEUE, _IGNORE_COOKIE = 12, 0x0800
 _TICK_MS = 50
+_SCRATCH = ("/tmp",) if os.path.islink("/dev/shm") else ("/tmp", "/dev/shm")
+_GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
 _ENVIRONMENT = frozenset({b"PATH", b"HOME", b"LANG", b"PWD"})
-_KEPT_NAMES = frozenset(
-    {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__annotations__",
-     "__builtins__"}
-)  # fmt: skip
 _OOM_FILES = (  # of the container's own control group, version 2 and 1
     "/sys/fs/cgroup/memory.events",
     "/sys/fs/cgroup/memory/memory.oom_control",
@@ -55,6 +57,8 @@ def serve(modules: Collection[str], filter_bytes: bytes) -> None:
     if filter_bytes:
         _install(libc, filter_bytes)
     control, answers = os.dup(0), os.dup(1)
+    before = {path: _state(path) for path in ("/work", *_SCRATCH)}
+    network = _network()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -63,7 +67,13 @@ def serve(modules: Collection[str], filter_bytes: bytes) -> None:
         lengths = _receive(control, 8)
         header = _receive(control, int.from_bytes(lengths[:4], "big"))
         data = _receive(control, int.from_bytes(lengths[4:], "big"))
-        _run(libc, control, answers, header, data, modules)
+        if header == b"reset":
+            same = all(_state(path) == before[path] for path in before) and not os.listdir("/work")
+            _answer(answers, CODE_END, b"0 - clean" if same and network == _network() else b"0 - -")
+            continue
+        end = _run(libc, control, answers, header, data, modules)
+        clean = all(_empty(path) and _state(path) == before[path] for path in _SCRATCH)
+        _answer(answers, CODE_END, f"{end} {'clean' if clean else '-'}".encode())
 
 
 def _receive(control: int, count: int) -> bytes:
@@ -91,27 +101,26 @@ def _run(
     header: bytes,
     data: bytes,
     modules: Collection[str],
-) -> None:
+) -> str:
+    """Run a program; its status and the limit that ended it, or "-"."""
     mode, *numbers = header.split(b"\0")[:7]
     argv = [os.fsdecode(part) for part in header.split(b"\0")[7:]]
     *limits, flood = map(int, numbers)
-    stdin, feed = os.pipe()
+    stdin = _input(data)
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     killed = _oom_kills()
     try:
         pid = os.fork()
     except OSError as error:
-        _answer(answers, CODE_END, f"0 fork:{error.errno}".encode())
-        return
+        return f"0 fork:{error.errno}"
     if not pid:
-        _become(libc, (stdin, out_end, err_end), mode, argv, limits, data, modules)
+        _become(libc, (stdin, out_end, err_end), mode, argv, limits, modules)
     for fd in (stdin, out_end, err_end):
         os.close(fd)
     left = {out: flood, err: flood}
     codes = {out: CODE_OUT, err: CODE_ERR}
-    unread = memoryview(data)
-    for fd in (*left, feed):
+    for fd in left:
         os.set_blocking(fd, False)
 
     def take(fd: int) -> bool:
@@ -124,34 +133,16 @@ def _run(
         left[fd] -= len(part)
         return bool(part)
 
-    def give() -> bool:
-        nonlocal unread
-        try:
-            unread = unread[os.write(feed, unread) :] if unread else unread
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            return False
-        return bool(unread)
-
-    cause, feeding = "", give()
-    if not feeding:
-        os.close(feed)
+    cause = ""
     ended = os.pidfd_open(pid)
     poller = select.poll()
     for fd in (out, err, control, ended):
         poller.register(fd, select.POLLIN)
-    if feeding:
-        poller.register(feed, select.POLLOUT)
     while not cause:
         ready = [fd for fd, _ in poller.poll(_TICK_MS)]
         for fd in ready:
             if fd in left and not take(fd):
                 poller.unregister(fd)
-            elif fd == feed and not give():
-                poller.unregister(feed)
-                os.close(feed)
-                feeding = False
         if control in ready:
             _receive(control, 1)
             cause = "killed"
@@ -170,11 +161,25 @@ def _run(
     for fd in left:
         while take(fd):
             pass
-    for fd in (out, err, ended, *([feed] if feeding else [])):
+    for fd in (out, err, ended):
         os.close(fd)
     if min(left.values()) < 0:
         cause = cause or "output"
-    _answer(answers, CODE_END, f"{status} {cause}".encode())
+    return f"{status} {cause or '-'}"
+
+
+def _input(data: bytes) -> int:
+    """A file without a name that holds a program's input: some read theirs by position."""
+    path = "/tmp/input"  # nobody else is there
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        return os.open(path, os.O_RDONLY)
+    finally:
+        os.close(fd)
+        os.unlink(path)
 
 
 def _clear() -> None:
@@ -189,6 +194,62 @@ def _clear() -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
+
+
+def _empty(folder: str, depth: int = 0) -> bool:
+    """Remove what a program left in a folder; False where that is not simple."""
+    try:
+        with os.scandir(folder) as entries:
+            for number, entry in enumerate(entries):
+                if number > 1000 or depth > 20:
+                    return False
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                os.chmod(entry.path, 0o700)
+                if not _empty(entry.path, depth + 1):
+                    return False
+                os.rmdir(entry.path)
+    except OSError:
+        return False
+    return True
+
+
+def _state(folder: str) -> tuple[object, ...]:
+    """What a program could have left on a folder itself."""
+    about = os.stat(folder)
+    flags = bytearray(8)
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, _GET_FLAGS, flags)
+        finally:
+            os.close(fd)
+        attributes = os.listxattr(folder)
+    except OSError as error:
+        attributes = [str(error.errno)]
+    return about.st_mode, about.st_uid, about.st_gid, attributes, bytes(flags)
+
+
+def _network() -> bytes:
+    """What the network namespace has counted, and holds open: more, if a program used it.
+
+    Read by a child, since process 1 may have no folder in /proc.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            for name in ("dev", "snmp", "snmp6", "netstat", "tcp", "tcp6", "udp", "udp6"):
+                with contextlib.suppress(OSError), open(f"/proc/self/net/{name}", "rb") as file:
+                    os.write(write, file.read(8000))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as file:
+        found = file.read()
+    os.waitpid(pid, 0)
+    return found
 
 
 def _oom_kills() -> int:
@@ -211,20 +272,19 @@ def _become(
     mode: bytes,
     argv: list[str],
     limits: list[int],
-    data: bytes,
     modules: Collection[str],
 ) -> None:
     """In the child: become the program. Never returns."""
     try:
-        os.setsid()
         for target, fd in enumerate(streams):
             os.dup2(fd, target)
         os.closerange(3, 1 << 20)
         libc.prctl(_DUMPABLE, 1, 0, 0, 0)
-        _raise_oom_score()
+        if any(map(os.path.exists, _OOM_FILES)):
+            _raise_oom_score()
         _limit(*limits)
         if mode == b"warm":
-            _python(libc, argv, data, modules)
+            _python(libc, argv, modules)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs expect not
             signal.signal(number, signal.SIG_DFL)
         try:
@@ -238,6 +298,7 @@ def _become(
 
 def _limit(memory: int, cpu: int, file: int, files: int, processes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(_MSGQUEUE, (0, 0))  # message queues outlive their makers
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -252,14 +313,17 @@ def _raise_oom_score() -> None:
         file.write("1000")
 
 
-def _python(libc: ctypes.CDLL, argv: list[str], data: bytes, modules: Collection[str]) -> None:
+def _python(libc: ctypes.CDLL, argv: list[str], modules: Collection[str]) -> None:
     """Run a program with this interpreter as a fresh one would: same C functions, same names."""
     given = argv.index("-c") if "-c" in argv else len(argv) - 1
     sys.argv = argv[given:] if argv[given] == "-" else ["-c", *argv[given + 2 :]]
     sys.orig_argv = argv
-    names = sys.modules["__main__"].__dict__
-    for name in set(names) - _KEPT_NAMES:
-        del names[name]
+    # The module that started the keeper is still being run, and would outlive the program.
+    sys.modules["__main__"] = main = type(sys)("__main__")
+    main.__loader__ = BuiltinImporter
+    main.__annotations__ = {}
+    main.__dict__["__builtins__"] = builtins
+    del main
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in set(sys.modules) - set(modules):
         del sys.modules[name]
@@ -268,7 +332,13 @@ def _python(libc: ctypes.CDLL, argv: list[str], data: bytes, modules: Collection
         file = ctypes.c_void_p.in_dll(libc, "stdin")
         failed = api.PyRun_AnyFileExFlags(file, b"<stdin>", 0, None)
     else:
-        failed = api.PyRun_SimpleStringFlags(argv[given + 1].encode(errors="replace"), None)
+        flags = (ctypes.c_int * 2)(_IGNORE_COOKIE, sys.version_info.minor)
+        failed = api.PyRun_SimpleStringFlags(argv[given + 1].encode(errors="replace"), flags)
+    if failed and getattr(sys, "last_type", None) is KeyboardInterrupt:
+        # Python then dies of the signal, when all else is done.
+        libc.signal(signal.SIGINT, None)
+        libc.on_exit(libc["raise"], None)
+        api.Py_Exit(int(signal.SIGINT))
     api.Py_Exit(1 if failed else 0)
 
 

@@ -1,4 +1,4 @@
-"""Things that take long to make, made ahead in the background."""
+"""Things that take long to make: made ahead in the background, or used again."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """Keeps ``size`` ready things, from the first ``take`` on until the process ends.
+    """Keeps up to ``size`` ready things, from the first ``take`` on until the process ends.
 
     Args:
         make: makes one.
         discard: gives one back that nobody took.
         size: how many to keep ready; 0: each is made when it is asked for.
+        ahead: whether they are made ahead; otherwise only those that were given back wait.
     """
 
-    def __init__(self, make: Callable[[], T], discard: Callable[[T], None], size: int) -> None:
-        self._make, self._discard, self._size = make, discard, size
+    def __init__(
+        self, make: Callable[[], T], discard: Callable[[T], None], size: int, ahead: bool = True
+    ) -> None:
+        self._make, self._discard, self._size, self._ahead = make, discard, size, ahead
         self._ready: list[T] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -33,7 +36,8 @@ class Pool(Generic[T]):
         """A ready one, or a new one; what making it raises is raised here."""
         with self._lock:
             taken = self._ready.pop(0) if self._ready else None
-            if not self._closed and self._size and not (self._maker and self._maker.is_alive()):
+            idle = self._maker is None or not self._maker.is_alive()
+            if self._ahead and self._size and idle and not self._closed:
                 self._maker = threading.Thread(target=self._fill, name="sandbox-pool", daemon=True)
                 self._maker.start()
         return self._make() if taken is None else taken

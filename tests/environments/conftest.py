@@ -1,7 +1,8 @@
-"""Every test here leaves nothing behind: no folder, no process, no descriptor."""
+"""Every test here leaves nothing behind: no folder, no process, no descriptor, no container."""
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from environments.sandbox.base import ExecResult, Limits
+from environments.sandbox import make_sandbox
+from environments.sandbox.base import (
+    DEFAULT_LIMITS,
+    ExecResult,
+    Limits,
+    Sandbox,
+    SandboxUnavailable,
+)
 from environments.sandbox.bubblewrap import BubblewrapSandbox
+from environments.sandbox.docker import LABEL, connect
+from environments.sandbox.image import ensure_image
 
 Python = Callable[..., ExecResult]
+Make = Callable[..., Sandbox]
 
 
 def processes_using(folder: Path) -> list[int]:
@@ -99,6 +110,57 @@ def folder(nothing_leaks: Path) -> Iterator[Path]:
     made.mkdir()
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[None]:
+    """A Docker engine with the sandbox's image; started here if none runs and we are root."""
+    started = None
+    try:
+        connect().close()
+    except SandboxUnavailable as missing:
+        if os.getuid() or not shutil.which("dockerd"):
+            pytest.fail(f"these tests need Docker: {missing}")
+        with tempfile.TemporaryFile("w+") as log:
+            started = subprocess.Popen(["dockerd"], stdout=log, stderr=log, start_new_session=True)
+            end = time.monotonic() + 60
+            while True:
+                try:
+                    connect().close()
+                    break
+                except SandboxUnavailable as error:
+                    if started.poll() is not None or time.monotonic() > end:
+                        log.seek(0)
+                        pytest.fail(f"dockerd does not start: {error}\n{log.read()[-2000:]}")
+                    time.sleep(0.2)
+    ensure_image(route="host")
+    make_sandbox("docker").close()  # the trial run, once
+    yield
+    client = connect()
+    left = client.containers.list(all=True, filters={"label": LABEL})
+    mine = [c.name for c in left if f" {os.getpid()} " in c.labels[LABEL]]
+    client.close()
+    if started is not None:
+        started.terminate()
+        started.wait(30)
+    assert not mine, f"containers left behind: {mine}"
+
+
+# name in tests: backend, options
+BACKENDS: dict[str, tuple[str, dict[str, object]]] = {
+    "bubblewrap": ("bubblewrap", {}),
+    "worker": ("bubblewrap", {"warm": True}),
+    "docker": ("docker", {}),
+}
+
+
+@pytest.fixture(params=sorted(BACKENDS), scope="module")
+def make(request: pytest.FixtureRequest) -> Make:
+    """Makes sandboxes, of each backend in turn."""
+    backend, options = BACKENDS[request.param]
+    if backend == "docker":
+        request.getfixturevalue("engine")
+    return lambda limits=DEFAULT_LIMITS: make_sandbox(backend, limits, options=options)
 
 
 @pytest.fixture
