@@ -259,6 +259,8 @@ class Container:
         """Remove the container, and every process in it; safe to call twice."""
         errors = package().errors
         if self._socket is not None:
+            if (answer := getattr(self._socket, "_response", None)) is not None:
+                answer.close()  # it holds the connection, and refers back to the socket
             self._socket.close()
             self._socket = None
         name, self._id = self._id, ""

@@ -19,6 +19,7 @@ import builtins
 import contextlib
 import ctypes
 import fcntl
+import gc
 import os
 import posix
 import resource
@@ -62,6 +63,8 @@ def serve(modules: Collection[str], filter_bytes: bytes) -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+    gc.collect()
+    gc.freeze()  # programs then neither see nor traverse (and so copy) the keeper's objects
     _answer(answers, CODE_READY, b"")
     while True:
         lengths = _receive(control, 8)
