@@ -135,12 +135,15 @@ def _run(
         return bool(part)
 
     cause = ""
-    ended = os.pidfd_open(pid)
+    try:
+        ended, tick = os.pidfd_open(pid), _TICK_MS
+    except OSError:  # gVisor has none
+        ended, tick = -1, 2
     poller = select.poll()
-    for fd in (out, err, control, ended):
+    for fd in (out, err, control, *([ended] if ended >= 0 else [])):
         poller.register(fd, select.POLLIN)
     while not cause:
-        ready = [fd for fd, _ in poller.poll(_TICK_MS)]
+        ready = [fd for fd, _ in poller.poll(tick)]
         for fd in ready:
             if fd in left and not take(fd):
                 poller.unregister(fd)
@@ -151,7 +154,7 @@ def _run(
             cause = "output"
         elif killed != _oom_kills():
             cause = "memory"
-        elif ended in ready:
+        elif ended in ready or (ended < 0 and _over(pid)):
             break
     if cause:
         os.kill(pid, _SIGKILL)
@@ -162,11 +165,16 @@ def _run(
     for fd in left:
         while take(fd):
             pass
-    for fd in (out, err, ended):
+    for fd in (out, err, *([ended] if ended >= 0 else [])):
         os.close(fd)
     if min(left.values()) < 0:
         cause = cause or "output"
     return f"{status} {cause or '-'}"
+
+
+def _over(pid: int) -> bool:
+    """Whether a child has ended; it is left to be waited for."""
+    return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
 
 
 def _input(data: bytes) -> int:
@@ -297,13 +305,18 @@ def _become(
         except OSError as error:
             os.write(2, f"sandbox: {argv[0]}: {error.strerror}\n".encode(errors="replace"))
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+    except BaseException as error:
+        os.write(2, f"sandbox: {error!r}\n".encode(errors="replace"))
     finally:
         os._exit(125)
 
 
 def _limit(memory: int, cpu: int, file: int, files: int, processes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(_MSGQUEUE, (0, 0))  # message queues outlive their makers
+    try:  # noqa: SIM105
+        resource.setrlimit(_MSGQUEUE, (0, 0))  # message queues outlive their makers
+    except (OSError, ValueError):  # gVisor has none
+        pass
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
