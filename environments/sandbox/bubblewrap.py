@@ -381,7 +381,7 @@ def _worker(host: _Host, workspace_mb: int, workspace: Workspace | None = None) 
             *_command(host, place, argv, limits, (denied, told), keeper=True),
         ],
         lambda stack: _readable(stack, host.seccomp),
-        lambda: workspace or _new_workspace(False),
+        workspace or functools.partial(_new_workspace, False),
         workspace_mb,
     )
 

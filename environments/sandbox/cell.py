@@ -7,14 +7,13 @@ anything unexpected is destroyed; the workspace, which is the host's, stays.
 
 from __future__ import annotations
 
-import inspect
 import os
 import select
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
-from environments.sandbox import keeper
 from environments.sandbox.base import ExecResult, Limits, SandboxFailure
 from environments.sandbox.results import (
     FLOOD,
@@ -30,6 +29,8 @@ from environments.sandbox.workspace import Workspace
 
 PYTHON_FLAGS = ("-I", "-S", "-B", "-X", "utf8")
 GRACE_S = 2.0  # for the keeper to kill a program
+KEEPER = Path(__file__).with_name("keeper.py")
+_CODE_READY, _CODE_OUT, _CODE_ERR, _CODE_END = b"r", b"o", b"e", b"x"  # as in keeper.py
 _LONGEST = 1 << 20  # answers are of one pipe's content at most
 
 # What process 1 is started with; it receives its code and the system-call filter first.
@@ -96,14 +97,14 @@ class Cell:
         self.broken = False
         os.set_blocking(channel.inside, False)
         os.set_blocking(channel.outside, False)
-        code = inspect.getsource(keeper).encode()
+        code = KEEPER.read_bytes()
         try:
             self._send(b"".join(len(p).to_bytes(4, "big") + p for p in (code, denied)))
             end = time.monotonic() + START_S
             answers: list[tuple[bytes, bytes]] = []
             while not answers and time.monotonic() < end:
                 answers = self._answers(end)
-            if answers != [(keeper.CODE_READY, b"")]:
+            if answers != [(_CODE_READY, b"")]:
                 raise SandboxFailure("the sandbox's keeper did not start in time")
         except EOFError:
             said = self.destroy()
@@ -153,7 +154,7 @@ class Cell:
                 answers = self._answers(end)
         except (EOFError, SandboxFailure):
             return False
-        return answers == [(keeper.CODE_END, b"0 - clean")]
+        return answers == [(_CODE_END, b"0 - clean")]
 
     def destroy(self) -> str:
         """End everything inside; why it had ended by itself, or "". Safe to call twice."""
@@ -164,7 +165,7 @@ class Cell:
         self, limits: Limits, workspace: Workspace
     ) -> tuple[str, int | None, tuple[bytes, bytes]]:
         """What ended the program (or ""), its status, and its two streams."""
-        kept = {keeper.CODE_OUT: bytearray(), keeper.CODE_ERR: bytearray()}
+        kept = {_CODE_OUT: bytearray(), _CODE_ERR: bytearray()}
         room = FLOOD * limits.output_bytes
         cause, asked = "", False  # asked: the keeper was told to kill it
         now = time.monotonic()
@@ -178,7 +179,7 @@ class Cell:
                     raise SandboxFailure("the sandbox's keeper ended") from None
                 break
             for letter, data in answers:
-                if letter == keeper.CODE_END:
+                if letter == _CODE_END:
                     status, said, clean = data.decode(errors="replace").split(" ")
                     if said.startswith("fork"):
                         raise SandboxFailure("the sandbox could not start another process")
@@ -248,7 +249,7 @@ class Cell:
                 raise SandboxFailure(f"the sandbox's keeper is gone: {error}") from error
 
 
-_LETTERS = (keeper.CODE_READY, keeper.CODE_OUT, keeper.CODE_ERR, keeper.CODE_END)
+_LETTERS = (_CODE_READY, _CODE_OUT, _CODE_ERR, _CODE_END)
 
 
 def is_python(argv: Sequence[str], python: Sequence[str]) -> bool:
@@ -285,4 +286,4 @@ def _wait(fd: int, event: int, until: float) -> bool:
 
 
 def _both(kept: dict[bytes, bytearray]) -> tuple[bytes, bytes]:
-    return bytes(kept[keeper.CODE_OUT]), bytes(kept[keeper.CODE_ERR])
+    return bytes(kept[_CODE_OUT]), bytes(kept[_CODE_ERR])

@@ -42,6 +42,10 @@ _INSTALL = (
 _KEEPER_MB = 64  # for the keeper itself, and pages of files that it holds for programs
 
 
+class FixedLimits(SandboxFailure):
+    """The runtime (gVisor's, say) cannot change the limits of a running container."""
+
+
 class DockerSandbox:
     """A workspace, and programs run in a container of its own.
 
@@ -93,11 +97,19 @@ class DockerSandbox:
         """
         if self._closed:
             raise ValueError("the sandbox is closed")
-        if self._box.cell.broken:
-            self._box.release()
-            self._box = Container(*self._kind, self._workspace)
+        given = limits or self._limits
         warm = self._warm and is_python(argv, self.python_argv())
-        return self._box.cell.run(argv, stdin, limits or self._limits, self._workspace, warm)
+        if self._box.cell.broken:
+            self._replace(self._limits)
+        try:
+            return self._box.cell.run(argv, stdin, given, self._workspace, warm)
+        except FixedLimits:
+            self._replace(given)
+            return self._box.cell.run(argv, stdin, given, self._workspace, warm)
+
+    def _replace(self, limits: Limits) -> None:
+        self._box.release()
+        self._box = Container(limits, *self._kind[1:], self._workspace)
 
     def read(self, path: str) -> bytes:
         """A regular file of the workspace; links are refused (ValueError)."""
@@ -250,15 +262,15 @@ class Container:
         url = f"{api.base_url}/v{api.api_version}/containers/{self._id}/update"
         answer = api.post(url, json=_group(limits, "Memory", "MemorySwap", "PidsLimit"), timeout=60)
         if not answer.ok:
-            raise SandboxFailure(
-                f"Docker cannot change the container's limits: {answer.text[:200]}"
-            )
+            raise FixedLimits(f"Docker cannot change a container's limits: {answer.text[:200]}")
         self._limits = limits
 
     def destroy(self) -> str:
         """Remove the container, and every process in it; safe to call twice."""
         errors = package().errors
         if self._socket is not None:
+            if (answer := getattr(self._socket, "_response", None)) is not None:
+                answer.close()  # it holds the connection, and refers back to the socket
             self._socket.close()
             self._socket = None
         name, self._id = self._id, ""
@@ -347,10 +359,13 @@ def _prove(image: str, runtime: str | None) -> None:
         container.workspace.write("seen", b"x")
         argv = [PYTHON, *PYTHON_FLAGS, "-c", "print(open('seen').read() * 2)"]
         result = container.cell.run(argv, "", Limits(wall_s=START_S), container.workspace, False)
+        said = (result.stdout or result.stderr).strip() or result.outcome
+    except SandboxFailure as error:
+        said = str(error)
     finally:
         container.close()
-    if result.stdout != "xx\n":
-        said = (result.stderr.strip() or result.outcome).splitlines()[-1]
+    if said != "xx":
+        said = said.splitlines()[-1]
         raise SandboxUnavailable(
             f"the Docker sandbox does not work here: {said} (the engine must see this machine's "
             "temporary folder, and the image must have /usr/bin/python3)"

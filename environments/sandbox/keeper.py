@@ -15,22 +15,23 @@ short by one byte, ``K``: kill the program.
 
 from __future__ import annotations
 
+# Few modules, and these by their inner names: what is imported here is copied for every program.
+import _ctypes
+import _signal  # type: ignore[import-not-found]
 import builtins
-import contextlib
-import ctypes
 import fcntl
+import gc
 import os
 import posix
 import resource
 import select
-import signal
 import sys
 from _frozen_importlib import BuiltinImporter
-from collections.abc import Collection
 
-CODE_READY, CODE_OUT, CODE_ERR, CODE_END = b"r", b"o", b"e", b"x"
+CODE_READY, CODE_OUT, CODE_ERR, CODE_END = b"r", b"o", b"e", b"x"  # as in cell.py
 _DUMPABLE, _NO_NEW_PRIVS, _SECCOMP = 4, 38, 22
 _MSGQUEUE, _IGNORE_COOKIE = 12, 0x0800
+_SIGINT, _SIGKILL, _SIGPIPE, _SIGXFSZ = 2, 9, 13, 25
 _TICK_MS = 50
 _SCRATCH = ("/tmp",) if os.path.islink("/dev/shm") else ("/tmp", "/dev/shm")
 _GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
@@ -41,27 +42,28 @@ _OOM_FILES = (  # of the container's own control group, version 2 and 1
 )
 
 
-def serve(modules: Collection[str], filter_bytes: bytes) -> None:
+def serve(modules: frozenset[str], filter_bytes: bytes) -> None:
     """Run programs until the host hangs up.
 
     Args:
         modules: names in ``sys.modules`` when the interpreter had just started.
         filter_bytes: a seccomp filter to install, or nothing.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_DUMPABLE, 0, 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored: process 1 has no default actions
+    _call("prctl", _DUMPABLE, 0, 0, 0, 0)
+    _signal.signal(_SIGINT, _signal.SIG_DFL)  # ignored: process 1 has no default actions
     for name in {bytes(key) for key in posix.environ} - _ENVIRONMENT:  # HOSTNAME, by Docker
         del posix.environ[name]
         os.unsetenv(name)
     if filter_bytes:
-        _install(libc, filter_bytes)
+        _install(filter_bytes)
     control, answers = os.dup(0), os.dup(1)
     before = {path: _state(path) for path in ("/work", *_SCRATCH)}
     network = _network()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+    gc.collect()
+    gc.freeze()  # programs then neither see nor traverse (and so copy) the keeper's objects
     _answer(answers, CODE_READY, b"")
     while True:
         lengths = _receive(control, 8)
@@ -71,7 +73,7 @@ def serve(modules: Collection[str], filter_bytes: bytes) -> None:
             same = all(_state(path) == before[path] for path in before) and not os.listdir("/work")
             _answer(answers, CODE_END, b"0 - clean" if same and network == _network() else b"0 - -")
             continue
-        end = _run(libc, control, answers, header, data, modules)
+        end = _run(control, answers, header, data, modules)
         clean = all(_empty(path) and _state(path) == before[path] for path in _SCRATCH)
         _answer(answers, CODE_END, f"{end} {'clean' if clean else '-'}".encode())
 
@@ -95,12 +97,11 @@ def _answer(answers: int, code: bytes, data: bytes) -> None:
 
 
 def _run(
-    libc: ctypes.CDLL,
     control: int,
     answers: int,
     header: bytes,
     data: bytes,
-    modules: Collection[str],
+    modules: frozenset[str],
 ) -> str:
     """Run a program; its status and the limit that ended it, or "-"."""
     mode, *numbers = header.split(b"\0")[:7]
@@ -115,7 +116,7 @@ def _run(
     except OSError as error:
         return f"0 fork:{error.errno}"
     if not pid:
-        _become(libc, (stdin, out_end, err_end), mode, argv, limits, modules)
+        _become((stdin, out_end, err_end), mode, argv, limits, modules)
     for fd in (stdin, out_end, err_end):
         os.close(fd)
     left = {out: flood, err: flood}
@@ -134,12 +135,15 @@ def _run(
         return bool(part)
 
     cause = ""
-    ended = os.pidfd_open(pid)
+    try:
+        ended, tick = os.pidfd_open(pid), _TICK_MS
+    except OSError:  # gVisor has none
+        ended, tick = -1, 2
     poller = select.poll()
-    for fd in (out, err, control, ended):
+    for fd in (out, err, control, *([ended] if ended >= 0 else [])):
         poller.register(fd, select.POLLIN)
     while not cause:
-        ready = [fd for fd, _ in poller.poll(_TICK_MS)]
+        ready = [fd for fd, _ in poller.poll(tick)]
         for fd in ready:
             if fd in left and not take(fd):
                 poller.unregister(fd)
@@ -150,10 +154,10 @@ def _run(
             cause = "output"
         elif killed != _oom_kills():
             cause = "memory"
-        elif ended in ready:
+        elif ended in ready or (ended < 0 and _over(pid)):
             break
     if cause:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, _SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     _clear()
     if not cause and killed != _oom_kills():
@@ -161,11 +165,16 @@ def _run(
     for fd in left:
         while take(fd):
             pass
-    for fd in (out, err, ended):
+    for fd in (out, err, *([ended] if ended >= 0 else [])):
         os.close(fd)
     if min(left.values()) < 0:
         cause = cause or "output"
     return f"{status} {cause or '-'}"
+
+
+def _over(pid: int) -> bool:
+    """Whether a child has ended; it is left to be waited for."""
+    return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
 
 
 def _input(data: bytes) -> int:
@@ -188,8 +197,10 @@ def _clear() -> None:
     ``kill(-1)`` is one step for the kernel: no fork escapes it.
     """
     while True:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
+        try:  # noqa: SIM105
+            os.kill(-1, _SIGKILL)
+        except ProcessLookupError:
+            pass
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
@@ -241,8 +252,11 @@ def _network() -> bytes:
     if not pid:
         try:
             for name in ("dev", "snmp", "snmp6", "netstat", "tcp", "tcp6", "udp", "udp6"):
-                with contextlib.suppress(OSError), open(f"/proc/self/net/{name}", "rb") as file:
-                    os.write(write, file.read(8000))
+                try:
+                    with open(f"/proc/self/net/{name}", "rb") as file:
+                        os.write(write, file.read(8000))
+                except OSError:
+                    continue
         finally:
             os._exit(0)
     os.close(write)
@@ -267,38 +281,42 @@ def _oom_kills() -> int:
 
 
 def _become(
-    libc: ctypes.CDLL,
     streams: tuple[int, int, int],
     mode: bytes,
     argv: list[str],
     limits: list[int],
-    modules: Collection[str],
+    modules: frozenset[str],
 ) -> None:
     """In the child: become the program. Never returns."""
     try:
         for target, fd in enumerate(streams):
             os.dup2(fd, target)
         os.closerange(3, 1 << 20)
-        libc.prctl(_DUMPABLE, 1, 0, 0, 0)
+        _call("prctl", _DUMPABLE, 1, 0, 0, 0)
         if any(map(os.path.exists, _OOM_FILES)):
             _raise_oom_score()
         _limit(*limits)
         if mode == b"warm":
-            _python(libc, argv, modules)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs expect not
-            signal.signal(number, signal.SIG_DFL)
+            _python(argv, modules)
+        for number in (_SIGPIPE, _SIGXFSZ):  # Python ignores them; programs expect not
+            _signal.signal(number, _signal.SIG_DFL)
         try:
             os.execvpe(argv[0], argv, posix.environ)  # noqa: S606
         except OSError as error:
             os.write(2, f"sandbox: {argv[0]}: {error.strerror}\n".encode(errors="replace"))
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+    except BaseException as error:
+        os.write(2, f"sandbox: {error!r}\n".encode(errors="replace"))
     finally:
         os._exit(125)
 
 
 def _limit(memory: int, cpu: int, file: int, files: int, processes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(_MSGQUEUE, (0, 0))  # message queues outlive their makers
+    try:  # noqa: SIM105
+        resource.setrlimit(_MSGQUEUE, (0, 0))  # message queues outlive their makers
+    except (OSError, ValueError):  # gVisor has none
+        pass
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -309,11 +327,14 @@ def _limit(memory: int, cpu: int, file: int, files: int, processes: int) -> None
 
 def _raise_oom_score() -> None:
     """Where the container's memory ends, programs are killed rather than their keeper."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:
+        pass
 
 
-def _python(libc: ctypes.CDLL, argv: list[str], modules: Collection[str]) -> None:
+def _python(argv: list[str], modules: frozenset[str]) -> None:
     """Run a program with this interpreter as a fresh one would: same C functions, same names."""
     given = argv.index("-c") if "-c" in argv else len(argv) - 1
     sys.argv = argv[given:] if argv[given] == "-" else ["-c", *argv[given + 2 :]]
@@ -324,31 +345,65 @@ def _python(libc: ctypes.CDLL, argv: list[str], modules: Collection[str]) -> Non
     main.__annotations__ = {}
     main.__dict__["__builtins__"] = builtins
     del main
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signal.signal(_SIGINT, _signal.default_int_handler)
     for name in set(sys.modules) - set(modules):
         del sys.modules[name]
-    api = ctypes.pythonapi
     if argv[given] == "-":
-        file = ctypes.c_void_p.in_dll(libc, "stdin")
-        failed = api.PyRun_AnyFileExFlags(file, b"<stdin>", 0, None)
+        file = _Pointer.from_address(_ctypes.dlsym(_PROGRAM, "stdin"))
+        failed = _call_python("PyRun_AnyFileExFlags", file, b"<stdin>", 0, None)
     else:
-        flags = (ctypes.c_int * 2)(_IGNORE_COOKIE, sys.version_info.minor)
-        failed = api.PyRun_SimpleStringFlags(argv[given + 1].encode(errors="replace"), flags)
+        flags = b"".join(n.to_bytes(4, "little") for n in (_IGNORE_COOKIE, sys.version_info.minor))
+        code = argv[given + 1].encode(errors="replace")
+        failed = _call_python("PyRun_SimpleStringFlags", code, flags)
     if failed and getattr(sys, "last_type", None) is KeyboardInterrupt:
         # Python then dies of the signal, when all else is done.
-        libc.signal(signal.SIGINT, None)
-        libc.on_exit(libc["raise"], None)
-        api.Py_Exit(int(signal.SIGINT))
-    api.Py_Exit(1 if failed else 0)
+        _call("signal", _SIGINT, None)
+        _call("on_exit", _Pointer(_ctypes.dlsym(_PROGRAM, "raise")), None)
+        _call_python("Py_Exit", _SIGINT)
+    _call_python("Py_Exit", 1 if failed else 0)
 
 
-def _install(libc: ctypes.CDLL, filter_bytes: bytes) -> None:
+def _install(filter_bytes: bytes) -> None:
     """Deny system calls, in this process and all that it will start."""
+    address = id(filter_bytes) + bytes.__basicsize__ - 1  # where CPython keeps the bytes
+    program = (len(filter_bytes) // 8).to_bytes(8, "little") + address.to_bytes(8, "little")
+    _call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
+    if _call("prctl", _SECCOMP, 2, program, 0, 0):
+        raise OSError("the system-call filter cannot be installed")
 
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
-    program = Program(len(filter_bytes) // 8, filter_bytes)
-    libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if libc.prctl(_SECCOMP, 2, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "the system-call filter cannot be installed")
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "i"
+
+
+class _Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "l"
+
+
+class _Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "P"
+
+
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL
+    _restype_ = _Int
+
+
+class _PythonFunction(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+    _restype_ = _Int
+
+
+# This program and all that it has loaded.
+_PROGRAM = _ctypes.dlopen(None, 2)  # type: ignore[arg-type]
+
+
+def _call(name: str, *arguments: object) -> int:
+    """A function of the C library; numbers are long."""
+    given = [_Long(value) if isinstance(value, int) else value for value in arguments]
+    return int(_Function(_ctypes.dlsym(_PROGRAM, name))(*given))
+
+
+def _call_python(name: str, *arguments: object) -> int:
+    """A function of the interpreter."""
+    return int(_PythonFunction(_ctypes.dlsym(_PROGRAM, name))(*arguments))

@@ -30,7 +30,7 @@ class Worker:
     Args:
         command: makes the command line that starts the keeper.
         denied: the system-call filter.
-        workspace: makes the workspace.
+        workspace: makes the workspace; or one that is in use, whose worker broke.
         room_mb: the size of its /tmp, MiB.
 
     Raises:
@@ -41,10 +41,12 @@ class Worker:
         self,
         command: Command,
         denied: Callable[[contextlib.ExitStack], int],
-        workspace: Callable[[], Workspace],
+        workspace: Callable[[], Workspace] | Workspace,
         room_mb: int,
     ) -> None:
-        self.workspace = workspace()
+        # One in use may bear marks, which the keeper would take for its own.
+        self._fresh = not isinstance(workspace, Workspace)
+        self.workspace = workspace if isinstance(workspace, Workspace) else workspace()
         self._process: subprocess.Popen[bytes] | None = None
         self._init = -1
         self._pid = 0
@@ -119,7 +121,7 @@ class Worker:
 
     def reset(self) -> bool:
         """Make it as new for another episode; False if it must be thrown away."""
-        if self.cell.broken:
+        if self.cell.broken or not self._fresh:
             return False
         self.workspace.clear()
         return self.cell.reset()

@@ -160,7 +160,12 @@ def make(request: pytest.FixtureRequest) -> Make:
     backend, options = BACKENDS[request.param]
     if backend == "docker":
         request.getfixturevalue("engine")
-    return lambda limits=DEFAULT_LIMITS: make_sandbox(backend, limits, options=options)
+
+    def made(limits: Limits = DEFAULT_LIMITS) -> Sandbox:
+        return make_sandbox(backend, limits, options=options)
+
+    made.backend = (backend, options)  # type: ignore[attr-defined]
+    return made
 
 
 @pytest.fixture
