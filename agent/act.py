@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from rich.console import Console
 
-from agent.config import Config, ConfigError
+from agent.config import Config, ConfigError, with_overrides
 from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
 from agent.run import Run
@@ -25,6 +26,8 @@ def act(
     memory: str = "on",
     split: str = "test",
     limit: int | None = None,
+    overrides: Sequence[str] = (),
+    unsafe: bool = False,
     console: Console | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -37,9 +40,11 @@ def act(
         memory: ``on`` or ``off``.
         split: train, gate, retention or test.
         limit: most tasks.
+        overrides: ``key=value`` settings, as for ``instar evolve``.
+        unsafe: whether the sandbox may be ``none``.
 
     Raises:
-        ConfigError: an unknown split, generation or switch, or nothing to run.
+        ConfigError: an unknown split, generation, setting or switch, or nothing to run.
     """
     if memory not in ("on", "off"):
         raise ConfigError(f"--memory {memory}: must be on or off")
@@ -59,7 +64,8 @@ def act(
             config = config.model_copy(
                 update={"suite": config.suite.model_copy(update={"name": suite, "options": {}})}
             )
-        with Run(Path(scratch), config, console=console, quiet=quiet) as run:
+        config = with_overrides(config, overrides)
+        with Run(Path(scratch), config, console=console, quiet=quiet, unsafe=unsafe) as run:
             tasks = _spread(run.tasks(cast(Split, split)), limit)
             recalls = {}
             if folder is not None:
@@ -78,6 +84,7 @@ def act(
     tasks, successes = [task for task, _ in whole], [float(t.success) for _, t in whole]
     return {
         "suite": config.suite.name,
+        "sandbox": config.sandbox.backend,
         "split": split,
         "weights": weights,
         "memory": snapshot,

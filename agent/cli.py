@@ -34,6 +34,14 @@ memory_app = typer.Typer(
 app.add_typer(memory_app, name="memory")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--i-know-this-is-unsafe",
+        help="Allow sandbox.backend=none: what the model writes runs as you, on this machine.",
+    ),
+]
+UNSAFE = "[bold red]no sandbox: what the model writes runs on this machine, as you[/bold red]"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 INTERRUPTED = 130  # what Typer makes of Ctrl-C as well
 STATUS_STYLES = {"active": "green", "absorbed": "cyan"}
@@ -111,6 +119,7 @@ def evolve(
         typer.Option(metavar="pkg.mod:Class", help="Your own environment; sets suite.name."),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="A shipped suite; sets suite.name.")] = None,
+    unsafe: Unsafe = False,
     as_json: AsJson = False,
 ) -> None:
     """Evolve an agent; continues the run if its folder exists.
@@ -130,13 +139,17 @@ def evolve(
     if source is None and overrides and stored.is_file():
         source = str(stored)
     config = load_config(source, overrides) if words or not stored.exists() else None
-    with Run(run, config, console=_console(as_json), quiet=as_json) as opened:
+    with Run(run, config, console=_console(as_json), quiet=as_json, unsafe=unsafe) as opened:
         opened.print(f"[bold]instar[/bold] · {opened.config.suite.name} · {run}")
+        if opened.config.sandbox.backend == "none":
+            opened.print(UNSAFE)
         evolve_run(opened)
         summary = test(opened) if opened.config.test.run else summarise(opened)
         if "test" in summary:
             opened.print(test_table(summary))
             opened.print(family_table(summary["families"]))
+        if summary["unsafe"]:
+            opened.print(UNSAFE)
         opened.print(f"[dim]{run / 'report.html'} · {run / 'summary.json'}[/dim]")
     if as_json:
         _print_json(summary)
@@ -144,7 +157,13 @@ def evolve(
 
 @app.command("run")
 def run_suite(
-    suite: Annotated[str | None, typer.Argument(help="A suite's name or import path.")] = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUITE] [key=value ...]",
+            help="A suite's name or import path, then settings, as for evolve.",
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", metavar="DIR", help="The run whose agent acts; none: base model."),
@@ -155,6 +174,7 @@ def run_suite(
     memory: Annotated[str, typer.Option(help="on or off: whether it sees its memory.")] = "on",
     split: Annotated[str, typer.Option(help="train, gate, retention or test.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Most tasks to run.")] = None,
+    unsafe: Unsafe = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an agent on a suite, without learning from it.
@@ -164,9 +184,13 @@ def run_suite(
     from agent.act import act
     from agent.report.terminal import family_table
 
+    words = what or []
+    suite = words[0] if words and "=" not in words[0] else None
     result = act(
         suite,
         run,
+        overrides=words[1:] if suite else words,
+        unsafe=unsafe,
         generation=generation,
         memory=memory,
         split=split,
@@ -185,6 +209,8 @@ def run_suite(
         f"[bold]{s['mean']:.3f}[/bold] [{s['low']:.3f}, {s['high']:.3f}] on {s['n']} tasks, "
         f"{result['tokens']} tokens, {result['broken']} broken episodes"
     )
+    if result["sandbox"] == "none":
+        out.print(UNSAFE)
     out.print(family_table({f: {"success": v} for f, v in result["families"].items()}))
 
 

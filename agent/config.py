@@ -82,10 +82,18 @@ class PolicySettings(_Settings):
 
 
 class SandboxSettings(_Settings):
-    """Where code runs: the backend and its limits."""
+    """Where code runs.
+
+    Args:
+        backend: bubblewrap, docker, or none (code runs on this machine, unisolated; the command
+            line has to allow it each time).
+        limits: what one program may use.
+        options: the backend's own, as ``{warm: true}`` (bubblewrap) or ``{runtime: runsc}``.
+    """
 
     backend: str = "bubblewrap"
     limits: Limits = Limits()
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class StoreSettings(_Settings):
@@ -157,6 +165,17 @@ def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Con
         if not isinstance(loaded, dict):
             raise ConfigError(f"{label}: must hold keys and values, as in agent/recipes/*.yaml")
         tree = loaded
+    return _overridden(tree, overrides, label)
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with some settings changed, as ``load_config`` does it."""
+    if not overrides:
+        return config
+    return _overridden(config.model_dump(mode="json"), overrides, "the settings given")
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str], label: str) -> Config:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:

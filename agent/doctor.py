@@ -229,20 +229,20 @@ def _docker() -> Iterator[Finding]:
         name="docker",
         ok=ok,
         detail=detail,
-        remedy="nothing shipped needs it; for environments of your own: install Docker, start its "
-        "engine, and let your user reach it",
+        remedy="for sandbox.backend=docker: install Docker, start its engine, let your user reach "
+        "it, then make the image: python -m environments.sandbox.image",
         required=False,
     )
 
 
 def _chromium() -> Iterator[Finding]:
     names = ("chromium", "chromium-browser", "google-chrome")
-    remedy = "nothing shipped needs it; for web environments of your own: install chromium"
+    remedy = "for the suite miniwob: install chromium and its driver (Debian: chromium-driver)"
     yield _program("chromium", names, "--version", remedy)
 
 
 def _java() -> Iterator[Finding]:
-    remedy = "nothing shipped needs it; for text worlds that run on Java: install Java 17 or newer"
+    remedy = "for the suites textworld-express and scienceworld: install Java 17 or newer"
     yield _program("java", ("java",), "-version", remedy)
 
 

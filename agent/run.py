@@ -57,6 +57,7 @@ class Run:
         config: what to run; None reads the folder's own.
         console: where progress goes.
         quiet: no progress.
+        unsafe: whether the sandbox may be ``none``.
 
     Raises:
         ConfigError, SuiteError, ModelError, LedgerError, SandboxUnavailable: one line each.
@@ -69,8 +70,9 @@ class Run:
         *,
         console: Console | None = None,
         quiet: bool = False,
+        unsafe: bool = False,
     ):
-        self.folder = folder
+        self.folder, self.unsafe = folder, unsafe
         self.console = console or Console(stderr=True)
         self.quiet = quiet
         if config is None and not (folder / CONFIG).is_file():
@@ -113,12 +115,16 @@ class Run:
     def suite(self) -> Suite:
         if self._suite is None:
             settings = self.config.sandbox
-            make_sandbox(settings.backend, settings.limits).close()  # missing? say so now
-            self._suite = load_suite(
-                self.config.suite.name,
-                sandbox=lambda: make_sandbox(settings.backend, settings.limits),
-                options=self.config.suite.options,
+            sandbox = partial(
+                make_sandbox,
+                settings.backend,
+                settings.limits,
+                unsafe=self.unsafe,
+                options=settings.options,
             )
+            sandbox().close()  # missing? say so now
+            options = self.config.suite.options
+            self._suite = load_suite(self.config.suite.name, sandbox=sandbox, options=options)
         return self._suite
 
     def tasks(self, split: Split) -> list[Task]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from environments.base import Environment, Task
-from environments.python_tool import PYTHON_BRIEFING, PythonAnswer
+from environments.kinds.python import PYTHON_BRIEFING, PythonAnswer
 from environments.sandbox.base import Sandbox
 
 CODE = {

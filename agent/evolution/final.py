@@ -154,6 +154,8 @@ def summarise(run: Run, tested: Mapping[str, Any] = {}) -> dict[str, Any]:
         "run": str(run.folder),
         "model": run.config.policy.model,
         "suite": run.config.suite.name,
+        "sandbox": run.config.sandbox.backend,
+        "unsafe": run.config.sandbox.backend == "none",
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
         "seed": run.config.seed,

@@ -44,7 +44,7 @@ def make_sandbox(
     if name == "none" and not unsafe:
         raise SandboxUnavailable(
             "the sandbox 'none' runs what a model wrote with all your rights on this machine; "
-            "it must be allowed by an explicit flag (unsafe=True)"
+            "it must be allowed each time (--i-know-this-is-unsafe; unsafe=True from Python)"
         )
     module, _, attribute = SANDBOXES[name].partition(":")
     backend = getattr(import_module(module), attribute)

@@ -12,8 +12,8 @@ import functools
 from collections.abc import Sequence
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.kinds.text import TextAnswer, answer_tool
 from environments.suites.data import data_files, data_path, read_csv
-from environments.text_answer import TextAnswer, answer_tool
 
 SOURCE = "github.com/PolyAI-LDN/task-specific-datasets (folder banking_data)"
 FILES = ("train.csv", "test.csv")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
-from environments.code_tool import SUBMIT, CodeAnswer
 from environments.grading.grader import Grader, Problem
+from environments.kinds.code import SUBMIT, CodeAnswer
 from environments.sandbox.base import Sandbox
 from environments.suites.code_records import from_record
 from environments.suites.data import data_files, data_path, read_jsonl

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, DecimalException
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
-from environments.python_tool import PYTHON, PythonAnswer
+from environments.kinds.python import PYTHON, PythonAnswer
+from environments.kinds.text import TextAnswer, answer_tool
 from environments.sandbox.base import Sandbox
 from environments.suites.data import data_files, data_path, read_jsonl
-from environments.text_answer import TextAnswer, answer_tool
 
 SOURCE = "github.com/openai/grade-school-math (folder grade_school_math/data)"
 FILES = ("train.jsonl", "test.jsonl")

@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
-from environments.sandbox.base import Sandbox
-from environments.sql_tool import (
+from environments.kinds.sql import (
     SQL,
     Database,
     Result,
@@ -24,6 +23,7 @@ from environments.sql_tool import (
     run_trusted,
     same_rows,
 )
+from environments.sandbox.base import Sandbox
 from environments.suites.data import data_files, data_path, read_jsonl
 
 SOURCE = "github.com/MemTensor/MemRL (folder data/llb)"

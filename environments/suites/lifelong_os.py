@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.kinds.shell import SHELL, ShellAnswer
 from environments.sandbox.base import Sandbox
-from environments.shell_tool import SHELL, ShellAnswer
 from environments.suites.data import data_files, data_path, read_jsonl
 
 SOURCE = "github.com/MemTensor/MemRL (folder data/llb)"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from environments.base import Environment, SuiteError, Task
-from environments.python_tool import PYTHON_BRIEFING, PythonAnswer
+from environments.kinds.python import PYTHON_BRIEFING, PythonAnswer
 from environments.sandbox.base import Sandbox
 
 FAMILIES = (

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
-from environments.sandbox.base import Sandbox
-from environments.sql_tool import (
+from environments.kinds.sql import (
     SQL,
     Database,
     Result,
@@ -31,6 +30,7 @@ from environments.sql_tool import (
     run_trusted,
     same_rows,
 )
+from environments.sandbox.base import Sandbox
 from environments.suites.data import data_path, read_jsonl
 
 SOURCE = (

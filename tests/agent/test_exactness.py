@@ -28,7 +28,7 @@ from agent.rollout import rollout
 from agent.training.adapter import COMPLETE, AdapterError, check_adapter, read_manifest
 from agent.training.lora import LoraSettings, row_loss, train
 from agent.training.packing import IGNORE, Example, build, common_prefix, pack
-from environments.python_tool import PYTHON, PYTHON_BRIEFING
+from environments.kinds.python import PYTHON, PYTHON_BRIEFING
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import Limits
 from memory.records import Step, StopReason, Trajectory

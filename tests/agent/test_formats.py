@@ -8,7 +8,7 @@ from agent.formats import describe_tool, format_of
 from agent.prompt import AgentSettings, frame, opening
 from environments.base import Briefing, Tool
 from environments.calls import read_action
-from environments.python_tool import PYTHON, PYTHON_BRIEFING
+from environments.kinds.python import PYTHON, PYTHON_BRIEFING
 from memory.recall import Recall
 from memory.records import Kind, MemoryItem
 

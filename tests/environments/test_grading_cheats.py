@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from environments.base import Action, StepResult
-from environments.code_tool import CodeAnswer
 from environments.grading.grader import Grader, Problem, Test
 from environments.grading.values import encode
+from environments.kinds.code import CodeAnswer
 from environments.sandbox import make_sandbox
 
 SECRET = "amethyst-9431-obsidian"  # only the tests know it

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from environments.base import Action, Environment, EnvironmentFailure, StepResult
-from environments.python_tool import PythonAnswer
+from environments.kinds.python import PythonAnswer
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import Limits, Sandbox, SandboxUnavailable
 

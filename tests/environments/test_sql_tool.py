@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from environments.base import Action, EnvironmentFailure, StepResult
-from environments.sandbox import make_sandbox
-from environments.sandbox.base import Limits, Sandbox
-from environments.sandbox.bubblewrap import BubblewrapSandbox
-from environments.sql_tool import (
+from environments.kinds.sql import (
     Database,
     Result,
     SqlAnswer,
@@ -20,6 +17,9 @@ from environments.sql_tool import (
     run_trusted,
     same_rows,
 )
+from environments.sandbox import make_sandbox
+from environments.sandbox.base import Limits, Sandbox
+from environments.sandbox.bubblewrap import BubblewrapSandbox
 
 TABLE = Database(
     setup=[

@@ -8,9 +8,9 @@ import pytest
 
 from environments.base import Action, EnvironmentFailure, StepResult, SuiteError
 from environments.checks import check_suite
+from environments.kinds.shell import ShellAnswer
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import SandboxUnavailable
-from environments.shell_tool import ShellAnswer
 from environments.suites.lifelong_os import family_of
 from tests.environments.gold import DATA, failures, load
 

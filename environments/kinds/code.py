@@ -8,7 +8,7 @@ from typing import Any
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
 from environments.grading.grader import Answers, Grader, Recorded
 from environments.grading.values import decode
-from environments.python_tool import describe_error
+from environments.kinds.python import describe_error
 
 SHOWN_CHARS = 200
 SUBMIT = Tool(
