@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the tests of real components need besides Python: Java, a browser, the Docker engine.
-# Installs what is missing (as root, with apt) and starts what does not run; idempotent.
+# Installs what is missing (as root, with apt) and starts what does not run; idempotent. Needs
+# what `make setup` made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -77,9 +77,9 @@ def begin(folder: Path, quickstart: Path) -> None:
         shutil.copytree(quickstart, folder)
 
 
-def evolve(folder: Path, overrides: Sequence[str]) -> None:
+def evolve(folder: Path, overrides: Sequence[str], recipe: str = RECIPE) -> None:
     """Run ``instar evolve`` to its end; continues what is there."""
-    command = [sys.executable, "-m", "agent.cli", "evolve", RECIPE, *overrides]
+    command = [sys.executable, "-m", "agent.cli", "evolve", recipe, *overrides]
     done = subprocess.run([*command, "--run", str(folder.relative_to(ROOT))], cwd=ROOT)
     if done.returncode:
         raise SystemExit(f"{folder.name}: instar evolve ended with status {done.returncode}")

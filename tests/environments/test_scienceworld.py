@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from environments.base import EnvironmentFailure, SuiteError
-from environments.checks import GARBAGE, check_suite
+from environments.checks import check_suite
+from environments.conformance import GARBAGE
 from environments.suites import load_suite
 from environments.suites.scienceworld import ScienceWorld
 from environments.suites.text_world import as_action

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from environments.base import EnvironmentFailure, SuiteError, Task
-from environments.checks import GARBAGE, check_suite
+from environments.checks import check_suite
+from environments.conformance import GARBAGE
 from environments.suites import load_suite
 from environments.suites.java_games import Game, JavaPool
 from environments.suites.text_world import as_action
