@@ -8,14 +8,15 @@ fault it was, so that a broken episode is data and is never trained on.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agent.formats import format_of
 from agent.policies.base import Completion, Policy, PolicyFailure, Request
 from agent.prompt import AgentSettings, frame, opening
-from environments.base import Briefing, Environment, Task
-from environments.calls import read_action
+from environments.base import Briefing, Environment, EnvironmentFailure, StepResult, Task
+from environments.calls import clean, read_action
 from environments.sandbox.base import SandboxFailure, SandboxUnavailable
 from memory.recall import Recall
 from memory.records import Failure, Frame, Step, StopReason, Trajectory
@@ -48,6 +49,21 @@ def seed_of(*parts: object) -> int:
     """A seed derived from names, the same on every machine and in every process."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def sound(result: Any) -> StepResult:
+    """A step's result, fit to be stored.
+
+    Raises:
+        EnvironmentFailure: what the environment returned is none, or no number it may return.
+    """
+    if not isinstance(result, StepResult):
+        raise EnvironmentFailure(f"step returned {type(result).__name__}, not a StepResult")
+    if not 0 <= result.reward <= 1:  # not a number fails as well
+        raise EnvironmentFailure(f"the reward {result.reward} is not between 0 and 1")
+    if not all(map(math.isfinite, result.metrics.values())):
+        raise EnvironmentFailure(f"a metric is no finite number: {result.metrics}")
+    return result.model_copy(update={"observation": clean(result.observation)})
 
 
 def run_episode(
@@ -84,7 +100,7 @@ def run_episode(
     environment: Environment | None = None
     try:
         environment = make()
-        prompt = environment.start()
+        prompt = clean(environment.start())
         tools = environment.tools
         format_ = format_of(tools)
         asked = frame(settings, briefing, format_)
@@ -114,7 +130,7 @@ def run_episode(
             source = "environment"
             text = asked.begin + completion.text
             action = read_action(text, tools)
-            result = environment.step(action)
+            result = sound(environment.step(action))
             metrics = result.metrics
             new_ids, produced = prompt_ids[known:], completion.token_ids
             steps.append(
