@@ -7,12 +7,19 @@ file is brought up to date suite by suite, each with its own date and commit.
 
     INSTAR_DATA=FOLDER python benchmarks/suites.py --json benchmarks/results/suites.json
     INSTAR_DATA=FOLDER python benchmarks/suites.py banking77 miniwob --seeds 2
+
+With ``--base`` nothing evolves: the unevolved agent alone on a few train tasks of each family,
+greedily and sampled. It tells where a first success can be found at all.
+
+    INSTAR_DATA=FOLDER python benchmarks/suites.py --base --json benchmarks/results/suites-base.json
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from _common import ROOT, circumstances, parser, save
@@ -20,7 +27,16 @@ from evolution import aggregate, evolve, read
 from rich.console import Console
 from rich.table import Table
 
+from agent.config import load_config
+from agent.loop import Assignment
+from agent.policies.models import resolve_model
+from agent.policies.transformers import TransformersPolicy
 from agent.report import write_number
+from agent.rollout import rollout
+from environments.sandbox import make_sandbox
+from environments.splits import split_tasks
+from environments.suites import load_suite
+from memory.records import StopReason
 
 SUITES = ("banking77", "miniwob", "textworld", "household", "lifelong-db", "mbpp")
 QUICK = (
@@ -34,14 +50,82 @@ QUICK = (
 )
 
 
+BASE_TASKS, BASE_SAMPLES, BASE_TEMPERATURE = 4, 4, 0.7  # a family; a task
+
+
+def base(name: str, quick: bool) -> dict[str, Any]:
+    """What the unevolved agent does on a recipe's train tasks."""
+    config = load_config(name)
+    suite = load_suite(config.suite.name, sandbox=make_sandbox, options=config.suite.options)
+    tasks: list[Any] = []
+    seen: dict[str, int] = {}
+    for task in split_tasks(suite.tasks())["train"]:
+        seen[task.family] = seen.get(task.family, 0) + 1
+        if seen[task.family] <= (1 if quick else BASE_TASKS):
+            tasks.append(task)
+    samples = 2 if quick else BASE_SAMPLES
+    episodes = [Assignment(f"greedy/{t.id}", t, "train", "act") for t in tasks] + [
+        Assignment(f"sampled/{t.id}/{i}", t, "train", "act", BASE_TEMPERATURE)
+        for t in tasks
+        for i in range(samples)
+    ]
+    policy = TransformersPolicy(
+        resolve_model(config.policy.model), slots=config.policy.slots, context=config.policy.context
+    )
+    began = time.monotonic()
+    played = [t for b in rollout(episodes, policy, suite, config.agent, seed=0) for t in b]
+    seconds = time.monotonic() - began
+    policy.close()
+    sampled = [t for t in played if t.slot.startswith("sampled")]
+    return {
+        "tasks": len(tasks),
+        "samples": samples,
+        "temperature": BASE_TEMPERATURE,
+        "greedy": sum(t.success for t in played if t.slot.startswith("greedy")),
+        "sampled": sum(t.success for t in sampled),
+        "families": {
+            f: sum(t.success for t in sampled if t.family == f)
+            / sum(t.family == f for t in sampled)
+            for f in seen
+        },
+        "turns": sum(len(t.steps) for t in played),
+        "out_of_context": sum(t.stop is StopReason.CONTEXT for t in played),
+        "broken": sum(t.failure is not None for t in played),
+        "seconds": round(seconds, 1),
+    }
+
+
+def look(names: Sequence[str], quick: bool, file: Path | None) -> None:
+    """``--base``: each suite's line, stored as it is made."""
+    told: dict[str, Any] = {}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("suite", "greedy", "sampled", "families"):
+        table.add_column(column, overflow="fold")
+    for name in names:
+        own = told[name] = base(name, quick)
+        families = ", ".join(f"{f} {write_number(v)}" for f, v in own["families"].items())
+        table.add_row(
+            name,
+            f"{own['greedy']} of {own['tasks']}",
+            f"{own['sampled']} of {own['tasks'] * own['samples']}",
+            families,
+        )
+        save(file, circumstances("suites-base") | {"quick": quick, "suites": told})
+    Console().print(table)
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("suites", nargs="*", metavar="RECIPE", help=f"of {', '.join(SUITES)}")
     options.add_argument("--seeds", type=int, default=0, help="how many, from 0 (3; 1 if --quick)")
+    options.add_argument("--base", action="store_true", help="only look at the unevolved agent")
     arguments = options.parse_args()
     names = arguments.suites or list(SUITES)
     if unknown := set(names) - set(SUITES):
         options.error(f"no such recipe: {', '.join(sorted(unknown))}; choose of {SUITES}")
+    if arguments.base:
+        look(names, arguments.quick, arguments.json)
+        return
     count = arguments.seeds or (1 if arguments.quick else 3)
     told: dict[str, Any] = {}
     if arguments.json and arguments.json.is_file():

@@ -294,6 +294,78 @@ def _paragraphs(*parts: str) -> str:
     return "\n\n".join(parts)
 
 
+# suites
+
+
+def suites(figures: Figures) -> str:
+    """Base against evolved, suite by suite."""
+    rows = []
+    for name, own in figures["suites"].items():
+        arms, gate = own["arms"], own["gate"]
+        minutes = [run["minutes"] for run in own["runs"]]
+        best = arms.get("best_of_n")
+        rows.append(
+            (
+                f"`{name}`",
+                *(write_number(arms[a]["mean"]) for a in ("base", "memory", "weights")),
+                f"**{write_number(arms['both']['mean'])}**",
+                _difference(own["contrasts"]["both - base"]),
+                write_number(best["mean"]) if best else "–",
+                f"{gate['promoted']} of {gate['generations']}",
+                f"{arms['both']['n']}",
+                f"{own['seeds']}",
+                f"{min(minutes):.0f} to {max(minutes):.0f}",
+                f"`{own['commit']}`",
+            )
+        )
+    head = ("suite", "base", "memory", "weights", "both", "both − base", "best of n", "promoted",
+            "test tasks", "seeds", "minutes", "commit")  # fmt: skip
+    return _paragraphs(table(head, rows), origin(figures))
+
+
+def suites_base(figures: Figures) -> str:
+    """What the unevolved agent does by itself."""
+    rows = [
+        (
+            f"`{name}`",
+            f"{own['greedy']} of {own['tasks']}",
+            f"{own['sampled']} of {own['tasks'] * own['samples']}",
+            ", ".join(f"{f} {write_number(v)}" for f, v in own["families"].items() if v) or "none",
+            f"{own['seconds']:.0f}",
+        )
+        for name, own in figures["suites"].items()
+    ]
+    head = ("suite", "greedy", "sampled", "families with a success (rate)", "seconds")
+    return _paragraphs(table(head, rows), origin(figures))
+
+
+def _difference(score: Figures) -> str:
+    mean, low, high = (write_number(score[k], signed=True) for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+# sandbox
+
+
+def sandbox(figures: Figures) -> str:
+    """One program in every way there is."""
+    rows = []
+    for part, note in (("execs", ""), ("episodes", ": made, one program, closed")):
+        for name, own in figures[part].items():
+            p50, p99 = f"{own['p50_ms']:.1f}", f"{own['p99_ms']:.1f}"
+            rows.append((f"{name}{note}", p50, p99, f"{own['per_second']:.0f}"))
+    rows += [(name, "–", "–", reason) for name, reason in figures["missing"].items()]
+    bars = {"bubblewrap / bare interpreter": 2.0, "docker warm, ms": 40.0, "worker, ms": 3.0}
+    told = ", ".join(
+        f"{name} {figures['bars'][name]:.2f} (bar {bar:g}: "
+        f"{'reached' if figures['bars'][name] <= bar else 'missed'})"
+        for name, bar in bars.items()
+        if name in figures["bars"]
+    )
+    head = ("way", "p50 ms", "p99 ms", "a second")
+    return _paragraphs(table(head, rows), f"{told}.", origin(figures))
+
+
 PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     "rollout": {"rollout": rollout, "generate": generate, "profile": profile},
     "evolution": {
@@ -306,6 +378,9 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
         "gate": gate,
     },
     "prompt": {"prompt": prompt},
+    "suites": {"suites": suites},
+    "suites-base": {"base": suites_base},
+    "sandbox": {"sandbox": sandbox},
 }
 
 

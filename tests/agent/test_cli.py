@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from agent.cli import main
+from agent.config import load_config, recipes
 from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
+from environments.suites import SUITES
 from memory.records import Generation, MemoryItem, Note, Trajectory
 
 Instar = Callable[..., Any]
@@ -135,7 +137,7 @@ def test_all_mistakes_are_told_at_once(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (None, "no such file, and no such recipe; recipes: quickstart"),
+        (None, "no such file, and no such recipe; recipes: banking77"),
         ("a: [1", "is not valid YAML"),
         ("- 1\n- 2\n", "must hold keys and values"),
         ("", "must hold keys and values"),
@@ -471,3 +473,42 @@ def test_what_broke_is_tried_again_when_the_run_goes_on(
         assert len(slots) == 60 and sum(slot.endswith("/again") for slot in slots) == 30
         assert sum(bool(t.failure) for _, t in ledger.all(Trajectory)) == 30
     assert call("verify", folder).status == 0
+
+
+# --- without a sandbox ---
+
+
+def test_no_sandbox_needs_a_flag_and_every_report_says_so(
+    call: Callable[..., Said], evolved: Path
+) -> None:
+    act = ("run", "--run", evolved, "--limit", 2, "sandbox.backend=none")
+    line = check_line(call(*act))
+    assert "--i-know-this-is-unsafe" in line
+    said = call(*act, "--i-know-this-is-unsafe")
+    assert said.status == 0 and "no sandbox: what the model writes runs on this" in said.out
+
+
+def test_a_run_without_a_sandbox_is_marked(
+    call: Callable[..., Said], toy_yaml: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ("evolve", toy_yaml, "sandbox.backend=none", "generations=1", "--run", run)
+    assert "--i-know-this-is-unsafe" in check_line(call(*words))
+    said = call(*words, "--i-know-this-is-unsafe")
+    assert said.status == 0 and said.out.count("no sandbox: what the model writes runs") == 2
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["unsafe"] is True and summary["sandbox"] == "none"
+    assert "Unsafe run." in (run / "report.html").read_text()
+    assert "--i-know-this-is-unsafe" in check_line(call("evolve", "--run", run, "generations=2"))
+
+
+def test_a_sandbox_takes_its_options(call: Callable[..., Said], evolved: Path) -> None:
+    act = ("run", "--run", evolved, "--limit", 2)
+    assert call(*act, "sandbox.options={warm: true}").status == 0
+    assert "has no option 'wram'" in check_line(call(*act, "sandbox.options={wram: true}"))
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_are_whole_configurations(name: str) -> None:
+    config = load_config(name)
+    assert config.suite.name in SUITES and config.generations > 1
