@@ -57,25 +57,39 @@ def format_of(tools: Sequence[Tool]) -> Format:
 
 
 def describe_tool(tool: Tool) -> str:
-    """One line: the call with its parameters' types, and what it does."""
+    """One line: the call with its parameters' types and defaults, what it and they do."""
     properties = tool.parameters.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
     required = tool.parameters.get("required")
     needed = required if isinstance(required, list) else []
-    parameters = [
-        f"{name}: {_type(schema)}{' = …' if name not in needed else ''}"
-        for name, schema in (properties.items() if isinstance(properties, dict) else ())
-    ]
-    summary = " ".join(tool.description.split())
-    return f"{tool.name}({', '.join(parameters)}): {summary}"
+    parameters, told = [], [" ".join(tool.description.split())]
+    for name, schema in properties.items():
+        default = ""
+        if name not in needed:
+            value = schema.get("default") if isinstance(schema, dict) else None
+            default = f" = {value!r}"
+        parameters.append(f"{name}: {_type(schema, tool.parameters)}{default}")
+        if isinstance(schema, dict) and (about := str(schema.get("description", "")).strip()):
+            told.append(f"{name}: {' '.join(about.split())}")
+    return f"{tool.name}({', '.join(parameters)}): {' '.join(told)}"
 
 
-def _type(schema: Any) -> str:
-    if not isinstance(schema, dict):
+def _type(schema: Any, root: Any, depth: int = 0) -> str:
+    """A JSON schema in Python's words."""
+    if not isinstance(schema, dict) or depth > 4:
         return "any"
-    if "enum" in schema:
-        return " | ".join(map(repr, schema["enum"]))
+    if "enum" in schema or "const" in schema:
+        return " | ".join(map(repr, schema.get("enum", [schema.get("const")])))
+    if "anyOf" in schema:
+        return " | ".join(_type(part, root, depth + 1) for part in schema["anyOf"])
+    if isinstance(schema.get("$ref"), str):  # "#/$defs/Name"
+        own = root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2])
+        return _type(own, root, depth + 1)
+    if schema.get("type") == "array" and "items" in schema:
+        return f"list[{_type(schema['items'], root, depth + 1)}]"
+    if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
+        inner = (f"{k!r}: {_type(v, root, depth + 1)}" for k, v in schema["properties"].items())
+        return f"{{{', '.join(inner)}}}"
     names = {"string": "str", "integer": "int", "number": "float", "boolean": "bool",
              "array": "list", "object": "dict", "null": "None"}  # fmt: skip
-    if "anyOf" in schema:
-        return " | ".join(map(_type, schema["anyOf"]))
     return names.get(str(schema.get("type")), "any")

@@ -21,7 +21,8 @@ from environments.sandbox.base import SandboxFailure, SandboxUnavailable
 from memory.recall import Recall
 from memory.records import Failure, Frame, Step, StopReason, Trajectory
 
-FULL_REWARD = 1.0 - 1e-6
+SLACK = 1e-6  # of a reward that was summed up
+FULL_REWARD = 1.0 - SLACK
 
 
 class Assignment(NamedTuple):
@@ -59,11 +60,12 @@ def sound(result: Any) -> StepResult:
     """
     if not isinstance(result, StepResult):
         raise EnvironmentFailure(f"step returned {type(result).__name__}, not a StepResult")
-    if not 0 <= result.reward <= 1:  # not a number fails as well
+    if not -SLACK <= result.reward <= 1 + SLACK:  # not a number fails as well
         raise EnvironmentFailure(f"the reward {result.reward} is not between 0 and 1")
     if not all(map(math.isfinite, result.metrics.values())):
         raise EnvironmentFailure(f"a metric is no finite number: {result.metrics}")
-    return result.model_copy(update={"observation": clean(result.observation)})
+    reward = min(1.0, max(0.0, result.reward))
+    return result.model_copy(update={"observation": clean(result.observation), "reward": reward})
 
 
 def run_episode(
@@ -101,15 +103,15 @@ def run_episode(
     try:
         environment = make()
         prompt = clean(environment.start())
-        tools = environment.tools
-        format_ = format_of(tools)
+        format_ = format_of(environment.tools)
         asked = frame(settings, briefing, format_)
         prompt_ids = policy.encode(opening(asked, prompt, recall))
         known = 0  # how much of the conversation the steps so far hold
         for turn in range(turns):
             source = "environment"
-            valid = getattr(environment, "valid_actions", None) if settings.constrain else None
-            choices = tuple(valid or ())
+            choices: tuple[str, ...] = ()
+            if settings.constrain and not asked.begin:  # else they would stand behind it
+                choices = tuple(getattr(environment, "valid_actions", None) or ())
             source = "policy"
             if len(prompt_ids) + max_new_tokens > policy.context:
                 stop = StopReason.CONTEXT
@@ -129,7 +131,7 @@ def run_episode(
             )
             source = "environment"
             text = asked.begin + completion.text
-            action = read_action(text, tools)
+            action = read_action(text, environment.tools)  # they may change as it goes on
             result = sound(environment.step(action))
             metrics = result.metrics
             new_ids, produced = prompt_ids[known:], completion.token_ids

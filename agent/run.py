@@ -77,6 +77,8 @@ class Run:
         self.quiet = quiet
         if config is None and not (folder / CONFIG).is_file():
             raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
+        if config is not None:
+            refuse_unsafe(config, unsafe)  # before there is a folder
         with ExitStack() as opened:  # closed again if anything here fails
             opened.enter_context(RunLock(folder))
             if (folder / CONFIG).exists() and not (folder / LEDGER).exists():
@@ -400,6 +402,16 @@ class Run:
     def print(self, *things: Any) -> None:
         if not self.quiet:
             self.console.print(*things)
+
+
+def refuse_unsafe(config: Config, unsafe: bool) -> None:
+    """Without a sandbox nothing is run unless that is allowed, each time.
+
+    Raises:
+        SandboxUnavailable: it is not.
+    """
+    if config.sandbox.backend == "none" and not unsafe:
+        make_sandbox("none")
 
 
 def _head(tasks: Sequence[Task], per_family: int) -> list[Task]:

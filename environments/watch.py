@@ -56,11 +56,11 @@ class _Thread:
 
     def abandon(self) -> None:
         """Stop it at its next line of Python; a call into C goes on until it returns."""
-        self._calls.put(None)
-        if self._thread.ident is not None:
+        if self._thread.ident is not None:  # first: until told to end, the thread is this one
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Abandoned)
             )
+        self._calls.put(None)
         self._thread.join(0.05)
 
 
@@ -71,8 +71,11 @@ def _work(calls: SimpleQueue[_Call | None]) -> None:
                 call.result.put((call.ask(), None))
             except _Abandoned:
                 return
-            except BaseException as error:  # raised again where the call was made
+            except Exception as error:  # raised again where the call was made
                 call.result.put((None, error))
+            except BaseException as error:  # sys.exit in a library ends its world, not the run
+                told = f"it raised {type(error).__name__}: {error}"
+                call.result.put((None, EnvironmentFailure(told)))
             del call  # a thread that waits keeps nothing alive
     except _Abandoned:
         return

@@ -221,7 +221,8 @@ def new_items(
     settings = run.config.update_memory
     if not settings.enabled:
         return []
-    items = update_memory.exemplars(solutions, n, settings.exemplars)
+    prompts = {task.id: task.prompt for task in run.tasks("train")}
+    items = update_memory.exemplars(solutions, n, settings.exemplars, prompts)
     recent = [t for t in experience if t.slot.startswith(f"{n}/")]
     for failed, solved in instructive_failures(recent, settings.reflections):
         words = run.say(
@@ -230,7 +231,7 @@ def new_items(
             incumbent.weights,
             settings.reflection_tokens,
         )
-        if item := update_memory.reflection(failed, solved, words, n):
+        if item := update_memory.reflection(failed, solved, words, n, prompts):
             items.append(item)
     return items
 

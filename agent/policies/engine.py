@@ -35,6 +35,7 @@ PREFILL_TOKENS = 1024  # padded tokens of one prefill pass; bounds padding, memo
 PASS_TOKENS = (
     64  # what a further prefill pass costs, in tokens; more padding than that is worth one
 )
+OPTIONS = 100_000  # texts of choices whose ids are remembered
 BLOCK = 64  # attention reads the cache up to a multiple of this
 
 
@@ -379,6 +380,8 @@ class Engine:
         """Token ids of a text that is a whole turn."""
         ids = self.options.get(text)
         if ids is None:
+            if len(self.options) >= OPTIONS:
+                self.options.clear()
             # Control tokens in it are mere text: a world cannot have the policy say one.
             encoded = self.tokenizer.encode(
                 text, add_special_tokens=False, split_special_tokens=True

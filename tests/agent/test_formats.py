@@ -52,11 +52,23 @@ def test_a_text_tool_takes_a_line_or_the_whole_text() -> None:
 
 def test_other_tools_are_called() -> None:
     told = format_of(SHOP).tools
-    assert "search(query: str, limit: int = …): Does it." in told
+    assert "search(query: str, limit: int = None): Does it." in told
     assert "buy(item: 'pen' | 'cup'): Does it." in told
     action = read_action('search(query="red, or blue", limit=3)', SHOP)
     assert (action.tool, action.arguments) == ("search", {"query": "red, or blue", "limit": 3})
     assert read_action("I would search.", SHOP).tool is None
+    typed = tool(
+        "go",
+        where={"const": "north"},
+        stops={"type": "array", "items": {"type": "integer"}, "default": [1]},
+        who={"$ref": "#/$defs/Who", "description": "Who\n goes."},
+    )
+    defs = {"Who": {"type": "object", "properties": {"age": {"type": "integer"}}}}
+    typed = typed.model_copy(update={"parameters": typed.parameters | {"$defs": defs}})
+    assert describe_tool(typed) == (
+        "go(where: 'north', stops: list[int] = [1], who: {'age': int} = None): "
+        "Does it. who: Who goes."
+    )
     assert describe_tool(Tool(name="look", description="Look\n around.")) == "look(): Look around."
 
 

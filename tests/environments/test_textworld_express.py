@@ -213,6 +213,18 @@ def quick_pool(suite: TextWorldExpress, **bounds: float) -> JavaPool:
     return JavaPool(replace(suite._pool._spec, **bounds))  # type: ignore[arg-type]
 
 
+def stop(pid: int) -> None:
+    """Stop a process, and return when all its threads do stand still."""
+    os.kill(pid, signal.SIGSTOP)
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        if all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats):
+            return
+        time.sleep(0.01)
+    pytest.fail("the process does not stop")
+
+
 def test_a_java_process_that_hangs_is_a_failure_and_is_replaced(suite: TextWorldExpress) -> None:
     task = suite.tasks()[0]
     suite._pool.close()
@@ -220,7 +232,7 @@ def test_a_java_process_that_hangs_is_a_failure_and_is_replaced(suite: TextWorld
     environment = suite.environment(task)
     environment.start()
     (pid,) = suite._pool.pids()
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     began = time.monotonic()
     with pytest.raises(EnvironmentFailure, match="did not answer within 1 s"):
         environment.step(as_action("look around"))

@@ -7,7 +7,7 @@ policy's own words (Reflexion, arXiv 2303.11366), kept beside the error and what
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,8 +37,17 @@ class MemoryUpdateSettings(BaseModel):
     budget: MemoryBudget = MemoryBudget(items=96, per_family=12)
 
 
-def exemplars(solutions: Sequence[Solution], generation: int, limit: int) -> list[MemoryItem]:
-    """One exemplar per solved task, the most reliable solutions of each family first."""
+def exemplars(
+    solutions: Sequence[Solution], generation: int, limit: int, prompts: Mapping[str, str]
+) -> list[MemoryItem]:
+    """One exemplar per solved task, the most reliable solutions of each family first.
+
+    Args:
+        solutions: from ``refine``.
+        generation: that makes them.
+        limit: most per family.
+        prompts: by task id, the text that tasks are looked up by.
+    """
     items: list[MemoryItem] = []
     taken: dict[str, set[str]] = defaultdict(set)
     for solution in solutions:
@@ -52,7 +61,7 @@ def exemplars(solutions: Sequence[Solution], generation: int, limit: int) -> lis
             MemoryItem(
                 kind=Kind.EXEMPLAR,
                 text=f"{trajectory.prompt}\n{told(turns)}",
-                key=trajectory.prompt,
+                key=prompts.get(trajectory.task, trajectory.prompt),
                 content={"prompt": trajectory.prompt, "turns": [list(turn) for turn in turns]},
                 sources=(trajectory.slot,),
                 tasks=(trajectory.task,),
@@ -94,7 +103,11 @@ def _attempt(failed: Trajectory) -> tuple[str, str]:
 
 
 def reflection(
-    failed: Trajectory, solved: Trajectory, words: str, generation: int
+    failed: Trajectory,
+    solved: Trajectory,
+    words: str,
+    generation: int,
+    prompts: Mapping[str, str],
 ) -> MemoryItem | None:
     """A reflection from the policy's words, or None where it said nothing."""
     said = " ".join(words.split())
@@ -106,7 +119,7 @@ def reflection(
     return MemoryItem(
         kind=Kind.REFLECTION,
         text=said,
-        key=failed.prompt,
+        key=prompts.get(failed.task, failed.prompt),
         content={
             "failed": wrong,
             "observation": gave,
