@@ -15,7 +15,7 @@ from agent.loop import Assignment
 from agent.run import Run
 from agent.run_folder import BASE, open_ledger, settle_config, stored_adapter
 from environments.splits import Split
-from memory.records import Generation
+from memory.records import Generation, Trajectory
 
 
 def act(
@@ -92,6 +92,23 @@ def act(
         "families": family_rates(tasks, successes),
         "tokens": sum(t.produced_tokens for t in trajectories),
         "broken": sum(t.failure is not None for t in trajectories),
+        "episodes": [told(t) for t in trajectories],
+    }
+
+
+def told(trajectory: Trajectory) -> dict[str, Any]:
+    """An episode as it went, for people."""
+    return {
+        "task": trajectory.task,
+        "family": trajectory.family,
+        "seen": trajectory.prompt,
+        "turns": [
+            {"done": step.text, "seen": step.observation, "error": step.error}
+            for step in trajectory.steps
+        ],
+        "reward": trajectory.reward,
+        "end": trajectory.stop.value,
+        "failure": trajectory.failure.message if trajectory.failure else None,
     }
 
 

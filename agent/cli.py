@@ -174,6 +174,7 @@ def run_suite(
     memory: Annotated[str, typer.Option(help="on or off: whether it sees its memory.")] = "on",
     split: Annotated[str, typer.Option(help="train, gate, retention or test.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Most tasks to run.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many episodes to print.")] = 0,
     unsafe: Unsafe = False,
     as_json: AsJson = False,
 ) -> None:
@@ -182,7 +183,7 @@ def run_suite(
     Example: instar run reasoning-gym --run runs/quickstart --generation 2 --memory off --limit 20
     """
     from agent.act import act
-    from agent.report.terminal import family_table
+    from agent.report.terminal import episode_text, family_table
 
     words = what or []
     suite = words[0] if words and "=" not in words[0] else None
@@ -202,6 +203,8 @@ def run_suite(
         _print_json(result)
         return
     out = Console()
+    for episode in result["episodes"][:show]:
+        out.print(episode_text(episode))
     s = result["success"]
     out.print(
         f"{result['suite']} · {result['split']} · weights {result['weights']} · "
@@ -289,23 +292,28 @@ def verify(
 
 
 @app.command()
-def suites(as_json: AsJson = False) -> None:
-    """List the suites that are shipped.
+def suites(
+    name: Annotated[str | None, typer.Argument(help="Show this one's options.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the suites that are shipped, or one suite's options.
 
-    Example: instar suites --json
+    Example: instar suites textworld-express
     """
     from environments.suites import describe_suites
 
-    described = describe_suites()
+    described = describe_suites(name)
     if as_json:
         _print_json(described)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("suite", "what it is", "options"):
-        table.add_column(column, overflow="fold")
+    table.add_column("suite" if name is None else "option", no_wrap=True)
+    table.add_column("what it is" if name is None else "default", overflow="fold")
     for suite in described:
-        options = "\n".join(f"{name}: {value}" for name, value in suite["options"].items())
-        table.add_row(suite["name"], suite["description"], Text(options))
+        if name is None:
+            table.add_row(suite["name"], suite["description"])
+        for option, value in suite["options"].items() if name is not None else ():
+            table.add_row(option, Text(json.dumps(value)))
     Console().print(table)
 
 

@@ -135,12 +135,12 @@ class Run:
             every = split_tasks(self.suite.tasks())
             counts = self.config.suite.tasks
             self._tasks = {name: _head(own, getattr(counts, name)) for name, own in every.items()}
-            empty = [name for name, own in self._tasks.items() if not own]
-            if empty:
-                raise SuiteError(
-                    f"suite {self.config.suite.name}: no tasks in split {', '.join(empty)}; "
-                    "it needs more tasks (about 20 per family) to be split four ways"
-                )
+        if not self._tasks[split]:
+            filled = ", ".join(name for name, own in self._tasks.items() if own)
+            raise SuiteError(
+                f"suite {self.config.suite.name}: no tasks in split {split} (there are some in: "
+                f"{filled or 'none'}); to be split four ways it needs about 20 per family"
+            )
         return self._tasks[split]
 
     # --- who acts ---

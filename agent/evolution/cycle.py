@@ -25,6 +25,7 @@ from agent.evolution.update.absorb import absorb
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE
+from environments.splits import SPLITS
 from memory import history
 from memory.consolidate import consolidate, usage
 from memory.records import (
@@ -48,6 +49,8 @@ class Candidate(NamedTuple):
 
 def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
+    for split in SPLITS:
+        run.tasks(split)  # none in one of them? say so now
     run.publish()
     run.open_memory()
     incumbent = run.incumbent() or first_generation(run)

@@ -330,3 +330,26 @@ def _plain(console: Console, meter: Meter) -> Iterator[None]:
         thread.join()
         meter.stop()
         say()
+
+
+def episode_text(episode: Mapping[str, Any]) -> Text:
+    """An episode turn by turn, from ``agent.act.told``; nothing in it can steer the terminal."""
+    made = Text()
+    made.append(f"{episode['family']} · {episode['task']}\n", "bold")
+    made.append(f"{_harmless(episode['seen'])}\n", "dim")
+    for turn in episode["turns"]:
+        made.append(f"› {_harmless(turn['done'])}\n", "cyan")
+        seen = f"{turn['seen']}" + (f"  ({turn['error']})" if turn["error"] else "")
+        made.append(f"{_harmless(seen)}\n", "dim")
+    if episode["failure"]:
+        made.append(f"broke: {_harmless(episode['failure'])}\n", "red")
+    end = f"reward {write_number(episode['reward'])} · {episode['end']}\n"
+    made.append(end, "green" if episode["reward"] == 1 else "yellow")
+    return made
+
+
+def _harmless(text: str) -> str:
+    """Control characters, but for line ends, as escapes."""
+    shown = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
+             for c in text.rstrip())  # fmt: skip
+    return "".join(shown)

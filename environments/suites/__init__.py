@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from environments.base import Suite, SuiteError
 from environments.plain import SUPPLIED, PlainSuite, is_plain
@@ -42,20 +43,32 @@ def suite_names() -> list[str]:
     return sorted(SUITES)
 
 
-def describe_suites() -> list[dict[str, Any]]:
-    """Name, description and options (with their defaults, as text) of the shipped suites."""
+def describe_suites(name: str | None = None) -> list[dict[str, Any]]:
+    """Name, description and options (with their defaults) of the shipped suites, or of one.
+
+    Raises:
+        SuiteError: no suite has that name.
+    """
     described = []
-    for name in suite_names():
-        make = _find(name)
+    for each in suite_names() if name is None else [name]:
+        make = _find(each)
         parameters = inspect.signature(make).parameters.values()
+        about = getattr(make, "description", None) or inspect.getdoc(make) or ""
         described.append(
             {
-                "name": name,
-                "description": getattr(make, "description", make.__doc__),
-                "options": {p.name: str(p.default) for p in parameters if p.default is not p.empty},
+                "name": each,
+                "description": about.partition("\n")[0],
+                "options": {
+                    p.name: _jsonable(p.default) for p in parameters if p.name != "sandbox"
+                },
             }
         )
     return described
+
+
+def _jsonable(default: Any) -> Any:
+    """A default as JSON has it; what has none is required."""
+    return "required" if default is inspect.Parameter.empty else to_jsonable_python(default)
 
 
 def load_suite(

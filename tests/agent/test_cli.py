@@ -112,7 +112,7 @@ def test_help_lists_every_command(call: Callable[..., Said], instar: Instar) -> 
         ("suite.name=no.such.module:X", ("cannot import 'no.such.module'",)),
         ("suite.options.colour=red", ("unknown option 'colour'", "per_family")),
         ("suite.options.per_family=many", ("option per_family", "integer")),
-        ("suite.options.per_family=0", ("no tasks in split train", "more tasks")),
+        ("suite.options.per_family=0", ("no tasks in split",)),
         ("policy.model=tests.toy:nope", ("tests.toy:nope", "module:function")),
         ("sandbox.backend=cage", ("unknown sandbox 'cage'", "bubblewrap")),
         ("memory.embedder=nope", ("unknown embedder 'nope'", "hash")),
