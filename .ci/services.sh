@@ -10,6 +10,8 @@ command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 /usr/bin/python3 -c 'import sqlite3' 2>/dev/null || missing+=(python3)
+[ -x /usr/sbin/adduser ] || missing+=(adduser)  # the shell suite adds users
+command -v ps >/dev/null || missing+=(procps)
 if [ ${#missing[@]} -gt 0 ]; then
     echo "services: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
