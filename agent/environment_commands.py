@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from environments.base import Suite
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -18,7 +26,8 @@ def check(
         list[str],
         typer.Argument(
             metavar="pkg.mod:Class [key=value ...]",
-            help="An environment of your own (or a shipped suite's name), then its options.",
+            help="An environment of your own (or a shipped suite's name), then its options "
+            "(size=3) and where it runs code (sandbox.backend=docker).",
         ),
     ],
     limit: Annotated[int, typer.Option(min=1, help="How many tasks to play.")] = 20,
@@ -28,40 +37,66 @@ def check(
 
     Example: instar check my_shop:MyShop --limit 5
     """
-    import yaml
-
-    from agent.config import ConfigError
     from environments.checks import examine_suite
-    from environments.sandbox import make_sandbox
-    from environments.suites import load_suite
 
-    options: dict[str, Any] = {}
-    for word in what[1:]:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} is no option of the suite; write key=value")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"{word!r}: the value cannot be read as YAML") from None
-    suite = load_suite(what[0], sandbox=make_sandbox, options=options)
-    report = examine_suite(suite, limit)
+    with _stdout_to_stderr():  # what the environment prints is no part of the report
+        suite = _load(what)
+        report = examine_suite(suite, limit)
     if as_json:
         found = {"ok": not report.problems, **report.model_dump(mode="json")}
         typer.echo(json.dumps(found, indent=1))
     else:
         out = Console(highlight=False, soft_wrap=True)
         out.print(Text(f"{suite.name}: {suite.description}", style="bold"))
-        for name, told in report.checked.items():
-            out.print(Text(f"{name}: {told}"))
         for problem in report.problems:
             out.print(Text(f"PROBLEM {problem}", style="red"))
+        for name, told in report.checked.items():
+            out.print(Text(f"{name}: {told}"))
         number = len(report.problems)
         out.print(
             f"{number} problem{'s' * (number > 1)}" if number else "[green]all is well[/green]"
         )
     if report.problems:
         raise typer.Exit(1)
+
+
+def _load(what: list[str]) -> Suite:
+    """The suite that the words name, with its options and its sandbox."""
+    import yaml
+
+    from agent.config import ConfigError, load_config
+    from environments.sandbox import make_sandbox
+    from environments.suites import load_suite
+
+    options: dict[str, Any] = {}
+    for word in (word for word in what[1:] if not word.startswith("sandbox.")):
+        key, equals, value = word.removeprefix("suite.options.").partition("=")
+        if not equals:
+            raise ConfigError(f"{word!r} is no option of the suite; write key=value")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{word!r}: the value cannot be read as YAML") from None
+    words = [word for word in what[1:] if word.startswith("sandbox.")]
+    settings = load_config(None, words).sandbox
+    sandbox = partial(make_sandbox, settings.backend, settings.limits, options=settings.options)
+    if words:
+        sandbox().close()  # missing or unsafe? say so now
+    return load_suite(what[0], sandbox=sandbox, options=options)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Until it ends, all that is printed, by whatever means, goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def new_env(

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from environments.base import Briefing, Suite, Task
 from environments.conformance import examine
+from environments.conformance.player import Finding
+from environments.conformance.slips import misspelt
 from environments.plain import PlainSuite
 from environments.splits import split_tasks
 from environments.tools import undocumented
@@ -23,7 +25,8 @@ class Report(BaseModel):
 
     Args:
         problems: what is wrong, in sentences.
-        checked: what was looked at, and how much of it.
+        checked: what was looked at, and how much of it; "see above" where there are problems,
+            "not examined" where they kept it from being reached.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,81 +55,128 @@ def examine_suite(suite: Suite, limit: int = 20) -> Report:
     problems = list(_check_about(suite))
     tasks = list(suite.tasks())
     if not tasks:
-        problems.append("The suite has no tasks.")
+        problems.append(Finding("The suite has no tasks.", "tasks"))
     if not tasks or not isinstance(getattr(suite, "briefing", None), Briefing):
-        return Report(problems=tuple(problems), checked={})
+        return Report(problems=tuple(problem.sentence for problem in problems), checked={})
     problems += _check_tasks(suite, tasks)
     counts: Counter[str] = Counter()
-    found: dict[str, list[Task]] = {}
+    found: dict[object, tuple[Finding, list[Task]]] = {}
     chosen = tasks[:: max(1, len(tasks) // limit)][:limit]
+    played = 0
     for task in chosen:
         findings = examine(suite, task)
+        played += 1
         counts += findings.counts
-        for sentence in findings.problems:
-            found.setdefault(sentence, []).append(task)
-        if any("took longer than" in sentence for sentence in findings.problems):
+        for kind, finding in findings.problems.items():
+            found.setdefault(kind, (finding, []))[1].append(task)
+        if any(finding.part == "limits" for finding in findings.problems.values()):
             break  # every other task may take as long
-    for sentence, own in found.items():
-        others = f" and {len(own) - 1} more" if len(own) > 1 else ""
-        problems.append(f"Task {own[0].id} ({own[0].family}){others}: {sentence}")
-    return Report(problems=tuple(problems), checked=_checked(suite, tasks, len(chosen), counts))
+    for finding, own in found.values():
+        others = f", and in {_many(len(own) - 1, 'more task')}" if len(own) > 1 else ""
+        sentence = f"Task {own[0].id} ({own[0].family}){others}: {finding.sentence}"
+        problems.append(Finding(sentence, finding.part))
+    bad = {problem.part for problem in problems}
+    return Report(
+        problems=tuple(problem.sentence for problem in problems),
+        checked=_checked(suite, tasks, played, counts, bad),
+    )
 
 
-def _check_about(suite: Suite) -> Iterator[str]:
+def _check_about(suite: Suite) -> Iterator[Finding]:
     for attribute in ("name", "description"):
         if not isinstance(value := getattr(suite, attribute, None), str) or not value:
-            yield f"The suite's {attribute} is not a non-empty string."
+            yield Finding(f"The suite's {attribute} is not a non-empty string.", "suite")
     if not isinstance(getattr(suite, "briefing", None), Briefing):
-        yield "The suite's briefing is not a Briefing (environments.base)."
+        yield Finding("The suite's briefing is not a Briefing (environments.base).", "suite")
     if isinstance(suite, PlainSuite):
         if not suite.briefing.text:
-            yield f"{suite.name} has no docstring; it is what the agent is told about its task."
+            told = "has no docstring; it is what the agent is told about its task."
+            yield Finding(f"{suite.name} {told}", "suite")
+        slips = dict(misspelt(suite.cls))
         for name in undocumented(suite.cls):
-            yield (
-                f"{suite.name}.{name} has no docstring, so it is no tool; give it one, or a name "
-                f"that begins with an underscore (_{name})."
+            if name not in slips:
+                yield Finding(
+                    f"{suite.name}.{name} has no docstring, so it is no tool; give it one, or a "
+                    f"name that begins with an underscore (_{name}).",
+                    "tools",
+                )
+        for name, meant in slips.items():
+            yield Finding(
+                f"{suite.name}.{name} is nothing that Instar knows: did you mean {meant}? If not, "
+                f"give it a name that begins with an underscore (_{name}).",
+                "suite",
             )
 
 
-def _check_tasks(suite: Suite, tasks: list[Task]) -> Iterator[str]:
+def _check_tasks(suite: Suite, tasks: list[Task]) -> Iterator[Finding]:
     if [task.id for task in tasks] != [task.id for task in suite.tasks()]:
-        yield "tasks() returned other tasks, or another order, at the second call."
+        told = "tasks() returned other tasks, or another order, at the second call."
+        yield Finding(told, "determinism")
     if len({task.id for task in tasks}) < len(tasks):
-        yield "Some tasks have the same content, and so the same id."
+        yield Finding("Some tasks have the same content, and so the same id.", "tasks")
+    wrong: dict[str, list[Task]] = {}
     for task in tasks:
         if Task.model_validate_json(task.model_dump_json()) != task:
-            yield f"Task {task.id} changes when it is stored as JSON and read again."
+            wrong.setdefault("changes when it is stored as JSON and read again.", []).append(task)
         if not task.family:
-            yield f"Task {task.id} has no family."
+            wrong.setdefault("has no family.", []).append(task)
         if task.suite != suite.name:
-            yield f"Task {task.id} names the suite {task.suite!r}, not {suite.name!r}."
+            told = f"names the suite {task.suite!r}, not {suite.name!r}."
+            wrong.setdefault(told, []).append(task)
+    for sentence, own in wrong.items():
+        others = f" (and {_many(len(own) - 1, 'more task')})" if len(own) > 1 else ""
+        part = "JSON" if "JSON" in sentence else "tasks"
+        yield Finding(f"Task {own[0].id}{others} {sentence}", part)
     example = suite.briefing.example if isinstance(suite, PlainSuite) else None
     if example and example[0] in {task.prompt for task in tasks}:
-        yield f"The example {example[0]!r:.60} is one of the tasks, so its answer is given away."
+        told = f"The example {example[0]!r:.60} is one of the tasks, so its answer is given away."
+        yield Finding(told, "suite")
 
 
-def _checked(suite: Suite, tasks: list[Task], played: int, counts: Counter[str]) -> dict[str, str]:
+def _checked(
+    suite: Suite, tasks: list[Task], played: int, counts: Counter[str], bad: set[str]
+) -> dict[str, str]:
+    """What was looked at; of a part that has problems, or was not reached, only that."""
+
+    def told(part: str, examined: int, text: str) -> str:
+        return "see above" if part in bad else text if examined else "not examined"
+
     families = len({task.family for task in tasks})
     empty = [name for name, own in split_tasks(tasks).items() if not own]
     missing = f"; none in {', '.join(empty)}: evolving needs about 20 a family" if empty else ""
     limits = _many(suite.briefing.turns, "turn")
     if isinstance(suite, PlainSuite):
         limits += f" and {suite.seconds:g} s a call, held by the environment"
-    gold = counts["gold"]
-    return {
+    gold, steps, garbage = counts["gold"], counts["steps"], counts["garbage"]
+    solutions = f"{_many(gold, 'solution')} replayed" if gold else "there is none"
+    checked = {
         "tasks": f"{_many(len(tasks), 'task')} in {_many(families, 'family', 'families')}, "
         f"{played} of them played{missing}",
-        "tools": f"{_many(counts['tools'] // max(1, played), 'tool')}: descriptions and types",
-        "determinism": f"{_many(counts['steps'], 'step')} repeated, alone and in company",
-        "gold": f"{_many(gold, 'solution')} replayed"
-        if gold
-        else "there is none, so none was replayed",
-        "garbage": f"{_many(counts['garbage'], 'wrong or senseless action')}",
-        "rewards": "0 to 1 at every step, none for garbage",
-        "JSON": "tasks, state and metrics can be stored",
-        "clean-up": "no process, thread, temporary file or descriptor left after close()",
-        "limits": limits,
+        "tools": told(
+            "tools",
+            counts["tools"],
+            f"{_many(-(-counts['tools'] // max(1, played)), 'tool')}: descriptions and types",
+        ),
+        "determinism": told(
+            "determinism", steps, f"{_many(steps, 'step')} repeated, alone and in company"
+        ),
+        "gold": told("gold", gold or counts["no gold"] == played, solutions),
+        "garbage": told("garbage", garbage, _many(garbage, "wrong or senseless action")),
+        "rewards": told("rewards", garbage, "0 to 1 at every step, none for garbage"),
+        "JSON": told("JSON", steps, "tasks, state and metrics can be stored"),
+        "clean-up": told(
+            "clean-up",
+            counts["clean-up"],
+            "no process, thread, temporary file or descriptor left after close()",
+        ),
+        "limits": told("limits", True, limits),
     }
+    if isinstance(suite, PlainSuite):
+        by = f"the field {suite.prompt_field!r}, which the agent sees"
+        if all(task.prompt == task.family for task in tasks):
+            by = "their family"
+        checked["memory"] = told("memory", counts["tools"], f"looks tasks up by {by}")
+    return checked
 
 
 def _many(number: int, one: str, many: str = "") -> str:

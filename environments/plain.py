@@ -32,6 +32,7 @@ from environments.tools import call, complaint, fields_of, tools_of, usage
 
 SUPPLIED = frozenset({"sandbox", "seed"})  # parameters that are given per episode
 TURNS, SECONDS, MAX_NEW_TOKENS = 10, 60.0, 64
+ROUNDING = 1e-6  # nine ninths may add up to a little more than 1
 
 
 class PlainClass(Protocol):
@@ -85,7 +86,7 @@ class PlainSuite:
             raise SuiteError(
                 f"{called} has no tools; give its public methods docstrings and typed parameters"
             )
-        doc = inspect.cleandoc(cls.__doc__ or "")
+        doc = _docstring(cls)
         named, described = getattr(cls, "name", None), getattr(cls, "description", None)
         self.name = named if isinstance(named, str) and named else called
         self.description = described if isinstance(described, str) and described else ""
@@ -98,7 +99,7 @@ class PlainSuite:
             max_new_tokens=_attribute(cls, "max_new_tokens", MAX_NEW_TOKENS, int),
         )
         self.fields = fields_of(cls.reset, f"{called}.reset", SUPPLIED)
-        self.first_field, self._prompt = _prompt_fields(cls)
+        self.first_field, self.prompt_field = _prompt_fields(cls)
         self._tasks: tuple[Task, ...] | None = None
 
     def tasks(self) -> Sequence[Task]:
@@ -201,7 +202,7 @@ class PlainSuite:
         except ValueError as error:
             raise SuiteError(f"{row.where}: JSON cannot hold it: {error}") from None
         # Never the other fields: they may hold the answer.
-        prompt = str(values.get(self._prompt, "") if self._prompt else "") or family
+        prompt = str(values.get(self.prompt_field, "") if self.prompt_field else "") or family
         return Task(suite=self.name, family=family, prompt=clean(prompt), data=data)
 
 
@@ -323,9 +324,9 @@ class PlainEnvironment:
             value = float(reward)
         except (TypeError, ValueError):
             value = math.nan
-        if not 0 <= value <= 1:
+        if not -ROUNDING <= value <= 1 + ROUNDING:
             raise EnvironmentFailure(f"reward returned {reward!r:.80}, not a number from 0 to 1")
-        return value
+        return min(max(value, 0.0), 1.0)
 
     def _metrics(self) -> dict[str, float]:
         metrics = self._ask("metrics", {})
@@ -366,6 +367,12 @@ def _kept(sandboxes: list[Sandbox], sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
+def _docstring(cls: type) -> str:
+    """A class's docstring, or that of the environment it inherits from (not of ``abc.ABC``)."""
+    docs = (vars(base).get("__doc__") for base in cls.__mro__ if hasattr(base, "reset"))
+    return inspect.cleandoc(next((doc for doc in docs if isinstance(doc, str)), ""))
+
+
 def _attribute(cls: type, name: str, default: Any, kind: Any) -> Any:
     value = getattr(cls, name, default)
     try:
@@ -388,7 +395,7 @@ def _prompt_fields(cls: type[PlainClass]) -> tuple[str | None, str | None]:
     named = getattr(cls, "prompt", usual)
     if named is None:
         return None, next(iter(texts), None)
-    if not isinstance(named, str) or (named not in parameters and not takes_all):
+    if not isinstance(named, str) or (named not in {*parameters, "family"} and not takes_all):
         raise SuiteError(f"{cls.__name__}.prompt is {named!r}, not a parameter of reset")
     return named, named
 

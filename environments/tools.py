@@ -10,7 +10,7 @@ import json
 import re
 import typing
 from collections.abc import Iterator, Mapping
-from types import FunctionType
+from types import MethodType
 from typing import Annotated, Any, NamedTuple
 
 import typing_extensions
@@ -82,8 +82,9 @@ def tools_of(world: object) -> list[Tool]:
     """The tools of an object or class: its public methods with a docstring, in their order.
 
     Args:
-        world: an instance or a class; base classes' methods count too. The names in
-            ``RESERVED``, and names that begin with an underscore, are no tools.
+        world: an instance or a class; base classes' methods count too, and so do static and class
+            methods, and the docstring of what a method overrides. The names in ``RESERVED``, and
+            names that begin with an underscore, are no tools.
 
     Raises:
         SuiteError: a parameter without a type, or with one that JSON cannot hold.
@@ -93,7 +94,8 @@ def tools_of(world: object) -> list[Tool]:
 
 def undocumented(world: object) -> list[str]:
     """Public methods that are no tools because they have no docstring."""
-    return [name for name, method in _methods(_class(world)) if not inspect.getdoc(method)]
+    cls = _class(world)
+    return [name for name, _ in _methods(cls) if not _docstring(cls, name)]
 
 
 def call(world: object, name: str, arguments: Mapping[str, Any]) -> Called:
@@ -117,6 +119,11 @@ def call(world: object, name: str, arguments: Mapping[str, Any]) -> Called:
     except ValidationError as error:
         told = complaint(error, "argument")
         return Called(f"Error: {told}. Usage: {usage(tool)}", "bad arguments")
+    for argument, value in values.items():
+        if _is_mistaken_bool(arguments.get(argument), value):
+            given = _cut(ascii(arguments[argument]), 60)
+            text = f"Error: argument {argument} is {given}, not a valid number"
+            return Called(f"{text}. Usage: {usage(tool)}", "bad arguments")
     try:
         result = getattr(world, name)(**values)
     except ToolError as error:
@@ -225,6 +232,17 @@ def fields_of(
     return adapter
 
 
+def _is_mistaken_bool(given: Any, value: Any) -> bool:
+    """Whether a number was made of True or False, which says that the caller mistook something."""
+    if isinstance(given, bool):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(given, Mapping) and isinstance(value, Mapping):
+        return any(_is_mistaken_bool(given[key], value[key]) for key in given.keys() & value.keys())
+    if isinstance(given, list | tuple) and isinstance(value, list | tuple):
+        return any(map(_is_mistaken_bool, given, value))
+    return False
+
+
 def _parameters(method: Any) -> list[inspect.Parameter]:
     """A method's parameters without ``self``."""
     parameters = list(inspect.signature(method).parameters.values())
@@ -240,11 +258,12 @@ class _Made(NamedTuple):
 def _made(cls: type) -> dict[str, _Made]:
     made = {}
     for name, method in _methods(cls):
-        doc = inspect.getdoc(method)
+        doc = _docstring(cls, name)
         if not doc:
             continue
         described = f"{cls.__name__}.{name}"
-        if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        function = inspect.unwrap(method)
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise SuiteError(f"{described} is async; tools are plain methods (def)")
         arguments = fields_of(method, described)
         schema = _without_titles(arguments.json_schema())
@@ -266,13 +285,27 @@ def _class(world: object) -> type:
     return world if isinstance(world, type) else type(world)
 
 
-def _methods(cls: type) -> Iterator[tuple[str, FunctionType]]:
+def _methods(cls: type) -> Iterator[tuple[str, Any]]:
     """Public functions of a class and its bases; a method that is overridden keeps its place."""
     names = dict.fromkeys(name for base in reversed(cls.__mro__[:-1]) for name in vars(base))
     for name in names:
         method = inspect.getattr_static(cls, name)
-        if not name.startswith("_") and name not in RESERVED and inspect.isfunction(method):
+        if name.startswith("_") or name in RESERVED:
+            continue
+        if isinstance(method, classmethod):
+            method = getattr(cls, name)  # bound, so its signature is without cls
+        # A static method keeps its wrapper: it has no self to leave out.
+        if inspect.isfunction(method) or isinstance(method, staticmethod | MethodType):
             yield name, method
+
+
+def _docstring(cls: type, name: str) -> str:
+    """A method's docstring, or that of the method which it overrides."""
+    for base in cls.__mro__:
+        doc = getattr(vars(base).get(name), "__doc__", None)
+        if isinstance(doc, str) and doc.strip():
+            return inspect.cleandoc(doc)
+    return ""
 
 
 _SECTION = re.compile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from environments.base import Action, Tool
@@ -33,14 +33,16 @@ def misuse(tools: Sequence[Tool]) -> Iterator[Action]:
                 yield Action(text="x", tool=tool.name, arguments=right | {name: value})
 
 
-def likely(tool: Tool, word: str) -> Action:
+def likely(tool: Tool, word: str, known: Mapping[str, Any] = {}) -> Action:
     """A call of a tool with values of the right types.
 
     Args:
         tool: the tool.
         word: what to give for a text.
+        known: values by the parameter's name, where something better is known.
     """
-    arguments = {name: plausible(schema, word) for name, schema in properties_of(tool).items()}
+    properties = properties_of(tool).items()
+    arguments = {name: known.get(name, plausible(schema, word)) for name, schema in properties}
     return Action(text=write_call(tool.name, arguments), tool=tool.name, arguments=arguments)
 
 

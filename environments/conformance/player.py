@@ -4,34 +4,59 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from environments.base import Action, Environment, StepResult, Suite, Task
+from environments.base import (
+    Action,
+    Environment,
+    EnvironmentFailure,
+    StepResult,
+    Suite,
+    Task,
+)
 from environments.calls import write_call
 from environments.sandbox.base import SandboxUnavailable
 from environments.watch import Watched
 
 
+class Finding(NamedTuple):
+    """A problem: the sentence, and the part of the examination that it belongs to."""
+
+    sentence: str
+    part: str
+
+
 class Findings:
-    """Problems, as sentences, and how often each thing was looked at."""
+    """Problems, one of each kind, and how often each thing was looked at.
+
+    Two problems are of the same kind where they differ only in what is particular to a task: in
+    arguments, numbers, texts.
+    """
 
     def __init__(self) -> None:
-        self.problems: dict[str, None] = {}
-        self._kinds: set[object] = set()
+        self.problems: dict[object, Finding] = {}
+        self.part = ""  # what is being examined
         self.counts: Counter[str] = Counter()
 
-    def add(self, *problems: str) -> None:
-        """Note problems; each sentence is kept once."""
-        self.problems |= dict.fromkeys(problems)
+    def add(self, problem: str, kind: object = None, part: str | None = None) -> None:
+        """Note the first problem of a kind.
 
-    def once(self, kind: object, problem: str) -> None:
-        """Note the first problem of a kind."""
-        if kind not in self._kinds:
-            self._kinds.add(kind)
-            self.add(problem)
+        Args:
+            problem: a sentence.
+            kind: what it is one of; default: the sentence without numbers and quoted texts.
+            part: of the examination; default: what is being examined.
+        """
+        finding = Finding(problem, self.part if part is None else part)
+        self.problems.setdefault(_plain(problem) if kind is None else kind, finding)
+
+
+def _plain(sentence: str) -> str:
+    """A sentence without what is quoted in it, and without its numbers."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\d+(\.\d+)?(e[+-]?\d+)?", "…", sentence)
 
 
 class Record(NamedTuple):
@@ -51,14 +76,46 @@ class Record(NamedTuple):
 
 
 class Broken(Exception):
-    """An environment raised what it must not; the message is a sentence."""
+    """An environment raised what it must not; the message is a sentence.
+
+    Args:
+        sentence: what is wrong.
+        kind: what it is one of, whatever was being done.
+        part: of the examination that it belongs to, if that is known.
+    """
+
+    def __init__(self, sentence: str, kind: object = None, part: str | None = None) -> None:
+        super().__init__(sentence)
+        self.kind, self.part = kind, part
+
+
+# Whose fault a plain class's failure is, by the method that failed, as parts of the examination.
+_PARTS = {"reward": "rewards", "metrics": "JSON", "state": "JSON", "close": "clean-up"}
+
+
+def failure(what: str, error: Exception) -> Broken:
+    """An exception of an environment, as a sentence; the same fault is always the same kind.
+
+    Args:
+        what: what was being done.
+        error: what it raised.
+    """
+    cause = f"{type(error).__name__}: {error}"
+    if "took longer than" in cause:
+        return Broken(f"{what} raised {cause}", "too long", "limits")
+    method = re.match(r"EnvironmentFailure: (\w+) (returned|raised \w+)", cause)
+    if method:
+        return Broken(f"{what} raised {cause}", method[0], _PARTS.get(method[1]))
+    place = what.partition("(")[0]  # without the arguments
+    kind = place, _plain(cause) if isinstance(error, EnvironmentFailure) else type(error).__name__
+    return Broken(f"{what} raised {cause}", kind, "JSON" if what == "state()" else None)
 
 
 class Player:
     """Plays one episode step by step, and looks at every result."""
 
     def __init__(self, suite: Suite, task: Task, findings: Findings) -> None:
-        self.findings = findings
+        self.suite, self.findings = suite, findings
         self._made: list[Environment] = []
         self.environment = Watched(lambda: self._make(suite, task))
         self.first = ""
@@ -91,33 +148,39 @@ class Player:
         before = self._state()
         result: StepResult = self._ask(what, lambda: self.environment.step(action))
         if not isinstance(result, StepResult):
-            raise Broken(f"{what} returned a {type(result).__name__}, not a StepResult.")
+            kind = type(result).__name__
+            raise Broken(f"{what} returned a {kind}, not a StepResult.", kind)
         self.actions.append(action)
         self.results.append(result)
         if not (math.isfinite(result.reward) and 0 <= result.reward <= 1):
-            problem = f"the reward {result.reward} is not between 0 and 1 (after {told(action)})."
-            self.findings.once("reward", problem)
+            add(
+                f"the reward {result.reward} is not between 0 and 1 (after {told(action)}).",
+                "reward",
+                "rewards",
+            )
         if wrong := [k for k, v in result.metrics.items() if not math.isfinite(v)]:
-            add(f"the metric {wrong[0]} is {result.metrics[wrong[0]]}, which JSON cannot hold.")
+            value = result.metrics[wrong[0]]
+            add(f"the metric {wrong[0]} is {value}, which JSON cannot hold.", part="JSON")
         self._text(what, result.observation)
         if result.error and not self.over and self._state() != before:
-            self.findings.once(
-                (action.tool, "changed"),
+            add(
                 f"{what} is said to have failed ({result.error}), and yet it changed the state; "
                 "raise the error before anything is changed.",
+                (action.tool, "changed"),
             )
         offered, self.offered = self.offered, None
         if offered is not None and result.error:
             add(
-                f"valid_actions offers {offered!r:.60}, which is refused: {result.observation:.100}"
+                f"valid_actions offers {offered!r:.60}, which is refused: "
+                f"{result.observation:.100}",
+                "valid action refused",
             )
-        exceptions = [r.metrics.get("tool_exceptions", 0.0) for r in self.results[-2:]]
-        if result.error and exceptions[-1] > (exceptions[0] if len(exceptions) == 2 else 0):
-            self.findings.once(
-                (action.tool, result.error),
+        if unforeseen(self.results):
+            add(
                 f"{what} raised {result.observation.removeprefix('Error: '):.100}, which the "
                 "class did not foresee; raise ToolError with a sentence that helps the agent, or "
                 "mend it.",
+                (action.tool, result.error),
             )
         return result
 
@@ -130,7 +193,8 @@ class Player:
             for made in self._made:
                 Watched(made).close()
         except Exception as error:
-            self.findings.add(f"{what} raised {type(error).__name__}: {error}")
+            sentence = f"{what} raised {type(error).__name__}: {error}"
+            self.findings.add(sentence, (what, type(error).__name__), "clean-up")
 
     def _make(self, suite: Suite, task: Task) -> Environment:
         made = suite.environment(task)
@@ -150,21 +214,28 @@ class Player:
         except SandboxUnavailable:  # this machine's lack, not the environment's
             raise
         except Exception as error:
-            raise Broken(f"{what} raised {type(error).__name__}: {error}") from error
+            raise failure(what, error) from error
 
     def _state(self) -> str:
         state = self._ask("state()", self.environment.state)
         try:
             return json.dumps(state, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
-            self.findings.add(f"state() returns what JSON cannot hold: {error}")
+            self.findings.add(f"state() returns what JSON cannot hold: {error}", part="JSON")
             return ""
 
     def _text(self, what: str, text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            self.findings.add(f"what {what} returned holds half a character, and is no UTF-8.")
+            sentence = f"what {what} returned holds half a character, and is no UTF-8."
+            self.findings.add(sentence, "half a character", "JSON")
+
+
+def unforeseen(results: Sequence[StepResult]) -> bool:
+    """Whether the last step met an exception that a plain class did not foresee."""
+    met = [result.metrics.get("tool_exceptions", 0.0) for result in results[-2:]]
+    return bool(met and results[-1].error) and met[-1] > (met[0] if len(met) == 2 else 0)
 
 
 def told(action: Action) -> str:

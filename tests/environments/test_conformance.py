@@ -66,7 +66,10 @@ def test_a_good_class_has_no_problems() -> None:
     assert report.problems == ()
     assert report.checked["tasks"].startswith("6 tasks in 1 family, 3 of them played; none in ")
     assert report.checked["tools"] == "1 tool: descriptions and types"
-    assert report.checked["determinism"].startswith("6 steps repeated")
+    # Of each task: the gold solution, and a walk of two dials with and one without its digits.
+    assert report.checked["determinism"].startswith("18 steps repeated")
+    assert report.checked["memory"] == "looks tasks up by the field 'hint', which the agent sees"
+    assert not {"see above", "not examined"} & set(report.checked.values())
     assert report.checked["gold"] == "3 solutions replayed"
     assert report.checked["limits"] == "5 turns and 60 s a call, held by the environment"
 
@@ -145,7 +148,6 @@ def helper(self: Any) -> None:
         ({"example": ("Open.", "open it")}, "the example's answer 'open it' is no call"),
         ({"example": ("The digits add up to 6.", "dial(digit=1)")}, "is one of the tasks"),
         ({"helper": helper}, r"Variant.helper has no docstring, so it is no tool; .*_helper"),
-        ({"__doc__": None}, "Variant has no docstring; it is what the agent is told"),
         ({"seconds": 0.2, "dial": dial(lambda *_: time.sleep(0.4))}, r"longer than 0\.2 s"),
     ],
 )  # fmt: skip
@@ -154,6 +156,178 @@ def test_problems_of_plain_classes(attributes: dict[str, Any], says: str) -> Non
     problems = check(**attributes)
     assert any(re.search(says, problem) for problem in problems), problems
     assert all("\n" not in problem and len(problem) < 420 for problem in problems)
+
+
+def tool(body: Callable[[Any], object]) -> Any:
+    """A further tool, which the gold solution does not call."""
+
+    def look(self: Any, item: str = "safe") -> str:
+        """Look at something."""
+        return f"You see {body(self)}."
+
+    return look
+
+
+def look_in_common(self: Any) -> list[int]:
+    Shared.tools.append(1)
+    return Shared.tools
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ({"look": tool(lambda self: random.random())}, r"second time: step \d, look.item='safe'."),
+        ({"look": tool(lambda self: look_in_common(self)), "reset": in_common},
+         "with another episode in progress.*: step "),
+    ],
+)  # fmt: skip
+def test_tools_that_no_solution_calls_are_walked_too(attributes: dict[str, Any], says: str) -> None:
+    Shared.tools = []
+    problems = check(limit=1, **attributes)
+    assert len(problems) == 1 and re.search(says, problems[0].replace('"', "'")), problems
+
+
+def test_every_tool_is_walked_even_if_each_ends_the_episode() -> None:
+    def ending(number: int) -> Any:
+        def end(self: Any) -> str:
+            """End it."""
+            self.done = True
+            return str(random.random()) if number == 4 else ""
+
+        return end
+
+    tools = {f"end{number}": ending(number) for number in range(5)}
+    (problem,) = check(limit=1, **tools)
+    assert "the second time: step 1, end4()" in problem
+
+
+class Quiz:
+    """Answer the question."""
+
+    tasks: ClassVar[list[dict[str, Any]]] = [
+        {"answer": f"colour {n}", "question": f"What is number {n}?", "id": n} for n in range(6)
+    ]
+
+    def reset(self, answer: str, question: str, id: int) -> str:
+        self.answer, self.given = answer, ""
+        return f"Question: {question.upper()}"
+
+    def say(self, text: str) -> None:
+        """Say the answer."""
+        self.given, self.done = text, True
+
+    def reward(self) -> float:
+        return float(self.given == self.answer)
+
+    def gold(self) -> list[str]:
+        return [f"say(text={self.answer!r})"]
+
+
+def examined(cls: type[Any], **attributes: Any) -> tuple[tuple[str, ...], dict[str, str]]:
+    made = type("Variant", (cls,), {"__doc__": cls.__doc__, **attributes})
+    report = examine_suite(PlainSuite(made, sandbox=make_sandbox))
+    return report.problems, report.checked
+
+
+def test_memory_looks_tasks_up_by_what_the_agent_sees() -> None:
+    (problem,), checked = examined(Quiz)
+    assert "and in 5 more tasks: memory looks tasks up by the field 'answer', which the" in problem
+    assert problem.endswith("set `prompt = 'question'` in the class.")
+    assert checked["memory"] == "see above" and checked["determinism"].startswith("18 steps")
+    assert examined(Quiz, prompt="question")[0] == ()
+    hidden = {"reset": lambda self, answer, question, id: Quiz.reset(self, answer, "?", id) + "?"}
+    hidden["reset"].__annotations__ = Quiz.reset.__annotations__
+    (problem,), _ = examined(Quiz, **hidden)
+    assert problem.endswith("set `prompt = 'family'` in the class.")
+    problems, checked = examined(Quiz, prompt="family", **hidden)
+    assert not problems and checked["memory"] == "looks tasks up by their family"
+
+
+def test_the_summary_does_not_contradict_the_problems() -> None:
+    problems, checked = examined(Quiz, prompt="question", reward=lambda self: None)
+    assert len(problems) == 1 and "reward returned None, not a number" in problems[0]
+    assert checked["rewards"] == "see above"
+    assert {checked[part] for part in ("gold", "clean-up", "determinism")} == {"not examined"}
+    assert checked["tools"] == "1 tool: descriptions and types"
+
+    def broken(self: Any, answer: str, question: str, id: int) -> str:
+        raise KeyError(answer)
+
+    problems, checked = examined(Quiz, prompt="question", reset=broken)
+    assert len(problems) == 1 and "and in 5 more tasks" in problems[0]
+    told = {name: line for name, line in checked.items() if name not in ("tasks", "limits")}
+    assert set(told.values()) == {"not examined"}
+
+    without = {n: value for n, value in vars(Quiz).items() if n[0] != "_" and n != "gold"}
+    no_gold = type("Quiz", (), {"__doc__": "Play.", **without})
+    problems, checked = examined(no_gold, prompt="question")
+    assert problems == () and checked["gold"] == "there is none"
+    problems, checked = examined(Quiz, prompt="question", close=lambda self: 1 / 0)
+    assert len(problems) == 1 and checked["clean-up"] == "see above"
+
+
+def test_one_mistake_is_one_line() -> None:
+    def say(self: Any, text: str) -> None:
+        Quiz.say(self, text)
+
+    def look(self: Any) -> str:
+        """Look around."""
+        return "a room"
+
+    parts = {name: value for name, value in vars(Quiz).items() if not name.startswith("__")}
+    more = {"__doc__": "Play.", "say": say, "look": look, "prompt": "question"}
+    bare = type("Bare", (), parts | more)
+    example = ("What is blue?", "say(text='a colour')")
+    problems, checked = examined(bare, example=example)
+    assert len(problems) == 1 and "Variant.say has no docstring" in problems[0]
+    assert checked["gold"] == "not examined" and checked["tools"] == "see above"
+
+    def failing(self: Any, text: str) -> None:
+        """Say the answer."""
+        raise KeyError(text)
+
+    problems, _ = examined(Quiz, prompt="question", say=failing)
+    assert len(problems) == 1 and "and in 5 more tasks" in problems[0]
+    assert "raised KeyError: 'colour 0', which the class did not foresee" in problems[0]
+
+    problems, _ = examined(Quiz, prompt="question", reward=lambda self: 1.0)
+    assert len(problems) == 1 and "earned the full reward" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ({"turn": 3}, "Variant.turn is nothing that Instar knows: did you mean turns"),
+        ({"second": 1}, "did you mean seconds"),
+        ({"max_new_token": 5}, "did you mean max_new_tokens"),
+        ({"max_turns": 5}, "did you mean turns"),
+        ({"exemple": ("a", "b")}, "did you mean example"),
+        ({"metric": lambda self: {}}, "Variant.metric is .*: did you mean metrics"),
+        ({"turn": 0}, None), ({"names": ["a"]}, None), ({"second": 1, "seconds": 9}, None),
+        ({"turn": True}, None), ({"rows": 3}, None),
+    ],
+)  # fmt: skip
+def test_misspelt_names(attributes: dict[str, Any], says: str | None) -> None:
+    problems, _ = examined(Quiz, prompt="question", **attributes)
+    assert len(problems) == (says is not None)
+    assert says is None or re.search(says, problems[0]), problems
+
+
+def test_an_episode_that_goes_on_after_the_solution() -> None:
+    def say(self: Any, text: str) -> None:
+        """Say the answer."""
+        self.given = text
+
+    (problem,), checked = examined(Quiz, prompt="question", say=say)
+    assert "earns 1, and yet the episode goes on" in problem and "self.done = True" in problem
+    assert checked["gold"] == "see above"
+
+
+def test_a_class_needs_a_docstring_or_a_base_that_has_one() -> None:
+    assert check(__doc__=None) == []  # Safe has one
+    parts = {name: value for name, value in vars(Safe).items() if not name.startswith("__")}
+    problems = check(type("Bare", (), parts), __doc__=None)
+    assert len(problems) == 1 and "Variant has no docstring; it is what the agent" in problems[0]
 
 
 def left_process(self: Any) -> None:
@@ -257,7 +431,7 @@ class Worlds:
 @pytest.mark.parametrize(
     ("attributes", "says"),
     [
-        ({"answer": "ok"}, r"^Task \w+ \(f\) and 1 more: .* a str, not a StepResult"),
+        ({"answer": "ok"}, r"^Task \w+ \(f\), and in 1 more task: .* a str, not a StepResult"),
         ({"answer": StepResult(observation="\ud800")}, "half a character"),
         ({"tools": (Tool(name="go", description=" "),)}, "the tool go has no description"),
         ({"tools": (*World.tools, *World.tools)}, "two of its tools have the same name"),

@@ -71,9 +71,54 @@ def test_a_check_that_finds_something(tmp_path: Path) -> None:
     assert done.returncode == 1 and "PROBLEM Task " in done.stdout
 
 
+def test_what_an_environment_prints_is_no_part_of_the_report(tmp_path: Path) -> None:
+    instar(tmp_path, "new-env", "shop")
+    path = tmp_path / "shop.py"
+    printing = (
+        'print("looking"); __import__("os").system("echo around")\n        if not self._of(kind)'
+    )
+    path.write_text(path.read_text().replace("if not self._of(kind)", printing))
+    done = instar(tmp_path, "check", "shop:Shop", "--limit", "1", "--json")
+    assert json.loads(done.stdout)["ok"] and done.returncode == 0
+    assert "looking" in done.stderr and "around" in done.stderr
+
+
+BOXED = """
+class Boxed:
+    '''Run code.'''
+    tasks = [{"question": "What is 1 + 1?"}]
+    prompt = "question"
+    def __init__(self, size: int = 1):
+        if size != 3:
+            raise RuntimeError(f"size {size}")
+    def reset(self, question: str, sandbox):
+        self.sandbox, self.out = sandbox, ""
+        if sandbox._limits.wall_s != 9:
+            raise RuntimeError(f"wall_s {sandbox._limits.wall_s}")
+    def run(self, code: str) -> None:
+        '''Run it.'''
+    def reward(self) -> float:
+        return 0.0
+"""
+
+
+def test_options_and_the_sandbox_can_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "boxed.py").write_text(BOXED)
+    words = ("check", "boxed:Boxed", "suite.options.size=3", "sandbox.options={warm: false}")
+    done = instar(tmp_path, *words, "sandbox.limits.wall_s=9")
+    assert done.returncode == 0 and "all is well" in done.stdout, done.stdout + done.stderr
+    done = instar(tmp_path, *words)
+    assert done.returncode == 1 and "wall_s 5" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("check", "reasoning-gym", "sandbox.backend=none"), "runs what a model wrote with all"),
+        (("check", "reasoning-gym", "sandbox.backend=box"), "unknown sandbox 'box'; choose one"),
+        (("check", "reasoning-gym", "sandbox.backends=none"), "did you mean backend?"),
+        (("check", "reasoning-gym", "sandbox.options={a: 1}"), "bubblewrap has no option 'a'"),
+        (("check", "reasoning-gym", "suite.options.per_family=x"), 'option per_family is "x"'),
         (("check", "nowhere:Shop"), "cannot import 'nowhere'"),
         (("check", "reasoning-gym", "per_family"), "'per_family' is no option of the suite; write"),
         (("check", "reasoning-gym", "per_family=x"), 'option per_family is "x"'),

@@ -243,8 +243,18 @@ def test_a_sandbox_of_its_own(nothing_leaks: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reward", "kept"), [(sum([1 / 9] * 9) + 2e-16, 1.0), (1 + 5e-7, 1.0), (-5e-7, 0.0)]
+)
+def test_rewards_are_rounded_to_0_and_1(reward: float, kept: float) -> None:
+    environment = started(variant(reward=lambda self: reward))
+    assert reward != kept and act(environment, "search", query="x").reward == kept
+    environment.close()
+
+
+@pytest.mark.parametrize(
     ("attributes", "says"),
     [
+        ({"reward": lambda self: 1 + 2e-6}, "reward returned 1.000002, not a number from 0 to 1"),
         ({"reward": lambda self: 2}, "reward returned 2, not a number from 0 to 1"),
         ({"reward": lambda self: float("nan")}, "reward returned nan"),
         ({"reward": lambda self: "x"}, "reward returned 'x'"),
@@ -332,6 +342,7 @@ def test_prompts() -> None:
     assert prompts() == ["Variant", "h"]  # never the other fields: they may hold the answer
     assert prompts(prompt="other") == ["o", "f"]
     assert prompts(prompt="number") == ["1", "2"]
+    assert prompts(prompt="family") == ["Variant", "f"]
     rows = [{"prompt": "p", "answer": "a"}]
     assert prompts(tasks=rows, reset=lambda self, **rows: None) == ["p"]
 

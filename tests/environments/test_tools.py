@@ -97,6 +97,43 @@ def test_schema_and_descriptions() -> None:
     assert undocumented(Shop) == ["helper"]
 
 
+class Teller:
+    """Its methods are documented where they are first defined."""
+
+    @staticmethod
+    def add(numbers: list[int]) -> int:
+        """Add numbers."""
+        return sum(numbers)
+
+    @classmethod
+    def whoami(cls, polite: bool | None = None) -> str:
+        """Tell the name."""
+        return f"{cls.__name__} {polite}"
+
+    @staticmethod
+    def bare() -> None:
+        pass
+
+    def greet(self) -> str:
+        """Greet."""
+        return "hello"
+
+
+def test_static_and_class_methods_and_inherited_docstrings() -> None:
+    class Loud(Teller, dict):  # type: ignore[type-arg]
+        def greet(self) -> str:
+            return "HELLO"
+
+    tools = {tool.name: tool for tool in tools_of(Loud)}
+    assert set(tools) == {"add", "whoami", "greet"} and undocumented(Loud) == ["bare"]
+    assert tools["greet"].description == "Greet."
+    assert usage(tools["add"]) == "add(numbers: array)"
+    assert call(Loud(), "add", {"numbers": [1, 2]}).text == "3"
+    assert "is [1, True], not a valid" in call(Loud(), "add", {"numbers": [1, True]}).text
+    assert call(Loud(), "whoami", {"polite": True}).text == "Loud True"
+    assert call(Loud(), "greet", {}).text == "HELLO"
+
+
 def test_code_says_its_language() -> None:
     class Runner:
         def run(self, code: PythonCode) -> str:
@@ -121,6 +158,9 @@ def test_code_says_its_language() -> None:
         ("search", {"query": [1] * 999}, "argument query is [1, 1,", "bad arguments"),
         ("buy", {"item_id": 1.5}, "argument item_id is 1.5, not a valid integer", "bad arguments"),
         ("buy", {"item_id": 1, "price": "nan"}, "not a finite number", "bad arguments"),
+        ("buy", {"item_id": True}, "argument item_id is True, not a valid number. Usage: buy(",
+         "bad arguments"),
+        ("buy", {"item_id": 1, "price": False}, "price is False, not a valid", "bad arguments"),
         ("buy", {"item_id": 1}, "Done.", None),
         ("buy", {"item_id": 2}, "(empty)", None),
         ("buy", {"item_id": 3}, "True", None),
@@ -183,6 +223,9 @@ async def later(self: Any) -> None:
     """Is async."""
 
 
+later_too = staticmethod(later)
+
+
 @pytest.mark.parametrize(
     ("method", "says"),
     [
@@ -191,6 +234,7 @@ async def later(self: Any) -> None:
         (odd, r"World\.tool: a parameter has a type JSON cannot hold"),
         (missing, r"World\.tool: its types cannot be read: name 'NoSuchType'"),
         (later, r"World\.tool is async"),
+        (later_too, r"World\.tool is async"),
     ],
 )
 def test_methods_that_cannot_be_tools(method: Any, says: str) -> None:
