@@ -167,6 +167,7 @@ class Player:
                 f"{what} is said to have failed ({result.error}), and yet it changed the state; "
                 "raise the error before anything is changed.",
                 (action.tool, "changed"),
+                "garbage",
             )
         offered, self.offered = self.offered, None
         if offered is not None and result.error:
@@ -181,6 +182,7 @@ class Player:
                 "class did not foresee; raise ToolError with a sentence that helps the agent, or "
                 "mend it.",
                 (action.tool, result.error),
+                "garbage",
             )
         return result
 

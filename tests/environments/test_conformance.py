@@ -286,8 +286,9 @@ def test_one_mistake_is_one_line() -> None:
         """Say the answer."""
         raise KeyError(text)
 
-    problems, _ = examined(Quiz, prompt="question", say=failing)
+    problems, checked = examined(Quiz, prompt="question", say=failing)
     assert len(problems) == 1 and "and in 5 more tasks" in problems[0]
+    assert checked["garbage"] == "see above"
     assert "raised KeyError: 'colour 0', which the class did not foresee" in problems[0]
 
     problems, _ = examined(Quiz, prompt="question", reward=lambda self: 1.0)
