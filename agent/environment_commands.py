@@ -31,6 +31,10 @@ def check(
         ),
     ],
     limit: Annotated[int, typer.Option(min=1, help="How many tasks to play.")] = 20,
+    unsafe: Annotated[
+        bool,
+        typer.Option("--i-know-this-is-unsafe", help="Allow sandbox.backend=none."),
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """Check an environment: what is wrong with it, each in a sentence; status 1 if anything is.
@@ -40,7 +44,7 @@ def check(
     from environments.checks import examine_suite
 
     with _stdout_to_stderr():  # what the environment prints is no part of the report
-        suite = _load(what)
+        suite = _load(what, unsafe)
         report = examine_suite(suite, limit)
     if as_json:
         found = {"ok": not report.problems, **report.model_dump(mode="json")}
@@ -60,7 +64,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _load(what: list[str]) -> Suite:
+def _load(what: list[str], unsafe: bool) -> Suite:
     """The suite that the words name, with its options and its sandbox."""
     import yaml
 
@@ -79,7 +83,9 @@ def _load(what: list[str]) -> Suite:
             raise ConfigError(f"{word!r}: the value cannot be read as YAML") from None
     words = [word for word in what[1:] if word.startswith("sandbox.")]
     settings = load_config(None, words).sandbox
-    sandbox = partial(make_sandbox, settings.backend, settings.limits, options=settings.options)
+    sandbox = partial(
+        make_sandbox, settings.backend, settings.limits, unsafe=unsafe, options=settings.options
+    )
     if words:
         sandbox().close()  # missing or unsafe? say so now
     return load_suite(what[0], sandbox=sandbox, options=options)
