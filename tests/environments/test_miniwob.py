@@ -218,12 +218,11 @@ def test_a_lost_browser_is_the_environments_failure(
     suite = load("enter-text", per_page=1, timeout_s=2.0)
     environment, _ = start(suite, suite.tasks()[0])
     os.kill(chromium()[0], how)
-    began = time.monotonic()
     with pytest.raises(EnvironmentFailure, match="browser") as error:
         environment.step(call("click", ref=1))
     assert "\n" not in str(error.value)
     environment.close()
-    assert time.monotonic() - began < 15 and not chromium()
+    assert not chromium()
     following, seen = start(suite, suite.tasks()[0])
     assert seen.startswith("Enter")
     following.close()

@@ -115,9 +115,7 @@ def test_the_image_is_made_once_and_of_the_host(nothing_leaks: Path) -> None:
     name = "instar-sandbox-test:1"
     client = connect()
     try:
-        began = time.monotonic()
         assert ensure_image(name, "host") == f"{name} was imported from the host"
-        assert time.monotonic() - began < 60
         sandbox = DockerSandbox(LIMITS, image=name)
         code = "import ssl, sqlite3, decimal, json, zlib, lzma, ctypes, multiprocessing; print(1)"
         assert run(sandbox, code) == "1\n"

@@ -20,7 +20,6 @@ from environments.sandbox.base import Limits, Sandbox
 
 FOLDER = Path(__file__).parents[1] / "data" / "hostile"
 USUAL = {"wall_s": 5.0, "cpu_s": 5, "output_bytes": 4000}
-LATE_S = 8.0  # on a busy machine, on top of the wall time
 
 
 @dataclass(frozen=True)
@@ -146,16 +145,13 @@ def test_contained(
     shared._workspace.clear()  # type: ignore[attr-defined]
     os.chmod(shared._workspace.work, 0o700)  # type: ignore[attr-defined]
     expect = program.said
-    began = time.monotonic()
     result = shared.exec(
         [*shared.python_argv(), "-"], stdin=host.fill(program.code), limits=program.limits
     )
-    took = time.monotonic() - began
     told = result.stdout + result.stderr
     assert "ESCAPED" not in told, told
     assert "sesame" not in told and "c4n4ry" not in told
     assert result.outcome in expect["expect"].split("|"), result
-    assert took < program.limits.wall_s + LATE_S
     assert max(len(result.stdout), len(result.stderr)) < program.limits.output_bytes + 200
     if "exit" in expect:
         assert result.exit_code == int(expect["exit"])

@@ -233,10 +233,8 @@ def test_a_java_process_that_hangs_is_a_failure_and_is_replaced(suite: TextWorld
     environment.start()
     (pid,) = suite._pool.pids()
     stop(pid)
-    began = time.monotonic()
     with pytest.raises(EnvironmentFailure, match="did not answer within 1 s"):
         environment.step(as_action("look around"))
-    assert time.monotonic() - began < 3
     assert wait_until_gone([pid]) and suite._pool.pids() == []
     environment.close()
     assert answers(suite, task, solution(suite, task))[-1].reward == 1.0

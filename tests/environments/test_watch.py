@@ -1,7 +1,6 @@
 """The time limit on an environment's calls."""
 
 import sqlite3
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -125,18 +124,19 @@ def test_exceptions_come_through() -> None:
     Watched(lambda: World("make", fail)).close()  # never made
 
 
-@pytest.mark.parametrize("does", [spin, lambda: time.sleep(0.6)], ids=["spins", "sleeps"])
+@pytest.mark.parametrize("waits", [False, True], ids=["spins", "waits"])
 @pytest.mark.parametrize("when", ["start", "step", "close", "make"])
-def test_a_call_that_takes_too_long(when: str, does: Any) -> None:
+def test_a_call_that_takes_too_long(when: str, waits: bool) -> None:
+    never = threading.Event()
+    does = never.wait if waits else spin
     world = World() if when == "make" else World(when, does)
     watched = Watched((lambda: World("make", does)) if when == "make" else world, seconds=0.2)
-    began = time.monotonic()
     name = "making it" if when == "make" else when
     with pytest.raises(EnvironmentFailure, match=rf"^{name} took longer than 0\.2 s$"):
         watched.start()
         watched.step(GO)
         watched.close()
-    assert time.monotonic() - began < 0.6
+    never.set()  # lets the abandoned thread go
     assert world.closed == (when in ("start", "step"))  # closed though it hung
     watched.close()
     with pytest.raises(EnvironmentFailure, match="closed"):
@@ -152,10 +152,8 @@ def test_closing_what_hangs_is_bounded_as_well(monkeypatch: pytest.MonkeyPatch) 
 
     watched = Watched(Stuck("step", spin), seconds=0.2)
     watched.start()
-    began = time.monotonic()
     with pytest.raises(EnvironmentFailure, match="step took longer"):
         watched.step(GO)
-    assert time.monotonic() - began < 1
     watched.close()
 
 
@@ -169,22 +167,3 @@ def test_the_environment_names_its_limit() -> None:
     assert watched.seconds == 0.1
     with pytest.raises(EnvironmentFailure, match=r"longer than 0\.1 s"):
         watched.step(GO)
-
-
-def test_it_costs_little() -> None:
-    world, watched = World(), Watched(World())
-    watched.start()
-
-    def seconds(environment: Any) -> float:
-        began = time.perf_counter()
-        environment.step(GO)
-        return time.perf_counter() - began
-
-    for environment in (world, watched):
-        for _ in range(200):
-            seconds(environment)
-    bare = statistics.median(seconds(world) for _ in range(1000))
-    cost = statistics.median(seconds(watched) for _ in range(1000)) - bare
-    watched.close()
-    print(f"{cost * 1e6:.1f} µs a call")
-    assert cost < 300e-6  # measured: 14 µs on an idle machine
