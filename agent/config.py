@@ -23,6 +23,7 @@ from agent.evolution.update.weights import WeightsUpdateSettings
 from agent.prompt import AgentSettings
 from environments.sandbox.base import Limits
 from memory.recall import RecallSettings
+from memory.records import Kind
 
 
 class ConfigError(ValueError):
@@ -100,7 +101,7 @@ class StoreSettings(_Settings):
     """How memory is stored and recalled."""
 
     embedder: str = "default"
-    recall: RecallSettings = RecallSettings(exemplars=2, reflections=0)
+    recall: RecallSettings = RecallSettings(quotas={Kind.EXEMPLAR: 2})
 
 
 class TestSettings(_Settings):

@@ -12,7 +12,7 @@ from memory.consolidate import Usage, usage
 from memory.embed import load_embedder
 from memory.index import open_index
 from memory.ledger import Ledger
-from memory.records import Generation, Kind, MemoryChange, MemoryItem, Status, Trajectory
+from memory.records import Generation, Kind, MemoryItem, Trajectory, standing
 
 
 def listing(
@@ -39,7 +39,7 @@ def listing(
             item = ledger.get(MemoryItem, change.item)
             if item is None or (kind and item.kind != kind) or (family and item.family != family):
                 continue
-            rows.append(_row(item, _status(change, chosen.weights), counts.get(item.id, Usage())))
+            rows.append(_row(item, standing(change, chosen.weights), counts.get(item.id, Usage())))
         return rows
 
 
@@ -61,7 +61,7 @@ def detail(folder: Path, item_id: str) -> dict[str, Any]:
         for _, generation in ledger.all(Generation):
             change = history.state(ledger, generation.memory).get(item.id)
             if change is not None:
-                status = _status(change, generation.weights)
+                status = standing(change, generation.weights)
                 past.append({"generation": generation.n, "status": status, "reason": change.reason})
         status = past[-1]["status"] if past else "never promoted"
         return {
@@ -92,7 +92,7 @@ def search(folder: Path, text: str, limit: int) -> list[dict[str, Any]]:
         return [
             {
                 "similarity": round(float(similarity), 4),
-                **_row(items[id_], _status(state[id_], weights), counts.get(id_, Usage())),
+                **_row(items[id_], standing(state[id_], weights), counts.get(id_, Usage())),
             }
             for id_, similarity in hits
         ]
@@ -107,11 +107,6 @@ def _generation(ledger: Ledger, folder: Path, n: int | None) -> Generation | Non
             return generation
     known = f"0 to {every[-1].n}" if every else "none yet"
     raise ConfigError(f"{folder} has no generation {n}; it has {known}")
-
-
-def _status(change: MemoryChange, weights: str) -> str:
-    absorbed = change.status is Status.ACTIVE and weights in change.absorbed_by
-    return "absorbed" if absorbed else change.status.value
 
 
 def _row(item: MemoryItem, status: str, counts: Usage) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def consolidate(
     vectors: Mapping[str, Vectors],
     usage: Mapping[str, Usage],
     budget: MemoryBudget,
+    generation: int = 0,
 ) -> list[MemoryChange]:
     """Changes that take new items in, and retire duplicates and what exceeds the budget.
 
@@ -122,14 +123,23 @@ def consolidate(
     retire([i for i in kept if i not in retired], budget.items, "items")
 
     added = [
-        MemoryChange(item=i, status=Status.RETIRED, reason=retired[i])
+        MemoryChange(item=i, status=Status.RETIRED, generation=generation, reason=retired[i])
         if i in retired
-        else MemoryChange(item=i, status=Status.ACTIVE, reason=f"new {item.kind} of {item.family}")
+        else MemoryChange(
+            item=i,
+            status=Status.ACTIVE,
+            generation=generation,
+            reason=f"new {item.kind} of {item.family}",
+        )
         for i, item in fresh.items()
     ]
     dropped = [
         MemoryChange(
-            item=i, status=Status.RETIRED, absorbed_by=change.absorbed_by, reason=retired[i]
+            item=i,
+            status=Status.RETIRED,
+            generation=generation,
+            absorbed_by=change.absorbed_by,
+            reason=retired[i],
         )
         for i, change in state.items()
         if i in retired

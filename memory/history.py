@@ -55,7 +55,12 @@ def diff(ledger: Ledger, a: str, b: str) -> list[MemoryChange]:
     before, after = state(ledger, a), state(ledger, b)
     changes = [change for item, change in after.items() if not _same(before.get(item), change)]
     gone = [
-        MemoryChange(item=item, status=Status.RETIRED, reason=f"unknown in {b or 'empty memory'}")
+        MemoryChange(
+            item=item,
+            status=Status.RETIRED,
+            generation=change.generation,
+            reason=f"unknown in {b or 'empty memory'}",
+        )
         for item, change in before.items()
         if item not in after and change.status is Status.ACTIVE
     ]

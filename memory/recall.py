@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from memory import history
 from memory.consolidate import near_identical
@@ -25,7 +24,7 @@ class RecallSettings(BaseModel):
 
     Args:
         tokens: budget for the items' texts together; an item that does not fit is skipped whole.
-        exemplars, reflections: at most so many of each kind; 0 switches a kind off.
+        quotas: at most so many of each kind; a kind that is not named is not recalled.
         min_similarity: least cosine of query and key.
         candidates: how many nearest items the index is asked for before filtering.
         diversity: 0 chooses by similarity alone; the nearer to 1, the more a choice is held
@@ -36,16 +35,16 @@ class RecallSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: int = Field(256, ge=0)
-    exemplars: int = Field(2, ge=0)
-    reflections: int = Field(1, ge=0)
+    quotas: dict[Kind, NonNegativeInt] = Field({Kind.EXEMPLAR: 2, Kind.REFLECTION: 1})
     min_similarity: float = Field(0.3, ge=-1, le=1)
     candidates: int = Field(64, ge=1)
     diversity: float = Field(0.3, ge=0, le=1)
 
-    @cached_property
-    def quotas(self) -> dict[Kind, int]:
-        quotas = {Kind.EXEMPLAR: self.exemplars, Kind.REFLECTION: self.reflections}
-        return {kind: quota for kind, quota in quotas.items() if quota}
+    @model_validator(mode="after")
+    def _storable(self) -> Self:
+        if Kind.WORKING in self.quotas:
+            raise ValueError("working memory is carried within a task, not recalled")
+        return self
 
 
 class Query(NamedTuple):
@@ -126,7 +125,7 @@ class MemoryView:
             settings: quotas and budget.
             count_tokens: length of a text in the reader's tokens.
         """
-        if not queries or not any(item.kind in settings.quotas for item in self.items.values()):
+        if not queries or not any(settings.quotas.get(i.kind) for i in self.items.values()):
             return [Recall() for _ in queries]
         lengths: dict[str, int] = {}
 
@@ -157,7 +156,7 @@ class MemoryView:
         eligible = {
             id_
             for id_, item in self._active.items()
-            if item.kind in settings.quotas and not (query.leave_out and query.task in item.tasks)
+            if settings.quotas.get(item.kind) and not (query.leave_out and query.task in item.tasks)
         }
         near = {id_ for id_, _ in hits}
         recall, starved = self._select(eligible & near, vector, settings, length)
@@ -183,7 +182,7 @@ class MemoryView:
             for id_, score in sorted(zip(ids, similarity, strict=True), key=lambda s: (-s[1], s[0]))
             if score >= settings.min_similarity
         }
-        quotas = dict(settings.quotas)
+        quotas = {kind: quota for kind, quota in settings.quotas.items() if quota}
         ranked = {k: iter([i for i in scores if self._active[i].kind is k]) for k in quotas}
         pools: dict[Kind, list[str]] = {kind: [] for kind in quotas}
         chosen: list[MemoryItem] = []

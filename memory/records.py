@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -123,7 +124,8 @@ class Trajectory(Record):
         phase: acquire, probe, gate, retention, test …
         policy: version of the weights it began and ended with.
         memory: id of the memory snapshot it could read ("" for none).
-        recalled: ids of the memory items that stood in its prompt.
+        recalled: ids of the memory items that stood in its prompts.
+        recollections: ids of the `Recollection` records behind them, one per look, in order.
         frame: what stood around the task in its prompt.
         temperature, hot_tokens, heat, seed: how it was sampled (temperature 0: greedy; the
             first ``hot_tokens`` of a turn at ``heat`` times the temperature).
@@ -140,6 +142,7 @@ class Trajectory(Record):
     policy: str
     memory: str = ""
     recalled: tuple[str, ...] = ()
+    recollections: tuple[str, ...] = ()
     frame: Frame = Frame()
     temperature: float = 0.0
     hot_tokens: int = 0
@@ -168,17 +171,41 @@ class Trajectory(Record):
 
 
 class Kind(StrEnum):
-    """Kinds of memory item."""
+    """Kinds of memory item; what each is and how it is shown stands in ``memory.kinds``."""
 
-    EXEMPLAR = "exemplar"  # a verified solution
-    REFLECTION = "reflection"  # what went wrong in a failed one, and what mended it
+    EXEMPLAR = "exemplar"
+    REFLECTION = "reflection"
+    INSIGHT = "insight"
+    SKILL = "skill"
+    FACT = "fact"
+    WORKING = "working"
 
 
 class Status(StrEnum):
-    """Where a memory item stands in a snapshot."""
+    """Where a memory item stands in a snapshot.
 
+    What the weights have absorbed is no status of its own: it depends on the weights that read
+    (see `MemoryChange.absorbed_by` and `standing`).
+    """
+
+    SHADOW = "shadow"  # on trial: shown while learning, never when it counts
     ACTIVE = "active"
-    RETIRED = "retired"
+    RETIRED = "retired"  # did not earn its place; its text may come again with new evidence
+    QUARANTINED = "quarantined"  # did harm or comes from what did; never shown, never taken again
+
+
+class Trust(StrEnum):
+    """How sure it is that an item is right, by where it comes from; most trusted first."""
+
+    VERIFIED = "verified"  # an environment graded the episode
+    JUDGED = "judged"  # the policy's own words
+    UNTRUSTED = "untrusted"  # text of a tool, a web page, an import
+
+
+def least(trusts: Iterable[Trust]) -> Trust:
+    """What may be trusted of something made from several: the least of its parents' trust."""
+    order = list(Trust)
+    return max(trusts, key=order.index, default=Trust.UNTRUSTED)
 
 
 class MemoryItem(Record):
@@ -191,9 +218,11 @@ class MemoryItem(Record):
         content: the parts that prompts and tools need, by name.
         sources: slots of the trajectories it was made from.
         tasks: ids of the tasks it was made from; never recalled for those while learning.
-        family: the family of those tasks.
-        trust: verifier-graded > self-judged > tool or web text; the minimum of its parents'.
+        family: the family of those tasks; "" for what holds in any.
+        trust: the minimum of its parents'.
         born: the generation that made it.
+        made: how it came to be.
+        parents: ids of the items it was made from.
     """
 
     kind: Kind
@@ -203,25 +232,64 @@ class MemoryItem(Record):
     sources: tuple[str, ...]
     tasks: tuple[str, ...]
     family: str
-    trust: Literal["verified", "judged", "untrusted"] = "verified"
+    trust: Trust = Trust.VERIFIED
     born: int
+    made: Literal["added", "merged", "revised", "split", "imported"] = "added"
+    parents: tuple[str, ...] = ()
+
+
+class Worth(Record):
+    """What an item has been worth so far (see ``memory.credit``).
+
+    Args:
+        uses: episodes in whose prompt it stood.
+        wins: how many of those reached full reward.
+        solved: tasks that were solved with it in the prompt, at most the last few.
+        pairs: tasks that were tried both with and without it.
+        utility: success rate with it minus without it on those tasks, shrunk to the mean item's.
+        low, high: 95 % interval of ``utility``.
+        votes: for minus against, where the policy judges items by reading them (ExpeL).
+        used: the last generation that showed it.
+    """
+
+    uses: int = 0
+    wins: int = 0
+    solved: tuple[str, ...] = ()
+    pairs: int = 0
+    utility: float = 0.0
+    low: float = -1.0
+    high: float = 1.0
+    votes: int = 0
+    used: int = 0
 
 
 class MemoryChange(Record):
-    """One item's change between a snapshot and its parent.
+    """One item's change between a snapshot and its parent; replaces what was known of it.
 
     Args:
         item: the item's id.
         status: its status from this snapshot on.
+        generation: that made the change.
         absorbed_by: versions of weights that do as well without it; a policy of such a
-            version is not shown the item. Replaces the earlier value.
+            version is not shown the item.
+        worth: what it has been worth until then.
         reason: one line for the reader of a diff.
+        because: slots of the episodes that led to it.
     """
 
     item: str
     status: Status
+    generation: int
     absorbed_by: tuple[str, ...] = ()
+    worth: Worth = Worth()
     reason: str = ""
+    because: tuple[str, ...] = ()
+
+
+def standing(change: MemoryChange, weights: str) -> str:
+    """An item's status for a version of the weights: that of the change, or "absorbed"."""
+    absorbed = change.status is Status.ACTIVE and weights in change.absorbed_by
+    return "absorbed" if absorbed else change.status.value
 
 
 class MemorySnapshot(Record):
@@ -230,6 +298,47 @@ class MemorySnapshot(Record):
     parent: str = ""
     generation: int
     changes: tuple[MemoryChange, ...] = ()
+
+
+class Candidate(Record):
+    """An item that was considered in a recall.
+
+    Args:
+        item: its id.
+        similarity: cosine of the query and the item's key.
+        recency: 1 for what was used or changed in this generation, 0.5 a half-life ago.
+        utility: the item's measured utility.
+        score: their weighted sum, by which items compete.
+        verdict: "shown", or why not: "absorbed", "tokens", "quota", "alike", "trust".
+    """
+
+    item: str
+    similarity: float
+    recency: float
+    utility: float
+    score: float
+    verdict: str
+
+
+class Recollection(Record):
+    """One look into memory: what was asked, considered and shown, so that "why was this here"
+    has an answer.
+
+    Args:
+        query: the text that keys were compared with.
+        task: the task's id.
+        memory: the snapshot that was read.
+        reader: the version of the weights that read it.
+        candidates: best first; what was shown in the order in which it was chosen.
+        tokens: length of what was shown.
+    """
+
+    query: str
+    task: str
+    memory: str
+    reader: str
+    candidates: tuple[Candidate, ...] = ()
+    tokens: int = 0
 
 
 class Score(Record):

@@ -17,6 +17,7 @@ from agent.evolution.objective import allocate
 from agent.loop import Assignment, seed_of
 from environments.base import Task
 from memory.recall import Recall, RecallSettings
+from memory.records import Kind
 
 
 class AcquireSettings(BaseModel):
@@ -44,7 +45,9 @@ class AcquireSettings(BaseModel):
     hot_tokens: int = Field(3, ge=0)
     heat: float = Field(3.0, ge=1)
     memory_share: float = Field(0.6, ge=0, le=1)
-    recall: RecallSettings = RecallSettings(exemplars=1, reflections=1, min_similarity=0.0)
+    recall: RecallSettings = RecallSettings(
+        quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0
+    )
 
 
 def select_tasks(

@@ -264,7 +264,7 @@ def new_memory(
         embedded = run.embedder.embed([item.key for item in (*active.values(), *fresh)])
         vectors = dict(zip(ids, embedded, strict=True))
     changes = consolidate(
-        state, active, fresh, vectors, usage(experience), run.config.update_memory.budget
+        state, active, fresh, vectors, usage(experience), run.config.update_memory.budget, n
     )
     kept = {change.item for change in changes if change.status is Status.ACTIVE}
     run.remember([item for item in fresh if item.id in kept])

@@ -189,8 +189,7 @@ def growth(run: Run, generations: Sequence[Generation]) -> list[dict[str, Any]]:
             item = run.ledger.get(MemoryItem, change.item)
             if item is None:
                 continue
-            absorbed = change.status is Status.ACTIVE and g.weights in change.absorbed_by
-            counts[item.kind.value]["absorbed" if absorbed else change.status.value] += 1
+            counts[item.kind.value][standing(change, g.weights)] += 1
         entries.append({"generation": g.n, "items": {k: dict(c) for k, c in counts.items()}})
     return entries
 

@@ -53,6 +53,7 @@ def absorb(
     return [
         change.model_copy(
             update={
+                "generation": n,
                 "absorbed_by": (*change.absorbed_by, weights),
                 "reason": f"the weights {weights} do as well without it",
             }

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.evolution.refine import Solution
 from agent.policies.base import Message
 from memory.consolidate import MemoryBudget
-from memory.records import Kind, MemoryItem, Trajectory
+from memory.records import Kind, MemoryItem, Trajectory, Trust
 
 
 class MemoryUpdateSettings(BaseModel):
@@ -66,7 +66,7 @@ def exemplars(
                 sources=(trajectory.slot,),
                 tasks=(trajectory.task,),
                 family=trajectory.family,
-                trust="verified",
+                trust=Trust.VERIFIED,
                 born=generation,
             )
         )
@@ -128,6 +128,6 @@ def reflection(
         sources=tuple(dict.fromkeys((failed.slot, solved.slot))),
         tasks=(failed.task,),
         family=failed.family,
-        trust="judged",
+        trust=Trust.JUDGED,
         born=generation,
     )
