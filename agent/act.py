@@ -70,7 +70,7 @@ def act(
             recalls = {}
             if folder is not None:
                 run.borrow(folder, weights, adapter)
-                recalls = run.recall(tasks, snapshot, weights)
+                recalls = run.memory.recall(tasks, snapshot, weights)
             trajectories = run.episodes(
                 f"{run.config.suite.name} · {split}",
                 [

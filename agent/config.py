@@ -10,10 +10,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from agent.evolution.acquire import AcquireSettings
 from agent.evolution.evaluate import GateSettings
@@ -22,6 +22,7 @@ from agent.evolution.update.memory import MemoryUpdateSettings
 from agent.evolution.update.weights import WeightsUpdateSettings
 from agent.prompt import AgentSettings
 from environments.sandbox.base import Limits
+from memory.kinds import KINDS
 from memory.recall import RecallSettings
 from memory.records import Kind
 
@@ -98,10 +99,30 @@ class SandboxSettings(_Settings):
 
 
 class StoreSettings(_Settings):
-    """How memory is stored and recalled."""
+    """How memory is stored and recalled.
+
+    Args:
+        embedder: ``default``, ``hash``, a sentence-transformers folder or hub name.
+        recall: what is shown with a task.
+        each_step: what is shown besides with each new observation; null reads memory once an
+            episode. No exemplars: they
+            would stand in the middle of another episode.
+    """
 
     embedder: str = "default"
+    each_step: RecallSettings | None = None
     recall: RecallSettings = RecallSettings(quotas={Kind.EXEMPLAR: 2})
+
+    @model_validator(mode="after")
+    def _notes_only(self) -> Self:
+        episodes = [
+            k
+            for k in (self.each_step or RecallSettings(quotas={})).quotas
+            if KINDS[k].shown == "episode"
+        ]
+        if episodes:
+            raise ValueError(f"each_step cannot show {episodes[0]}s, they are whole episodes")
+        return self
 
 
 class TestSettings(_Settings):

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from agent.formats import format_of
 from agent.policies.base import Completion, Policy, PolicyFailure, Request
-from agent.prompt import AgentSettings, frame, opening
+from agent.prompt import AgentSettings, frame, opening, with_notes
 from environments.base import Briefing, Environment, EnvironmentFailure, StepResult, Task
 from environments.calls import clean, read_action
 from environments.sandbox.base import SandboxFailure, SandboxUnavailable
+from memory.index import VectorIndexError
+from memory.ledger import LedgerError
 from memory.recall import Recall
-from memory.records import Failure, Frame, Step, StopReason, Trajectory
+from memory.records import Failure, Frame, MemoryItem, Step, StopReason, Trajectory
 
 SLACK = 1e-6  # of a reward that was summed up
 FULL_REWARD = 1.0 - SLACK
@@ -28,7 +31,16 @@ FULL_REWARD = 1.0 - SLACK
 class Assignment(NamedTuple):
     """One episode to run; ``slot`` names it in the run and decides its randomness.
 
-    ``recall`` waits for what memory holds for the task, which is looked up in the background.
+    Args:
+        slot, task, split, phase: what to run, and as what.
+        temperature, hot_tokens, heat: how to sample.
+        memory: the snapshot that it may read.
+        recall: waits for what memory holds for the task, which is looked up in the background.
+        look_again: what memory holds for a newer observation, given also what the prompt shows
+            already; None: memory is read once.
+        carried: working memory, from earlier tries of this very task.
+        withhold: chance that a recalled item is left out, one always staying: so that there are
+            episodes with and without it.
     """
 
     slot: str
@@ -38,6 +50,9 @@ class Assignment(NamedTuple):
     temperature: float = 0.0
     memory: str = ""
     recall: Callable[[], Recall] | None = None
+    look_again: Callable[[str, frozenset[str]], Recall] | None = None
+    carried: tuple[MemoryItem, ...] = ()
+    withhold: float = 0.0
     hot_tokens: int = 0
     heat: float = 1.0
 
@@ -91,9 +106,11 @@ def run_episode(
 
     Raises:
         SandboxUnavailable: nothing can run on this machine; not an episode's failure.
+        LedgerError, VectorIndexError: memory cannot be read; neither is that.
         Cancelled: the run is being stopped.
     """
-    recall = assignment.recall() if assignment.recall else None  # no episode's fault if it fails
+    looks = [assignment.recall()] if assignment.recall else []  # no episode's fault if it fails
+    items = [*assignment.carried, *_withheld(looks, assignment, seed)]
     steps: list[Step] = []
     stop, failure, prompt, asked = StopReason.TURNS, None, "", Frame()
     turns, max_new_tokens = settings.settled(briefing)
@@ -105,7 +122,8 @@ def run_episode(
         prompt = clean(environment.start())
         format_ = format_of(environment.tools)
         asked = frame(settings, briefing, format_)
-        prompt_ids = policy.encode(opening(asked, prompt, recall))
+        prompt_ids = policy.encode(opening(asked, prompt, items))
+        notes: Sequence[MemoryItem] = ()
         known = 0  # how much of the conversation the steps so far hold
         for turn in range(turns):
             source = "environment"
@@ -141,6 +159,7 @@ def run_episode(
                     loss_mask=(0,) * len(new_ids) + (1,) * len(produced),
                     logprobs=completion.logprobs,
                     choices=choices,
+                    notes=tuple(item.id for item in notes),
                     policy=policy.version,
                     text=text,
                     action=action.model_dump(mode="json", exclude={"text"}),
@@ -154,8 +173,15 @@ def run_episode(
                 break
             known = len(prompt_ids) + len(produced)
             source = "policy"
-            prompt_ids = policy.extend(prompt_ids + produced, result.observation, asked.begin)
-    except (Cancelled, SandboxUnavailable):
+            seen = result.observation
+            if assignment.look_again:
+                shown = frozenset(item.id for item in items)
+                looks.append(assignment.look_again(seen, shown))
+                notes = looks[-1].items
+                items += notes
+                seen = with_notes(notes, seen)
+            prompt_ids = policy.extend(prompt_ids + produced, seen, asked.begin)
+    except (Cancelled, SandboxUnavailable, LedgerError, VectorIndexError):
         raise
     except SandboxFailure as error:
         failure = Failure(source="sandbox", message=str(error))
@@ -183,7 +209,8 @@ def run_episode(
         phase=assignment.phase,
         policy=policy.version,
         memory=assignment.memory,
-        recalled=tuple(item.id for item in recall.items) if recall else (),
+        recalled=tuple(item.id for item in items),
+        recollections=tuple(look.recollection.id for look in looks if look.recollection),
         frame=asked,
         temperature=assignment.temperature,
         hot_tokens=assignment.hot_tokens,
@@ -197,3 +224,13 @@ def run_episode(
         failure=failure,
         metrics=metrics,
     )
+
+
+def _withheld(looks: Sequence[Recall], assignment: Assignment, seed: int) -> list[MemoryItem]:
+    """What was recalled, less what is left out by chance."""
+    items = [item for look in looks for item in look.items]
+    if not assignment.withhold or len(items) < 2:
+        return items
+    chance = random.Random(seed_of(seed, assignment.slot, "withhold"))
+    kept = [item for item in items if chance.random() >= assignment.withhold]
+    return kept or [chance.choice(items)]

@@ -1,9 +1,9 @@
 """From records to chat messages.
 
 The prompt has one fixed order, so that its beginning can be shared between requests: system
-prompt, the worked example, recalled exemplars, the task with recalled notes, and what the
-policy's turn begins with. Leaving memory out (``recall=None``) gives exactly the prompt that
-weights are trained on.
+prompt, the worked example, recalled episodes, the task with recalled notes, and what the
+policy's turn begins with. Leaving memory out (no items) gives exactly the prompt that weights
+are trained on.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from memory.frame import block
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.formats import Format
 from agent.policies.base import Message
 from environments.base import Briefing
-from memory.recall import Recall
-from memory.records import Frame, Kind, MemoryItem
+from memory.kinds import KINDS
+from memory.records import Frame, MemoryItem
 
 
 class AgentSettings(BaseModel):
@@ -61,20 +62,30 @@ def frame(settings: AgentSettings, briefing: Briefing, format_: Format) -> Frame
     )
 
 
-def opening(frame: Frame, observation: str, recall: Recall | None) -> list[Message]:
-    """The messages before the policy's first turn."""
-    items = recall.items if recall else ()
-    notes = [f"Note: {item.text}" for item in items if item.kind is not Kind.EXEMPLAR]
+def opening(frame: Frame, observation: str, items: Sequence[MemoryItem] = ()) -> list[Message]:
+    """The messages before the policy's first turn.
+
+    Args:
+        frame: what stands around the task.
+        observation: the task.
+        items: what memory adds, in order.
+    """
     messages: list[Message] = [{"role": "system", "content": frame.system}]
     if frame.example is not None:  # first, so that all prompts share this beginning
         messages += _exchange(*frame.example)
     for item in items:
-        if item.kind is Kind.EXEMPLAR:
+        if KINDS[item.kind].shown == "episode":
             messages += _episode(item)
-    messages.append({"role": "user", "content": "\n".join([*notes, observation])})
+    messages.append({"role": "user", "content": with_notes(items, observation)})
     if frame.begin:
         messages.append({"role": "assistant", "content": frame.begin})
     return messages
+
+
+def with_notes(items: Sequence[MemoryItem], observation: str) -> str:
+    """What the world says, after the notes and code that memory adds."""
+    notes = [item for item in items if KINDS[item.kind].shown != "episode"]
+    return f"{block(notes)}\n{observation}" if notes else observation
 
 
 def _episode(item: MemoryItem) -> list[Message]:

@@ -9,8 +9,7 @@ process that dies loses nothing and does nothing twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,18 +32,15 @@ from agent.run_folder import (
     stored_adapter,
     write_text,
 )
+from agent.run_memory import RunMemory
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
 from environments.splits import Split, split_tasks
 from environments.suites import load_suite
-from memory.embed import Embedder, load_embedder
-from memory.index import Index, open_index
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
-from memory.recall import MemoryView, Query, Recall, RecallSettings
-from memory.records import Generation, MemoryItem, Note, StopReason, Trajectory
+from memory.records import Generation, Note, StopReason, Trajectory
 
-RECALLED_AT_ONCE = 16  # tasks; a batch that is worth the embedder's while
 AGAIN = "/again"  # a slot's second try, after its first one broke
 MOSTLY_BROKEN = 0.5  # a phase with more broken episodes than this stops the run
 
@@ -92,23 +88,20 @@ class Run:
         self._suite: Suite | None = None
         self._tasks: dict[Split, list[Task]] | None = None
         self._policy: Policy | None = None
-        self._embedder: Embedder | None = None
-        self._index: Index | None = None
-        self._lender: Ledger | None = None
-        self._views: dict[tuple[str, str], MemoryView] = {}
-        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recall")
+        self.memory = RunMemory(
+            folder / "index",
+            self.config.memory,
+            self.ledger,
+            lambda version: (self._policy or self.policy(version)).count,  # one for all versions
+        )
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._background.shutdown(cancel_futures=True)
+        self.memory.close()
         if self._policy is not None:
             self._policy.close()
-        if self._index is not None:
-            self._index.close()
-        if self._lender is not None:
-            self._lender.close()
         self._opened.close()
 
     # --- what there is to do ---
@@ -161,80 +154,7 @@ class Run:
     def borrow(self, other: Path, weights: str, adapter: Path | None) -> None:
         """Act with another run's weights and read its memory, without writing to it."""
         self._policy = make_policy(self.config, adapter, weights)
-        self._lender = open_ledger(other)
-        items = ((key, item.key) for key, item in self._lender.all(MemoryItem))
-        self._index = open_index(self.folder / "index", self.embedder, items, "exact")
-
-    # --- what it remembers ---
-
-    @property
-    def embedder(self) -> Embedder:
-        if self._embedder is None:
-            self._embedder = load_embedder(self.config.memory.embedder)
-        return self._embedder
-
-    @property
-    def index(self) -> Index:
-        """The vector index over all memory items, checked against the ledger when opened."""
-        if self._index is None:
-            items = ((key, item.key) for key, item in self.ledger.all(MemoryItem))
-            self._index = open_index(self.folder / "index", self.embedder, items)
-        return self._index
-
-    def open_memory(self) -> None:
-        """Check what memory stands on, and mend what can be, before anything is built on it."""
-        _ = self.embedder  # unknown? say so now
-        if self.ledger.count(MemoryItem):
-            _ = self.index  # damaged or gone? it is rebuilt from the ledger
-
-    def remember(self, items: Sequence[MemoryItem]) -> None:
-        """Store new items: first in the ledger, then in the index."""
-        if items:
-            self.ledger.append_many([(item.id, item) for item in items])
-            self.index.add(
-                [item.id for item in items], self.embedder.embed([item.key for item in items])
-            )
-
-    def recall(
-        self,
-        tasks: Sequence[Task],
-        memory: str,
-        version: str,
-        settings: RecallSettings | None = None,
-        *,
-        absorbed: bool = False,
-    ) -> dict[str, Callable[[], Recall]]:
-        """What a memory snapshot holds for tasks, as a version of the weights sees it.
-
-        It is looked up in the background, some tasks at a time in their order, while the first
-        episodes already generate; who calls an entry waits for it.
-
-        Args:
-            tasks: what to recall for; nothing made from a task itself is recalled for it.
-            memory: the snapshot's id, "" for none.
-            version: the weights that will read it.
-            settings: quotas and budget; None takes the configured ones.
-            absorbed: whether items are shown that these weights have absorbed: no use for
-                their own tasks, but a pattern for others.
-        """
-        if not memory:
-            return {}
-        reader = "" if absorbed else version
-        view = self._views.get((memory, reader))
-        if view is None:
-            ledger = self._lender or self.ledger
-            view = MemoryView(ledger, self.index, self.embedder, memory, reader)
-            self._views[memory, reader] = view
-        settings = settings or self.config.memory.recall
-        count = (self._policy or self.policy(version)).count  # one tokeniser for all versions
-        recalls: dict[str, Callable[[], Recall]] = {}
-        for start in range(0, len(tasks), RECALLED_AT_ONCE):
-            some = tasks[start : start + RECALLED_AT_ONCE]
-            queries = [Query(task.prompt, task.id) for task in some]
-            found = self._background.submit(view.recall, queries, settings, count)
-            for i, task in enumerate(some):
-                recalls[task.id] = partial(lambda found, i: found.result()[i], found, i)
-        return recalls
+        self.memory.borrow(open_ledger(other))
 
     # --- doing it, once ---
 
@@ -307,24 +227,50 @@ class Run:
                 meter.advance(len(done), tokens, solved)
                 yield from done
 
-    def say(self, key: str, messages: Sequence[Message], version: str, tokens: int) -> str:
-        """What the policy answers, greedily; asked once, then looked up under ``key``."""
-        note = self.ledger.get(Note, key)
-        if note is None:
+    def say(
+        self,
+        label: str,
+        asked: Mapping[str, Sequence[Message]],
+        version: str,
+        tokens: int,
+        choices: Sequence[str] = (),
+    ) -> dict[str, str]:
+        """What the policy answers, greedily; each is asked once, then looked up under its key.
+
+        Args:
+            label: of the progress line.
+            asked: conversations by key.
+            version: the weights that answer.
+            tokens: most tokens of an answer. What leaves no room for it is answered by "".
+            choices: if there are any, the answer is one of these.
+        """
+        missing = [key for key in asked if self.ledger.get(Note, key) is None]
+        if missing:
             policy = self.policy(version)
-            prompt = policy.encode(messages)
-            if len(prompt) + tokens > policy.context:
-                return ""
-            policy.submit(key, Request(prompt_ids=prompt, max_new_tokens=tokens))
-            text, used = "", 0
-            while policy.busy:
-                for ticket, completion in policy.step():
-                    if ticket != key:  # left over from a rollout that was interrupted
+            with phase(self.console, label, len(missing), quiet=self.quiet) as meter:
+                open_ = set(missing)
+                for key in missing:
+                    prompt = policy.encode(asked[key])
+                    if len(prompt) + tokens > policy.context:
+                        open_.remove(key)
+                        self.ledger.append(key, Note(data={"text": "", "tokens": 0}))
+                        meter.advance(1, 0, 0)
                         continue
-                    text, used = completion.text, len(completion.token_ids)
-            note = Note(data={"text": text, "tokens": used})
-            self.ledger.append(key, note)
-        return str(note.data["text"])
+                    request = Request(
+                        prompt_ids=prompt, max_new_tokens=tokens, choices=tuple(choices)
+                    )
+                    policy.submit(key, request)
+                while open_:
+                    for ticket, completion in policy.step():
+                        if ticket not in open_:  # left over from a rollout that was interrupted
+                            continue
+                        key, used = str(ticket), len(completion.token_ids)
+                        open_.remove(key)
+                        note = Note(data={"text": completion.text, "tokens": used})
+                        self.ledger.append(key, note)
+                        meter.advance(1, used, 0)
+        notes = {key: self.ledger.get(Note, key) for key in asked}
+        return {key: str(note.data["text"]) for key, note in notes.items() if note}
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

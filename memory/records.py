@@ -77,6 +77,8 @@ class Step(Record):
             ``loss_mask`` has ones. Under the policy at temperature 1: over its vocabulary, or,
             where it chose among ``choices``, over the tokens with which one of them goes on.
         choices: the texts that the policy chose among; empty where it wrote freely.
+        notes: ids of the memory items that were put before the world's last answer, if memory
+            was read again during the episode.
         policy: version of the weights that produced it.
         text: the policy's turn as text: what it was given to begin with, then the produced
             tokens.
@@ -90,6 +92,7 @@ class Step(Record):
     loss_mask: tuple[int, ...]
     logprobs: tuple[float, ...]
     choices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     policy: str
     text: str
     action: dict[str, JsonValue]

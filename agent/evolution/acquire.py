@@ -32,8 +32,14 @@ class AcquireSettings(BaseModel):
             so many tokens of a turn at so many times the temperature. A program's first tokens
             decide which one it is, the later ones whether it runs: the former should vary.
         memory_share: share of a task's samples that see recalled memory, if there is any.
+        withhold: chance that an item which was recalled for a sample is left out of it, as long
+            as one stays: with and without it on the same task tell what it is worth.
         recall: what they see; less alike than when acting, since a solution of another
-            family can be the pattern for a first success.
+            family can be the pattern for a first success. Items on trial are among them.
+        retries: how often the first sample of a task that fails is tried again, each time with
+            what the policy says went wrong so far (Reflexion, arXiv 2303.11366).
+        carried: at most so many of those notes, the last ones.
+        note_tokens: most tokens of such a note.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,9 +51,13 @@ class AcquireSettings(BaseModel):
     hot_tokens: int = Field(3, ge=0)
     heat: float = Field(3.0, ge=1)
     memory_share: float = Field(0.6, ge=0, le=1)
+    withhold: float = Field(0.25, ge=0, lt=1)
     recall: RecallSettings = RecallSettings(
-        quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0
+        quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0, shadow=True
     )
+    retries: int = Field(0, ge=0)
+    carried: int = Field(3, ge=1)
+    note_tokens: int = Field(48, ge=8)
 
 
 def select_tasks(
@@ -98,6 +108,7 @@ def plan(
     memory: str = "",
     weak: Collection[str],
     evolved: bool = True,
+    look_again: Callable[[Task], Callable[[str, frozenset[str]], Recall] | None] = lambda _: None,
 ) -> Plan:
     """The episodes of one generation; samples of one task stand next to each other.
 
@@ -112,6 +123,7 @@ def plan(
             beginning, and half are the base model's, since evolved weights have settled on a
             few forms and explore little.
         evolved: whether the incumbent's weights are others than the base model's.
+        look_again: per task, how memory is read during its episodes (see `Assignment`).
     """
     episodes = Plan([], [])
     for number, task in enumerate(tasks):
@@ -132,6 +144,8 @@ def plan(
                     heat=settings.heat,
                     memory=memory if sample < aided else "",
                     recall=recall if sample < aided else None,
+                    look_again=look_again(task) if sample < aided else None,
+                    withhold=settings.withhold if sample < aided else 0.0,
                 )
             )
     return episodes

@@ -17,7 +17,8 @@ from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
 from agent.evolution.play import fair, measure
-from agent.evolution.refine import Solution, instructive_failures, refine
+from agent.evolution.refine import Solution, refine
+from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
@@ -52,7 +53,7 @@ def evolve(run: Run) -> Generation:
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
     run.publish()
-    run.open_memory()
+    run.memory.check()
     incumbent = run.incumbent() or first_generation(run)
     while incumbent.n < run.config.generations:
         incumbent = one_generation(run, incumbent)
@@ -128,8 +129,14 @@ def acquire(
     tasks = select_tasks(
         run.tasks("train"), incumbent.objective, count, tried, solved, run.config.seed + n
     )
-    open_ = [t for t in tasks if not all(map(run.done, slots(n, t, settings.samples)))]
-    recalls = run.recall(open_, incumbent.memory, incumbent.weights, settings.recall, absorbed=True)
+    open_ = [
+        t
+        for t in tasks
+        if settings.retries or not all(map(run.done, slots(n, t, settings.samples)))
+    ]
+    recalls = run.memory.recall(
+        open_, incumbent.memory, incumbent.weights, settings.recall, absorbed=True
+    )
     weak = {f for f, solved_share in incumbent.families.items() if solved_share < 0.5}
     episodes = plan(
         tasks,
@@ -139,10 +146,12 @@ def acquire(
         memory=incumbent.memory,
         weak=weak,
         evolved=incumbent.weights != BASE,
+        look_again=lambda task: run.memory.again(task, incumbent.memory, incumbent.weights),
     )
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
-    return explored + run.episodes(label, episodes.incumbent, incumbent.weights)
+    tried_ = run.episodes(label, episodes.incumbent, incumbent.weights)
+    return explored + tried_ + retry(run, n, incumbent, episodes.incumbent, tried_)
 
 
 def acquired(run: Run, before: int) -> list[Trajectory]:
@@ -187,7 +196,7 @@ def new_weights(
             f"update_weights.min_examples is {settings.min_examples}"
         )
     policy = run.policy(incumbent.weights)
-    examples = update_weights.examples(solutions, policy.encode, settings.min_per_family)
+    examples = update_weights.examples(solutions, policy, settings.min_per_family)
     folder = run.generation_folder(n) / "adapter"
     try:
         manifest = train_adapter(
@@ -261,13 +270,13 @@ def new_memory(
     ids = [*active, *(item.id for item in fresh)]
     vectors: dict[str, np.ndarray] = {}
     if ids:
-        embedded = run.embedder.embed([item.key for item in (*active.values(), *fresh)])
+        embedded = run.memory.embedder.embed([item.key for item in (*active.values(), *fresh)])
         vectors = dict(zip(ids, embedded, strict=True))
     changes = consolidate(
         state, active, fresh, vectors, usage(experience), run.config.update_memory.budget, n
     )
     kept = {change.item for change in changes if change.status is Status.ACTIVE}
-    run.remember([item for item in fresh if item.id in kept])
+    run.memory.add([item for item in fresh if item.id in kept])
     memory = remember(run, n, incumbent.memory, changes)
     if weights == incumbent.weights:
         return memory

@@ -56,7 +56,7 @@ def play(
     """One greedy episode per task by one agent (for a generation's probe, if one is given)."""
     place = f"{split if probe is None else f'{probe}/probe'}/{arm(memory, weights)}"
     open_ = [task for task in tasks if not run.done(f"{place}/{task.id}")]
-    recalls = run.recall(open_, memory, weights) if open_ else {}
+    recalls = run.memory.recall(open_, memory, weights) if open_ else {}
     assignments = [
         Assignment(
             slot=f"{place}/{task.id}",
@@ -65,6 +65,7 @@ def play(
             phase=split if probe is None else "probe",
             memory=memory,
             recall=recalls.get(task.id),
+            look_again=run.memory.again(task, memory, weights),
         )
         for task in tasks
     ]

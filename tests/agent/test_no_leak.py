@@ -184,7 +184,7 @@ def plant(folder: Path, *records: tuple[str, Record]) -> list[str]:
     """Append records, then audit; the index is brought up to date, so that only they are off."""
     with Run(folder, quiet=True) as run:
         run.ledger.append_many(records)
-        _ = run.index
+        _ = run.memory.index
     return verify(folder)[1]
 
 
@@ -377,7 +377,7 @@ def test_an_index_out_of_step(copied: Path) -> None:
     problems = verify(copied)[1]
     assert problems and any(planted.id in p or "index" in p for p in problems)
     with Run(copied, quiet=True) as run:
-        _ = run.index  # opening it brings it up to date
+        _ = run.memory.index  # opening it brings it up to date
     assert verify(copied)[1] == []
 
 

@@ -8,12 +8,12 @@ that were generated.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from agent.evolution.refine import Solution
-from agent.policies.base import Message
+from agent.policies.base import Policy
 from agent.prompt import opening
 from agent.training.lora import LoraSettings
 from agent.training.packing import Example
@@ -37,21 +37,20 @@ class WeightsUpdateSettings(LoraSettings):
 
 def examples(
     solutions: Sequence[Solution],
-    encode: Callable[[Sequence[Message]], tuple[int, ...]],
+    policy: Policy,
     min_per_family: int,
 ) -> list[Example]:
     """Training examples: the bare conversations of what was solved.
 
     Args:
         solutions: from ``refine``.
-        encode: messages to ids.
+        policy: turns text into ids.
         min_per_family: see ``WeightsUpdateSettings``.
     """
     made: dict[str, list[Example]] = {}
     for solution in solutions:
         trajectory = solution.trajectory
-        bare = encode(opening(trajectory.frame, trajectory.prompt, None))
-        made.setdefault(trajectory.family, []).append(conversation(trajectory, bare))
+        made.setdefault(trajectory.family, []).append(conversation(trajectory, policy))
     balanced: list[Example] = []
     for own in made.values():
         copies = -(-min_per_family // len(own)) if len(own) < min_per_family else 1
@@ -59,18 +58,19 @@ def examples(
     return balanced
 
 
-def conversation(trajectory: Trajectory, opening_ids: tuple[int, ...]) -> Example:
+def conversation(trajectory: Trajectory, policy: Policy) -> Example:
     """A trajectory as one sequence: the opening, then turn by turn what was done and seen.
 
     Turns with an error are left out, together with the world's complaint (see
     ``Trajectory.turns``). The ids of each turn and of each answer of the world are those that
-    went through the model; loss falls on the turns alone.
+    went through the model, but for what memory added to them; loss falls on the turns alone.
 
     Args:
         trajectory: a solved one.
-        opening_ids: the opening without memory.
+        policy: turns the texts that memory stood beside into ids.
     """
-    ids, mask = list(opening_ids), [0] * len(opening_ids)
+    ids = list(policy.encode(opening(trajectory.frame, trajectory.prompt)))
+    mask = [0] * len(ids)
     kept = trajectory.turns
     for number, step in enumerate(trajectory.steps):
         if not any(step is turn for turn in kept):
@@ -80,6 +80,9 @@ def conversation(trajectory: Trajectory, opening_ids: tuple[int, ...]) -> Exampl
         mask += [1] * len(produced)
         if step is not kept[-1]:  # the world's answer is what the next turn added
             seen = trajectory.steps[number + 1].prompt_ids
+            if trajectory.steps[number + 1].notes:
+                bare = policy.extend(produced, step.observation, trajectory.frame.begin)
+                seen = bare[len(produced) :]
             ids += seen
             mask += [0] * len(seen)
     return Example(tuple(ids), tuple(mask), weight=1.0, source=trajectory.slot)

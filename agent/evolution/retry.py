@@ -1,0 +1,66 @@
+"""Trying a task again with what went wrong so far in mind (Reflexion, arXiv 2303.11366, §3).
+
+The notes are working memory: they are carried from try to try of one task, and nothing else
+ever sees them. What is learnt from a success is the episode, without the notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.evolution.update.writers.base import Situation
+from agent.evolution.update.writers.reflections import carry
+from agent.loop import Assignment
+from agent.run import Run
+from memory.records import Generation, MemoryItem, Trajectory
+
+MARK = "/try"  # what the slots of further tries have in them
+
+
+def retry(
+    run: Run,
+    n: int,
+    incumbent: Generation,
+    planned: Sequence[Assignment],
+    played: Sequence[Trajectory],
+) -> list[Trajectory]:
+    """Try again where a task's first sample failed, up to ``acquire.retries`` times.
+
+    Args:
+        run: the run.
+        n: the generation.
+        incumbent: whose weights act and reflect.
+        planned: the generation's episodes.
+        played: how they went, in the same order.
+
+    Returns:
+        The further tries.
+    """
+    settings = run.config.acquire
+    first: dict[str, tuple[Assignment, Trajectory]] = {}
+    for assignment, trajectory in zip(planned, played, strict=True):
+        first.setdefault(assignment.task.id, (assignment, trajectory))
+    carried: Mapping[str, tuple[MemoryItem, ...]] = {}
+    last = {task: trajectory for task, (_, trajectory) in first.items()}
+    tries: list[Trajectory] = []
+    for number in range(1, settings.retries + 1):
+        failed = [t for t in last.values() if not t.success and t.failure is None and t.steps]
+        if not failed:
+            break
+        situation = Situation(run, n, incumbent.weights, failed, (), {}, ())
+        notes = {item.tasks[0]: item for item in carry(situation, failed, settings.note_tokens)}
+        run.ledger.append_many([(note.id, note) for note in notes.values()])
+        carried = {
+            task: (*carried.get(task, ()), note)[-settings.carried :]
+            for task, note in notes.items()
+        }
+        again = [
+            first[task][0]._replace(
+                slot=f"{first[task][0].slot}{MARK}{number}", carried=carried[task], withhold=0.0
+            )
+            for task in notes
+        ]
+        label = f"generation {n} · try {number + 1}"
+        last = {t.task: t for t in run.episodes(label, again, incumbent.weights)}
+        tries += last.values()
+    return tries

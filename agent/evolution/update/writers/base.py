@@ -1,0 +1,162 @@
+"""What writers share: what they write from, how they choose episodes, how they ask the policy."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from agent.evolution.refine import Solution, instructive_failures
+from agent.policies.base import Message
+from agent.run import Run
+from memory.records import MemoryItem, Step, Trajectory
+
+Source = Literal["successes", "failures", "pairs", "batches"]
+"""Which episodes a text is written from: one solved, one failed, a failed and a solved one of
+the same task, or several solved ones of a family."""
+
+LONGEST = 600  # characters of an attempt that the policy is shown
+
+
+class Situation(NamedTuple):
+    """What there is to write from.
+
+    Args:
+        run: the run, to ask its policy and to try code in its suite's environments.
+        generation: that writes.
+        weights: version of the weights that are asked.
+        recent: the generation's unbroken episodes.
+        solutions: what is worth learning of all experience, best first in each family.
+        keys: by task id, the text that tasks are looked up by.
+        known: the items that the incumbent's memory holds, active and on trial.
+    """
+
+    run: Run
+    generation: int
+    weights: str
+    recent: Sequence[Trajectory]
+    solutions: Sequence[Solution]
+    keys: Mapping[str, str]
+    known: Sequence[MemoryItem]
+
+
+class Edit(NamedTuple):
+    """What is to become of an item that is there.
+
+    Args:
+        does: ``agree`` and ``disagree`` are votes; ``revise`` replaces its text and is a vote
+            for it.
+        item: its id.
+        text: the new text.
+        because: slots of the episodes behind it.
+    """
+
+    does: Literal["agree", "disagree", "revise"]
+    item: str
+    text: str
+    because: tuple[str, ...]
+
+
+class Written(NamedTuple):
+    """New items, and what is to become of the present ones."""
+
+    items: list[MemoryItem]
+    edits: list[Edit]
+
+
+def groups(
+    situation: Situation, source: Source, per_family: int, batch: int
+) -> list[tuple[Trajectory, ...]]:
+    """Episodes to write from, at most so many groups of each family.
+
+    Args:
+        situation: what there is.
+        source: which; of a pair the failed one comes first.
+        per_family: most groups of a family.
+        batch: episodes in a group of ``batches``.
+    """
+    if source == "pairs":
+        return list(instructive_failures(situation.recent, per_family))
+    of_family: dict[str, list[tuple[Trajectory, ...]]] = defaultdict(list)
+    if source == "failures":
+        for task, tries in _by_task(situation.recent).items():
+            failed = [t for t in tries if not t.success and t.steps]
+            if task and failed:
+                of_family[failed[0].family].append((failed[0],))
+    else:
+        solved: dict[str, list[Trajectory]] = defaultdict(list)
+        for solution in situation.solutions:
+            t = solution.trajectory
+            if t.slot.startswith(f"{situation.generation}/"):
+                solved[t.family].append(t)
+        size = batch if source == "batches" else 1
+        for family, own in solved.items():
+            chunks = [tuple(own[i : i + size]) for i in range(0, len(own), size)]
+            of_family[family] += [c for c in chunks if len(c) == size]
+    return [group for own in of_family.values() for group in own[:per_family]]
+
+
+def _by_task(trajectories: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
+    tries: dict[str, list[Trajectory]] = defaultdict(list)
+    for t in trajectories:
+        tries[t.task].append(t)
+    return tries
+
+
+def transcript(steps: Sequence[Step]) -> str:
+    """What was done, with what was seen between; nothing follows the last deed."""
+    lines = [line for step in steps for line in (step.text.strip(), step.observation)]
+    return "\n".join(lines[:-1])
+
+
+def attempt(failed: Trajectory) -> tuple[str, str]:
+    """What went wrong, and what it gave: the first turn if that failed, else the whole way."""
+    steps = failed.steps[:1] if failed.steps[0].error else failed.turns
+    return transcript(steps), steps[-1].observation
+
+
+def told(group: Sequence[Trajectory]) -> str:
+    """Attempts as the policy is shown them, each with how it ended."""
+    parts = []
+    for t in group:
+        if t.success:
+            parts.append(f"Task: {t.prompt}\nThis attempt was right:\n{transcript(t.turns)}")
+        else:
+            wrong, gave = attempt(t)
+            parts.append(f"Task: {t.prompt}\nThis attempt was wrong:\n{wrong}\nIt gave: {gave}")
+    return "\n\n".join(part[:LONGEST] for part in parts)
+
+
+def ask(
+    situation: Situation,
+    what: str,
+    system: str,
+    questions: Mapping[str, str],
+    tokens: int,
+) -> dict[str, str]:
+    """The policy's answers by key; each question is asked once in a run.
+
+    Args:
+        situation: who is asked.
+        what: the writer's name: of the progress line and of the notes in the ledger.
+        system: the system prompt.
+        questions: by key; slots of what they are about.
+        tokens: most tokens of an answer.
+    """
+    asked: dict[str, Sequence[Message]] = {
+        f"{what}/{key}": [
+            {"role": "system", "content": system},
+            {"role": "user", "content": question},
+        ]
+        for key, question in questions.items()
+    }
+    label = f"generation {situation.generation} · {what}"
+    answers = situation.run.say(label, asked, situation.weights, tokens)
+    return {key: answers[f"{what}/{key}"] for key in questions}
+
+
+def sentence(text: str) -> str:
+    """The first sentence of an answer; "" where it says nothing."""
+    said = " ".join(text.split())
+    said = said[: said.find(". ") + 1] if ". " in said else said
+    return said if len(said) >= 8 else ""
