@@ -1,0 +1,109 @@
+"""Writers: what becomes a memory item, and what does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.evolution.update.writers.exemplars import _agreed
+from agent.evolution.update.writers.insights import operations
+from agent.evolution.update.writers.skills import lift
+from agent.evolution.update.writers.workflows import generalise
+from memory.records import Step, Trajectory
+
+
+def trajectory(slot: str, answer: str, task: str = "t") -> Trajectory:
+    step = Step(
+        token_ids=(), loss_mask=(), logprobs=(), policy="base", text=answer,
+        action={"tool": "answer", "arguments": {"text": answer}}, observation=answer,
+    )  # fmt: skip
+    return Trajectory(
+        slot=slot, task=task, suite="s", family="f", split="train", phase="acquire",
+        policy="base", steps=(step,),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("ADD: Read the question twice.", [("ADD", 0, "Read the question twice.")]),
+        ("add 3: Read the question twice", [("ADD", 3, "Read the question twice")]),
+        ("EDIT 2: Count every letter.", [("EDIT", 2, "Count every letter.")]),
+        ("- AGREE 1\n* REMOVE 2", [("AGREE", 1, ""), ("REMOVE", 2, "")]),
+        ("AGREE 1: Count every letter.", [("AGREE", 1, "Count every letter.")]),
+        ("Count every letter. And more.", [("ADD", 0, "Count every letter.")]),
+        ("ok", [("ADD", 0, "")]),
+        ("", [("ADD", 0, "")]),
+    ],
+)
+def test_operations_on_rules(answer: str, found: list[tuple[str, int, str]]) -> None:
+    assert list(operations(answer)) == found
+
+
+def test_a_program_becomes_a_function_of_its_tasks_values() -> None:
+    prompt = "What is the greatest common divisor of 12 and 18?"
+    lifted = lift("import math\nprint(math.gcd(12, 18) + 0)", prompt)
+    assert lifted is not None
+    assert lifted.definition == (
+        "def skill(a, b):\n    import math\n    print(math.gcd(a, b) + 0)"
+    )
+    assert lifted.call == "skill(12, 18)"
+
+
+@pytest.mark.parametrize(
+    ("code", "prompt", "call"),
+    [
+        ("print(len('banana'))", "Letters of banana?", "skill('banana')"),
+        ("x = [3, 1, 2]\nprint(sorted(x))", "Sort 3, 1, 2.", "skill([3, 1, 2])"),
+        ("print(7 * 7)", "The square of 7?", "skill(7)"),
+        ("a = 5\nb = 6\nprint(a * b)", "5 times 6?", "skill(5, 6)"),
+        ("print(f'{12:>5}')", "Pad 12 to 5 places", "skill(12)"),
+        ("print(2.5 * 2)", "Twice 2.5?", "skill(2.5)"),
+    ],
+)
+def test_what_is_lifted(code: str, prompt: str, call: str) -> None:
+    lifted = lift(code, prompt)
+    assert lifted is not None and lifted.call == call
+    # It is the same program: run for its own task, it prints the same.
+    printed: list[list[object]] = []
+    for text in (code, f"{lifted.definition}\n{lifted.call}"):
+        said: list[object] = []
+        exec(text, {"print": said.append})
+        printed.append(said)
+    assert printed[0] == printed[1] != []
+
+
+@pytest.mark.parametrize(
+    ("code", "prompt"),
+    [
+        ("print(42)", "What is six times seven?"),  # the answer alone is no skill
+        ("print(12)", "The number after 112?"),  # a part of a number is not the number
+        ("print(True)", "Is it True?"),
+        ("print('a')", "Is a a vowel?"),
+        ("print(", "12"),
+        ("\x00", "12"),
+    ],
+)
+def test_what_shares_no_value_is_no_skill(code: str, prompt: str) -> None:
+    assert lift(code, prompt) is None
+
+
+def test_workflows_leave_open_what_differs() -> None:
+    found = generalise(
+        [
+            ["put a mug on the desk", "take mug 1", "go to desk 2", "put mug 1 on desk 2"],
+            ["put a pan on the stove", "take pan 3", "go to stove 2", "put pan 3 on stove 2"],
+        ]
+    )
+    assert found == [
+        "put a {1} on the {2}", "take {1} {3}", "go to {2} 2", "put {1} {3} on {2} 2",
+    ]  # fmt: skip
+    assert generalise([["a b", "c"], ["a", "c"]]) == ["{1}", "c"]
+
+
+def test_without_a_verifier_the_agreed_answer_is_taken() -> None:
+    tries = [trajectory(f"1/acquire/t/{i}", answer) for i, answer in enumerate("abbbc")]
+    tries += [trajectory("1/acquire/u/0", "x", "u"), trajectory("1/acquire/u/1", "y", "u")]
+    tries += [trajectory("1/acquire/v/0", "z", "v")]  # one answer agrees with nobody
+    assert [t.slot for t in _agreed(tries, 0.6)] == ["1/acquire/t/1"]
+    assert [t.slot for t in _agreed(tries, 0.5)] == ["1/acquire/t/1", "1/acquire/u/0"]
+    assert list(_agreed(tries, 0.7)) == []
