@@ -65,6 +65,12 @@ class Tool(BaseModel):
     description: str
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @property
+    def properties(self) -> dict[str, JsonValue]:
+        """The schemas of the parameters by name, in order; empty where ``parameters`` has none."""
+        properties = self.parameters.get("properties")
+        return properties if isinstance(properties, dict) else {}
+
 
 class Action(BaseModel):
     """What the policy adapter parsed out of the policy's text.

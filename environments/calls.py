@@ -47,7 +47,7 @@ def parse_call(text: str, tools: Sequence[Tool] = ()) -> tuple[str, dict[str, An
     Returns:
         None where the text holds no call.
     """
-    orders = {tool.name: parameter_names(tool) for tool in tools}
+    orders = {tool.name: list(tool.properties) for tool in tools}
     other = None
     for name, positional, arguments in _calls(text[:MAX_CHARS]):
         order = orders.get(name, [])
@@ -95,18 +95,11 @@ def read_action(text: str, tools: Sequence[Tool]) -> Action:
     return Action(text=text)
 
 
-def parameter_names(tool: Tool) -> list[str]:
-    """The names of a tool's parameters, in order."""
-    properties = tool.parameters.get("properties")
-    return list(properties) if isinstance(properties, dict) else []
-
-
 def sole_text_parameter(tool: Tool) -> tuple[str, str] | None:
     """Name and ``contentMediaType`` (or "") of a tool's only parameter, if that is a text."""
-    properties = tool.parameters.get("properties")
-    if not isinstance(properties, dict) or len(properties) != 1:
+    if len(tool.properties) != 1:
         return None
-    ((name, schema),) = properties.items()
+    ((name, schema),) = tool.properties.items()
     if not isinstance(schema, dict) or schema.get("type") != "string" or "enum" in schema:
         return None
     return name, str(schema.get("contentMediaType", ""))

@@ -142,11 +142,8 @@ def call(world: object, name: str, arguments: Mapping[str, Any]) -> Called:
 
 def usage(tool: Tool) -> str:
     """How a tool is called: ``search(query: string, limit: integer = 5)``."""
-    properties = tool.parameters.get("properties")
-    if not isinstance(properties, dict):
-        return f"{tool.name}()"
     shown = []
-    for name, schema in properties.items():
+    for name, schema in tool.properties.items():
         schema = schema if isinstance(schema, dict) else {}
         options, kind = schema.get("enum"), schema.get("type")
         if isinstance(options, list):

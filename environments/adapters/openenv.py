@@ -333,7 +333,7 @@ class OpenEnvEnvironment:
         return EnvironmentFailure(f"{what}: {_told(error)}")
 
     def _usage(self) -> str:
-        names = ", ".join(_properties(self._tool.parameters))
+        names = ", ".join(self._tool.properties)
         return f"Call {ACT}({names})."
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from environments.base import Action, Suite, Task
 from environments.calls import read_action
-from environments.conformance.actions import GARBAGE, likely, misuse, properties_of
+from environments.conformance.actions import GARBAGE, likely, misuse
 from environments.conformance.leaks import Leaks
 from environments.conformance.player import (
     Broken,
@@ -64,7 +64,7 @@ def _tools(suite: Suite, task: Task, findings: Findings) -> None:
     for tool in tools:
         if not tool.description.strip():
             findings.add(f"the tool {tool.name} has no description; say what it does.")
-        for name, schema in properties_of(tool).items():
+        for name, schema in tool.properties.items():
             keys = {"type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref"}
             if not isinstance(schema, dict) or not keys & schema.keys():
                 findings.add(f"the parameter {name} of the tool {tool.name} has no type.")
