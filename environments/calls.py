@@ -110,6 +110,11 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def cut(text: str, length: int) -> str:
+    """A text, shortened if it has more characters than ``length``; its end then says so."""
+    return text if len(text) <= length else text[: length - 4] + " ..."
+
+
 def _fenced(text: str, media: str) -> str | None:
     wanted = _FENCES.get(media)
     for language, body in _FENCE.findall(text):

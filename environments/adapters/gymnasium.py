@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from environments.adapters.toy_text import Score, World, world_of
-from environments.adapters.wire import cut, scaled
+from environments.adapters.wire import OBSERVATION_CHARS, scaled
 from environments.base import (
     Action,
     Briefing,
@@ -27,6 +27,7 @@ from environments.base import (
     Task,
     Tool,
 )
+from environments.calls import cut
 
 T = TypeVar("T")
 ACT = "act"
@@ -281,7 +282,7 @@ class GymnasiumEnvironment:
             text = (
                 observation if isinstance(observation, str) else json.dumps(jsonable(observation))
             )
-        return cut(text) or "(nothing to see)"
+        return cut(text, OBSERVATION_CHARS) or "(nothing to see)"
 
 
 def plain(rendered: str) -> str:

@@ -25,7 +25,7 @@ from pydantic import JsonValue
 
 from environments.adapters.processes import Server, free_port
 from environments.adapters.toy_text import Score
-from environments.adapters.wire import cut, scaled, sendable
+from environments.adapters.wire import OBSERVATION_CHARS, scaled, sendable
 from environments.base import (
     Action,
     Briefing,
@@ -36,6 +36,7 @@ from environments.base import (
     Task,
     Tool,
 )
+from environments.calls import cut
 from environments.task_files import read_tasks
 
 ACT = "act"
@@ -366,8 +367,9 @@ def as_text(observation: Mapping[str, Any]) -> str:
         for key, value in fields.items()
     }
     if len(texts) == 1:
-        return cut(next(iter(texts.values())))
-    return cut("\n".join(f"{key}: {text}" for key, text in texts.items())) or "(nothing to see)"
+        return cut(next(iter(texts.values())), OBSERVATION_CHARS)
+    lines = "\n".join(f"{key}: {text}" for key, text in texts.items())
+    return cut(lines, OBSERVATION_CHARS) or "(nothing to see)"
 
 
 def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:

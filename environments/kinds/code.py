@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.calls import cut
 from environments.grading.grader import Answers, Grader, Recorded
 from environments.grading.values import decode
 from environments.kinds.python import describe_error
@@ -115,5 +116,4 @@ def _outcome(output: dict[str, Any]) -> str:
             said = f"It returned {decode(output['value'])!r}"
         except Exception:  # the code wrote something of its own
             said = "It returned something that cannot be read."
-    said = " ".join(said.split())
-    return said if len(said) <= SHOWN_CHARS else said[: SHOWN_CHARS - 4] + " ..."
+    return cut(" ".join(said.split()), SHOWN_CHARS)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, Briefing, EnvironmentFailure, StepResult, Tool
+from environments.calls import cut
 from environments.sandbox.base import ExecResult, Sandbox
 
 OBSERVATION_CHARS = 500
@@ -93,7 +94,7 @@ class PythonAnswer:
             return StepResult(observation="The code printed nothing.", error="no output")
         self._over = True
         return StepResult(
-            observation=_shorten(answer, OBSERVATION_CHARS),
+            observation=cut(answer, OBSERVATION_CHARS),
             reward=self._reward(answer),
             terminated=True,
         )
@@ -135,7 +136,7 @@ def describe_error(result: ExecResult) -> tuple[str, str]:
         message = f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
     at = re.findall(r'^  File "<stdin>", line (\d+)', result.stderr, re.MULTILINE)
     where = f" (line {at[-1]})" if at else ""
-    text = f"Error: {_shorten(message, ERROR_CHARS - len('Error: ') - len(where))}{where}"
+    text = f"Error: {cut(message, ERROR_CHARS - len('Error: ') - len(where))}{where}"
     return text, name[1] if name else "exit"
 
 
@@ -144,7 +145,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 4] + " ..."
