@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.calls import clean
 from environments.sandbox.base import ExecResult, Limits, Sandbox
 
 MOST_CHARS = 64_000  # of a script
@@ -92,7 +93,7 @@ class ShellAnswer:
                 error="bad script",
             )
         sandbox = self._ready()
-        result = _run(sandbox, script.encode("utf-8", "replace").decode(), SCRIPT_LIMITS)
+        result = _run(sandbox, clean(script), SCRIPT_LIMITS)
         if result.outcome != "ok":
             self._drop()
             return StepResult(observation=_failure(result), error="script failed")

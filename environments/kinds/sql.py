@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.calls import clean
 from environments.sandbox.base import Sandbox, SandboxUnavailable
 
 MOST_ROWS = 5000
@@ -203,7 +204,7 @@ def run_in_sandbox(sandbox: Sandbox, database: Database, query: str) -> Result:
         "file": "database.sqlite" if database.file is not None else None,
         "setup": database.setup,
         "table": database.table.replace('"', '""') if database.table else None,
-        "sql": query.encode("utf-8", "replace").decode(),
+        "sql": clean(query),
         "most": MOST_ROWS,
         "result": "result.json",
     }

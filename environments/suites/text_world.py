@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from environments.base import Action, StepResult, Tool
+from environments.calls import clean
 
 COMMAND_CHARS = 200  # no world knows a longer command
 ACT = Tool(
@@ -33,7 +34,7 @@ def command_of(action: Action) -> tuple[str | None, StepResult | None]:
             observation=f"A command has at most {COMMAND_CHARS} characters.",
             error="invalid command",
         )
-    return " ".join(command.encode("utf-8", "replace").decode().replace("\0", "?").split()), None
+    return " ".join(clean(command).replace("\0", "?").split()), None
 
 
 def as_action(command: str) -> Action:
