@@ -15,6 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+ROUNDING = 1e-6  # of a reward that was summed up: nine ninths may be a little more or less than 1
+FULL_REWARD = 1.0 - ROUNDING  # a reward from here on is full
+
 
 class SuiteError(ValueError):
     """A suite or task file that cannot be used; the message says which and what to do."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 import signal
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, Briefing, EnvironmentFailure, StepResult, Tool
 from environments.calls import cut
+from environments.kinds.answer import as_reward
 from environments.sandbox.base import ExecResult, Sandbox
 
 OBSERVATION_CHARS = 500
@@ -108,10 +108,9 @@ class PythonAnswer:
 
     def _reward(self, answer: str) -> float:
         try:
-            reward = float(self._grade(answer))
+            return as_reward(self._grade(answer))
         except Exception:  # verifiers stumble over malformed answers, each in its own way
             return 0.0
-        return min(1.0, max(0.0, reward)) if math.isfinite(reward) else 0.0
 
 
 def describe_error(result: ExecResult) -> tuple[str, str]:
