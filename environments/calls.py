@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from environments.base import Action, Tool
 
@@ -26,10 +26,24 @@ _Found = tuple[int, str, list[Any], dict[str, Any]]  # where it ends, name, argu
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _JSON_NAMES = {"true": True, "false": False, "null": None}
 WHOLE = "text/plain"  # a parameter that is all of what the agent writes
-_FENCES = {
-    "text/x-python": ("python", "py", ""),
-    "application/sql": ("sql", ""),
-    "text/x-shellscript": ("bash", "sh", "shell", ""),
+
+
+class Language(NamedTuple):
+    """A language that a parameter's code may be in.
+
+    Args:
+        name: as people say it.
+        fences: what its fenced blocks may be called; the first is what is written.
+    """
+
+    name: str
+    fences: tuple[str, ...]
+
+
+LANGUAGES = {  # by contentMediaType
+    "text/x-python": Language("Python", ("python", "py", "")),
+    "application/sql": Language("SQL", ("sql", "")),
+    "text/x-shellscript": Language("Bash", ("bash", "sh", "shell", "")),
 }
 
 
@@ -95,6 +109,26 @@ def read_action(text: str, tools: Sequence[Tool]) -> Action:
     return Action(text=text)
 
 
+def write_action(tool: Tool, argument: str) -> Action:
+    """The action that gives a tool its only argument, as an agent writes it.
+
+    What `read_action` reads from its text, where that tool is the only one: code stands in a
+    fenced block, anything else alone.
+
+    Raises:
+        ValueError: the tool has other parameters than one text.
+    """
+    parameter = sole_text_parameter(tool)
+    if parameter is None:
+        raise ValueError(f"the tool {tool.name} does not take one text")
+    name, media = parameter
+    text = argument
+    if media and media != WHOLE:
+        fence = LANGUAGES[media].fences[0] if media in LANGUAGES else ""
+        text = f"```{fence}\n{argument}\n```"
+    return Action(text=text, tool=tool.name, arguments={name: argument})
+
+
 def sole_text_parameter(tool: Tool) -> tuple[str, str] | None:
     """Name and ``contentMediaType`` (or "") of a tool's only parameter, if that is a text."""
     if len(tool.properties) != 1:
@@ -116,9 +150,9 @@ def cut(text: str, length: int) -> str:
 
 
 def _fenced(text: str, media: str) -> str | None:
-    wanted = _FENCES.get(media)
-    for language, body in _FENCE.findall(text):
-        if wanted is None or language.lower() in wanted:
+    wanted = LANGUAGES.get(media)
+    for name, body in _FENCE.findall(text):
+        if wanted is None or name.lower() in wanted.fences:
             return str(body)
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.grading.grader import Grader, Problem
 from environments.kinds.code import SUBMIT, CodeAnswer
 from environments.sandbox.base import Sandbox
@@ -84,9 +85,7 @@ class _CodeSuite:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published solution."""
-        code = _problem(task).solution
-        text = f"```python\n{code}\n```"
-        return [Action(text=text, tool=SUBMIT.name, arguments={"code": code})]
+        return [write_action(SUBMIT, _problem(task).solution)]
 
 
 class HumanEval(_CodeSuite):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, DecimalException
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.python import PYTHON, PythonAnswer
 from environments.kinds.text import TextAnswer, answer_tool
 from environments.sandbox.base import Sandbox
@@ -100,10 +101,8 @@ class Gsm8k:
         """The right number: printed, or written."""
         answer = str(task.data["answer"])
         if self._python:
-            code = f"print({answer})"
-            text = f"```python\n{code}\n```"
-            return [Action(text=text, tool=PYTHON.name, arguments={"code": code})]
-        return [Action(text=answer, tool=TOOL.name, arguments={"answer": answer})]
+            return [write_action(PYTHON, f"print({answer})")]
+        return [write_action(TOOL, answer)]
 
 
 def read_number(text: str) -> Decimal | None:

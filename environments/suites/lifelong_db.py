@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.sql import (
     SQL,
     Database,
@@ -117,8 +118,7 @@ class LifelongDb:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published statement."""
-        sql = str(task.data["sql"])
-        return [Action(text=f"```sql\n{sql}\n```", tool=SQL.name, arguments={"query": sql})]
+        return [write_action(SQL, str(task.data["sql"]))]
 
 
 def family_of(sql: str, skills: Sequence[str]) -> str:

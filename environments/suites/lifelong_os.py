@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.shell import SHELL, ShellAnswer
 from environments.sandbox.base import Sandbox
 from environments.suites.data import data_files, data_path, read_jsonl
@@ -116,9 +117,7 @@ class LifelongOs:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published script; some fail in their last, needless commands, when all is done."""
-        gold = f"{task.data['gold']}\ntrue"
-        text = f"```bash\n{gold}\n```"
-        return [Action(text=text, tool=SHELL.name, arguments={"script": gold})]
+        return [write_action(SHELL, f"{task.data['gold']}\ntrue")]
 
 
 def family_of(commands: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from environments.base import Action, StepResult, Tool
-from environments.calls import clean
+from environments.calls import clean, write_action
 
 COMMAND_CHARS = 200  # no world knows a longer command
 ACT = Tool(
@@ -39,4 +39,4 @@ def command_of(action: Action) -> tuple[str | None, StepResult | None]:
 
 def as_action(command: str) -> Action:
     """The action that gives a command."""
-    return Action(text=command, tool=ACT.name, arguments={"command": command})
+    return write_action(ACT, command)
