@@ -9,6 +9,7 @@ from environments.base import Action, EnvironmentFailure, StepResult, Tool
 from environments.calls import cut
 from environments.grading.grader import Answers, Grader, Recorded
 from environments.grading.values import decode
+from environments.kinds.answer import code_of
 from environments.kinds.python import describe_error
 
 SHOWN_CHARS = 200
@@ -56,16 +57,9 @@ class CodeAnswer:
         """
         if self._over:
             raise EnvironmentFailure("the episode is over: make a new environment")
-        if action.tool is None:
-            return StepResult(observation="No Python code block found.", error="no code")
-        if action.tool != SUBMIT.name:
-            return StepResult(observation="The only tool is submit.", error="unknown tool")
-        code = action.arguments.get("code")
-        if not isinstance(code, str):
-            return StepResult(
-                observation="The tool submit takes one argument, code, which is a string.",
-                error="bad arguments",
-            )
+        code = code_of(action, SUBMIT)
+        if isinstance(code, StepResult):
+            return code
         grader = self._make_grader()
         public, hidden = grader.tests()
         # The first run knows the public calls alone: what it shows the agent gives no more away.

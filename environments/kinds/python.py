@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from environments.base import Action, Briefing, EnvironmentFailure, StepResult, Tool
 from environments.calls import cut
-from environments.kinds.answer import as_reward
+from environments.kinds.answer import as_reward, code_of
 from environments.sandbox.base import ExecResult, Sandbox
 
 OBSERVATION_CHARS = 500
@@ -70,19 +70,9 @@ class PythonAnswer:
         """
         if self._over:
             raise EnvironmentFailure("the episode is over: make a new environment")
-        if action.tool is None:
-            return StepResult(observation="No Python code block found.", error="no code")
-        if action.tool != PYTHON.name:
-            return StepResult(
-                observation=f"Unknown tool {action.tool[:50]!r}. The only tool is python.",
-                error="unknown tool",
-            )
-        code = action.arguments.get("code")
-        if not isinstance(code, str):
-            return StepResult(
-                observation="The tool python takes one argument, code, which is a string.",
-                error="bad arguments",
-            )
+        code = code_of(action, PYTHON)
+        if isinstance(code, StepResult):
+            return code
         if self._sandbox is None:
             self._sandbox = self._make_sandbox()
         result = self._sandbox.exec([*self._sandbox.python_argv(), "-"], stdin=code)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
 from environments.calls import clean
+from environments.kinds.answer import code_of
 from environments.sandbox.base import Sandbox, SandboxUnavailable
 
 MOST_ROWS = 5000
@@ -153,16 +154,9 @@ class SqlAnswer:
         """
         if self._over:
             raise EnvironmentFailure("the episode is over: make a new environment")
-        if action.tool is None:
-            return StepResult(observation="No SQL code block found.", error="no code")
-        if action.tool != SQL.name:
-            return StepResult(observation="The only tool is sql.", error="unknown tool")
-        query = action.arguments.get("query")
-        if not isinstance(query, str):
-            return StepResult(
-                observation="The tool sql takes one argument, query, which is a string.",
-                error="bad arguments",
-            )
+        query = code_of(action, SQL)
+        if isinstance(query, StepResult):
+            return query
         if not query.strip(" \t\r\n;"):
             return StepResult(observation="The statement is empty.", error="no code")
         result = self._run(query)
