@@ -24,6 +24,7 @@ from urllib.request import urlopen
 from pydantic import JsonValue
 
 from environments.adapters.processes import Server, free_port
+from environments.adapters.starts import tasks_by_start
 from environments.adapters.toy_text import Score
 from environments.adapters.wire import OBSERVATION_CHARS, scaled, sendable
 from environments.base import (
@@ -120,18 +121,8 @@ class OpenEnv:
 
     @functools.cached_property
     def _tasks(self) -> tuple[Task, ...]:
-        found: dict[str, Task] = {}
-        for family, arguments in self._resets:
-            task = Task(suite=self.name, family=family, prompt="-", data={"reset": arguments})
-            environment = self.environment(task)
-            try:
-                prompt = environment.start()
-            except EnvironmentFailure as error:
-                raise SuiteError(f"{self.name}: reset({arguments}): {error}") from error
-            finally:
-                environment.close()
-            found.setdefault(prompt, task.model_copy(update={"prompt": prompt}))
-        return tuple(found.values())
+        resets = ((family, {"reset": arguments}) for family, arguments in self._resets)
+        return tasks_by_start(self, resets)
 
     def environment(self, task: Task) -> Environment:
         """A session with the server, reset with the task's arguments."""
