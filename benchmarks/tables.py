@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from _common import RESULTS, ROOT
+from _common import RESULTS, ROOT, SANDBOX_BARS
 
 from agent.report import (
     arm_label,
@@ -355,11 +355,10 @@ def sandbox(figures: Figures) -> str:
             p50, p99 = f"{own['p50_ms']:.1f}", f"{own['p99_ms']:.1f}"
             rows.append((f"{name}{note}", p50, p99, f"{own['per_second']:.0f}"))
     rows += [(name, "–", "–", reason) for name, reason in figures["missing"].items()]
-    bars = {"bubblewrap / bare interpreter": 2.0, "docker warm, ms": 40.0, "worker, ms": 3.0}
     told = ", ".join(
         f"{name} {figures['bars'][name]:.2f} (bar {bar:g}: "
         f"{'reached' if figures['bars'][name] <= bar else 'missed'})"
-        for name, bar in bars.items()
+        for name, bar in SANDBOX_BARS.items()
         if name in figures["bars"]
     )
     head = ("way", "p50 ms", "p99 ms", "a second")
