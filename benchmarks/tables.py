@@ -411,7 +411,7 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     "suites": {"suites": suites},
     "suites-base": {"base": suites_base},
     "sandbox": {"sandbox": sandbox},
-    "environments": {"worlds": worlds},
+    "worlds": {"worlds": worlds},
 }
 
 

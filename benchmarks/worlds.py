@@ -9,7 +9,7 @@ out where it is missing.
 The watch (``environments.watch``) makes every call of a rollout in a thread of the environment's
 own. Here it watches a world that does nothing, in turn with the same world unwatched.
 
-    python benchmarks/environments.py --json benchmarks/results/environments.json
+    python benchmarks/worlds.py --json benchmarks/results/worlds.json
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=5.0, help="of each world")
     arguments = options.parse_args()
     measured, missing = worlds(0.5 if arguments.quick else arguments.seconds)
-    figures = circumstances("environments") | {
+    figures = circumstances("worlds") | {
         "quick": arguments.quick,
         "bars": {ENGINE: BAR},
         "worlds": measured,
