@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from agent.environment_commands import check, new_env, suite_setting
+from agent.environment_commands import AsJson, Unsafe, check, new_env, suite_setting
 from agent.openmp import share_cores
 
 app = typer.Typer(
@@ -34,15 +34,7 @@ memory_app = typer.Typer(
 app.add_typer(memory_app, name="memory")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
-Unsafe = Annotated[
-    bool,
-    typer.Option(
-        "--i-know-this-is-unsafe",
-        help="Allow sandbox.backend=none: what the model writes runs as you, on this machine.",
-    ),
-]
 UNSAFE = "[bold red]no sandbox: what the model writes runs on this machine, as you[/bold red]"
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 INTERRUPTED = 130  # what Typer makes of Ctrl-C as well
 STATUS_STYLES = {"active": "green", "absorbed": "cyan"}
 

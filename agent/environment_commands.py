@@ -18,7 +18,15 @@ from rich.text import Text
 if TYPE_CHECKING:
     from environments.base import Suite
 
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+# Options that all commands share.
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--i-know-this-is-unsafe",
+        help="Allow sandbox.backend=none: what the agent writes runs as you, on this machine.",
+    ),
+]
 
 
 def check(
@@ -31,11 +39,8 @@ def check(
         ),
     ],
     limit: Annotated[int, typer.Option(min=1, help="How many tasks to play.")] = 20,
-    unsafe: Annotated[
-        bool,
-        typer.Option("--i-know-this-is-unsafe", help="Allow sandbox.backend=none."),
-    ] = False,
-    as_json: _AsJson = False,
+    unsafe: Unsafe = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check an environment: what is wrong with it, each in a sentence; status 1 if anything is.
 
@@ -108,7 +113,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 def new_env(
     name: Annotated[str, typer.Argument(help="The module's name, such as my_shop.")],
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to.")] = Path(),
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write an environment of your own to begin with: a class, its tasks and its test.
 

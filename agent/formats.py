@@ -14,13 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from environments.base import Tool
-from environments.calls import WHOLE, sole_text_parameter
-
-LANGUAGES = {  # by media type: how fences name it, how people do
-    "text/x-python": ("python", "Python"),
-    "application/sql": ("sql", "SQL"),
-    "text/x-shellscript": ("bash", "Bash"),
-}
+from environments.calls import LANGUAGES, WHOLE, sole_text_parameter
 
 
 class Format(NamedTuple):
@@ -46,7 +40,7 @@ def format_of(tools: Sequence[Tool]) -> Format:
         return Format(f"Reply only with a call of one of these tools:\n{described}", "", ("\n",))
     media, description = parameter[1], tools[0].description
     if media in LANGUAGES:
-        fence, language = LANGUAGES[media]
+        language, fence = LANGUAGES[media].name, LANGUAGES[media].fences[0]
         return Format(
             f"You have a {language} tool. Reply only with a code block:\n"
             f"```{fence}\n...\n```\n{description}",
@@ -58,12 +52,10 @@ def format_of(tools: Sequence[Tool]) -> Format:
 
 def describe_tool(tool: Tool) -> str:
     """One line: the call with its parameters' types and defaults, what it and they do."""
-    properties = tool.parameters.get("properties")
-    properties = properties if isinstance(properties, dict) else {}
     required = tool.parameters.get("required")
     needed = required if isinstance(required, list) else []
     parameters, told = [], [" ".join(tool.description.split())]
-    for name, schema in properties.items():
+    for name, schema in tool.properties.items():
         default = ""
         if name not in needed:
             value = schema.get("default") if isinstance(schema, dict) else None

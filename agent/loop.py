@@ -16,16 +16,21 @@ from typing import Any, NamedTuple
 from agent.formats import format_of
 from agent.policies.base import Completion, Policy, PolicyFailure, Request
 from agent.prompt import AgentSettings, frame, opening, with_notes
-from environments.base import Briefing, Environment, EnvironmentFailure, StepResult, Task
+from environments.base import (
+    FULL_REWARD,
+    ROUNDING,
+    Briefing,
+    Environment,
+    EnvironmentFailure,
+    StepResult,
+    Task,
+)
 from environments.calls import clean, read_action
 from environments.sandbox.base import SandboxFailure, SandboxUnavailable
 from memory.index import VectorIndexError
 from memory.ledger import LedgerError
 from memory.recall import Recall
 from memory.records import Failure, Frame, MemoryItem, Step, StopReason, Trajectory
-
-SLACK = 1e-6  # of a reward that was summed up
-FULL_REWARD = 1.0 - SLACK
 
 
 class Assignment(NamedTuple):
@@ -75,7 +80,7 @@ def sound(result: Any) -> StepResult:
     """
     if not isinstance(result, StepResult):
         raise EnvironmentFailure(f"step returned {type(result).__name__}, not a StepResult")
-    if not -SLACK <= result.reward <= 1 + SLACK:  # not a number fails as well
+    if not -ROUNDING <= result.reward <= 1 + ROUNDING:  # not a number fails as well
         raise EnvironmentFailure(f"the reward {result.reward} is not between 0 and 1")
     if not all(map(math.isfinite, result.metrics.values())):
         raise EnvironmentFailure(f"a metric is no finite number: {result.metrics}")

@@ -35,7 +35,7 @@ from agent.run_folder import (
 from agent.run_memory import RunMemory
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
-from environments.splits import Split, split_tasks
+from environments.splits import Split, first_of_each_family, split_tasks
 from environments.suites import load_suite
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
@@ -127,7 +127,10 @@ class Run:
         if self._tasks is None:
             every = split_tasks(self.suite.tasks())
             counts = self.config.suite.tasks
-            self._tasks = {name: _head(own, getattr(counts, name)) for name, own in every.items()}
+            self._tasks = {
+                name: first_of_each_family(own, getattr(counts, name))
+                for name, own in every.items()
+            }
         if not self._tasks[split]:
             filled = ", ".join(name for name, own in self._tasks.items() if own)
             raise SuiteError(
@@ -358,13 +361,3 @@ def refuse_unsafe(config: Config, unsafe: bool) -> None:
     """
     if config.sandbox.backend == "none" and not unsafe:
         make_sandbox("none")
-
-
-def _head(tasks: Sequence[Task], per_family: int) -> list[Task]:
-    count: dict[str, int] = {}
-    head = []
-    for task in tasks:
-        count[task.family] = count.get(task.family, 0) + 1
-        if count[task.family] <= per_family:
-            head.append(task)
-    return head

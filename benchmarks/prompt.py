@@ -23,7 +23,7 @@ from agent.policies.transformers import TransformersPolicy
 from agent.report import write_number
 from agent.rollout import rollout
 from environments.sandbox import make_sandbox
-from environments.splits import split_tasks
+from environments.splits import first_of_each_family, split_tasks
 from environments.suites import load_suite
 
 CODE = "```python\n{}\n```"
@@ -62,12 +62,7 @@ def main() -> None:
     count = arguments.tasks or (2 if arguments.quick else 16)
     config = Config()
     suite = load_suite(config.suite.name, sandbox=make_sandbox)
-    seen: dict[str, int] = {}
-    tasks = []
-    for task in split_tasks(suite.tasks())["train"]:
-        seen[task.family] = seen.get(task.family, 0) + 1
-        if seen[task.family] <= count:
-            tasks.append(task)
+    tasks = first_of_each_family(split_tasks(suite.tasks())["train"], count)
     policy = TransformersPolicy(resolve_model(config.policy.model), slots=config.policy.slots)
     rows: dict[str, Any] = {}
     for name, changes in prompts().items():
@@ -85,7 +80,7 @@ def main() -> None:
         }
     figures = {**circumstances("prompt"), "quick": arguments.quick, "prompts": rows}
     table = Table(box=None, header_style="bold", pad_edge=False)
-    families = sorted(seen)
+    families = sorted({task.family for task in tasks})
     for column in ("prompt", "success", *families):
         table.add_column(column, overflow="fold")
     for name, own in rows.items():

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _common import circumstances, parser, save
+from _common import SANDBOX_BARS, circumstances, parser, save
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +36,6 @@ from environments.sandbox.image import ensure_image
 CODE = 'words = "the quick brown fox".split()\nprint(len(words), sorted(words)[0])\n'
 SAID = "4 brown\n"
 LIMITS = Limits(wall_s=30, cpu_s=30)
-BARS = {"bubblewrap / bare interpreter": 2.0, "docker warm, ms": 40.0, "worker, ms": 3.0}
 # name: backend, options
 SANDBOXES: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("none", {}),
@@ -218,7 +217,7 @@ def show(figures: dict[str, Any], out: Console) -> None:
         out.print(f"{name}, {figures['threads']} at a time: {rate:.0f} per second")
     for name, reason in figures["missing"].items():
         out.print(f"{name}: not measured ({reason})")
-    for name, bar in BARS.items():
+    for name, bar in SANDBOX_BARS.items():
         got = figures["bars"].get(name)
         if got is not None:
             out.print(f"{name}: {got:.2f} (bar: at most {bar}) {'✓' if got <= bar else '✗'}")

@@ -34,7 +34,7 @@ from agent.policies.transformers import TransformersPolicy
 from agent.report import write_number
 from agent.rollout import rollout
 from environments.sandbox import make_sandbox
-from environments.splits import split_tasks
+from environments.splits import first_of_each_family, split_tasks
 from environments.suites import load_suite
 from memory.records import StopReason
 
@@ -57,12 +57,8 @@ def base(name: str, quick: bool) -> dict[str, Any]:
     """What the unevolved agent does on a recipe's train tasks."""
     config = load_config(name)
     suite = load_suite(config.suite.name, sandbox=make_sandbox, options=config.suite.options)
-    tasks: list[Any] = []
-    seen: dict[str, int] = {}
-    for task in split_tasks(suite.tasks())["train"]:
-        seen[task.family] = seen.get(task.family, 0) + 1
-        if seen[task.family] <= (1 if quick else BASE_TASKS):
-            tasks.append(task)
+    count = 1 if quick else BASE_TASKS
+    tasks = first_of_each_family(split_tasks(suite.tasks())["train"], count)
     samples = 2 if quick else BASE_SAMPLES
     episodes = [Assignment(f"greedy/{t.id}", t, "train", "act") for t in tasks] + [
         Assignment(f"sampled/{t.id}/{i}", t, "train", "act", BASE_TEMPERATURE)
@@ -86,7 +82,7 @@ def base(name: str, quick: bool) -> dict[str, Any]:
         "families": {
             f: sum(t.success for t in sampled if t.family == f)
             / sum(t.family == f for t in sampled)
-            for f in seen
+            for f in dict.fromkeys(task.family for task in tasks)
         },
         "turns": sum(len(t.steps) for t in played),
         "out_of_context": sum(t.stop is StopReason.CONTEXT for t in played),

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from _common import RESULTS, ROOT
+from _common import RESULTS, ROOT, SANDBOX_BARS
 
 from agent.report import (
     arm_label,
@@ -355,15 +355,45 @@ def sandbox(figures: Figures) -> str:
             p50, p99 = f"{own['p50_ms']:.1f}", f"{own['p99_ms']:.1f}"
             rows.append((f"{name}{note}", p50, p99, f"{own['per_second']:.0f}"))
     rows += [(name, "–", "–", reason) for name, reason in figures["missing"].items()]
-    bars = {"bubblewrap / bare interpreter": 2.0, "docker warm, ms": 40.0, "worker, ms": 3.0}
     told = ", ".join(
         f"{name} {figures['bars'][name]:.2f} (bar {bar:g}: "
         f"{'reached' if figures['bars'][name] <= bar else 'missed'})"
-        for name, bar in bars.items()
+        for name, bar in SANDBOX_BARS.items()
         if name in figures["bars"]
     )
     head = ("way", "p50 ms", "p99 ms", "a second")
     return _paragraphs(table(head, rows), f"{told}.", origin(figures))
+
+
+# environments
+
+
+def worlds(figures: Figures) -> str:
+    """Steps of the text worlds, and what the watch adds."""
+    rows = [
+        (
+            name,
+            f"{own['p50_us']:.1f}",
+            f"{own['p99_us']:.1f}",
+            f"{own['per_second']:,.0f}",
+            f"{own['with_list_per_second']:,.0f}",
+            f"{own['steps']:,}",
+        )
+        for name, own in figures["worlds"].items()
+    ]
+    rows += [(name, "–", "–", "–", "–", reason) for name, reason in figures["missing"].items()]
+    told = []
+    for name, bar in figures["bars"].items():
+        got = figures["worlds"][name]["with_list_per_second"]
+        verdict = "reached" if got >= bar else "missed"
+        told.append(f"{name}: {got:,.0f} steps a second with the list (bar {bar:,}: {verdict}).")
+    own = figures["watch"]
+    told.append(
+        f"The watch adds {own['added_us']:.1f} µs to a call (median of {own['calls']:,}; "
+        f"{own['watched_us']:.1f} against {own['unwatched_us']:.1f} µs)."
+    )
+    head = ("world", "step, p50 µs", "p99 µs", "a second", "with the list, a second", "steps")
+    return _paragraphs(table(head, rows), " ".join(told), origin(figures))
 
 
 PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
@@ -381,6 +411,7 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     "suites": {"suites": suites},
     "suites-base": {"base": suites_base},
     "sandbox": {"sandbox": sandbox},
+    "worlds": {"worlds": worlds},
 }
 
 

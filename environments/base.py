@@ -15,6 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+ROUNDING = 1e-6  # of a reward that was summed up: nine ninths may be a little more or less than 1
+FULL_REWARD = 1.0 - ROUNDING  # a reward from here on is full
+
 
 class SuiteError(ValueError):
     """A suite or task file that cannot be used; the message says which and what to do."""
@@ -64,6 +67,12 @@ class Tool(BaseModel):
     name: str
     description: str
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @property
+    def properties(self) -> dict[str, JsonValue]:
+        """The schemas of the parameters by name, in order; empty where ``parameters`` has none."""
+        properties = self.parameters.get("properties")
+        return properties if isinstance(properties, dict) else {}
 
 
 class Action(BaseModel):

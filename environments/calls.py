@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from environments.base import Action, Tool
 
@@ -26,10 +26,24 @@ _Found = tuple[int, str, list[Any], dict[str, Any]]  # where it ends, name, argu
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _JSON_NAMES = {"true": True, "false": False, "null": None}
 WHOLE = "text/plain"  # a parameter that is all of what the agent writes
-_FENCES = {
-    "text/x-python": ("python", "py", ""),
-    "application/sql": ("sql", ""),
-    "text/x-shellscript": ("bash", "sh", "shell", ""),
+
+
+class Language(NamedTuple):
+    """A language that a parameter's code may be in.
+
+    Args:
+        name: as people say it.
+        fences: what its fenced blocks may be called; the first is what is written.
+    """
+
+    name: str
+    fences: tuple[str, ...]
+
+
+LANGUAGES = {  # by contentMediaType
+    "text/x-python": Language("Python", ("python", "py", "")),
+    "application/sql": Language("SQL", ("sql", "")),
+    "text/x-shellscript": Language("Bash", ("bash", "sh", "shell", "")),
 }
 
 
@@ -47,7 +61,7 @@ def parse_call(text: str, tools: Sequence[Tool] = ()) -> tuple[str, dict[str, An
     Returns:
         None where the text holds no call.
     """
-    orders = {tool.name: parameter_names(tool) for tool in tools}
+    orders = {tool.name: list(tool.properties) for tool in tools}
     other = None
     for name, positional, arguments in _calls(text[:MAX_CHARS]):
         order = orders.get(name, [])
@@ -95,18 +109,31 @@ def read_action(text: str, tools: Sequence[Tool]) -> Action:
     return Action(text=text)
 
 
-def parameter_names(tool: Tool) -> list[str]:
-    """The names of a tool's parameters, in order."""
-    properties = tool.parameters.get("properties")
-    return list(properties) if isinstance(properties, dict) else []
+def write_action(tool: Tool, argument: str) -> Action:
+    """The action that gives a tool its only argument, as an agent writes it.
+
+    What `read_action` reads from its text, where that tool is the only one: code stands in a
+    fenced block, anything else alone.
+
+    Raises:
+        ValueError: the tool has other parameters than one text.
+    """
+    parameter = sole_text_parameter(tool)
+    if parameter is None:
+        raise ValueError(f"the tool {tool.name} does not take one text")
+    name, media = parameter
+    text = argument
+    if media and media != WHOLE:
+        fence = LANGUAGES[media].fences[0] if media in LANGUAGES else ""
+        text = f"```{fence}\n{argument}\n```"
+    return Action(text=text, tool=tool.name, arguments={name: argument})
 
 
 def sole_text_parameter(tool: Tool) -> tuple[str, str] | None:
     """Name and ``contentMediaType`` (or "") of a tool's only parameter, if that is a text."""
-    properties = tool.parameters.get("properties")
-    if not isinstance(properties, dict) or len(properties) != 1:
+    if len(tool.properties) != 1:
         return None
-    ((name, schema),) = properties.items()
+    ((name, schema),) = tool.properties.items()
     if not isinstance(schema, dict) or schema.get("type") != "string" or "enum" in schema:
         return None
     return name, str(schema.get("contentMediaType", ""))
@@ -117,10 +144,15 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def cut(text: str, length: int) -> str:
+    """A text, shortened if it has more characters than ``length``; its end then says so."""
+    return text if len(text) <= length else text[: length - 4] + " ..."
+
+
 def _fenced(text: str, media: str) -> str | None:
-    wanted = _FENCES.get(media)
-    for language, body in _FENCE.findall(text):
-        if wanted is None or language.lower() in wanted:
+    wanted = LANGUAGES.get(media)
+    for name, body in _FENCE.findall(text):
+        if wanted is None or name.lower() in wanted.fences:
             return str(body)
     return None
 

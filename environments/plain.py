@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeGuard
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from environments.base import (
+    ROUNDING,
     Action,
     Briefing,
     Environment,
@@ -32,7 +33,6 @@ from environments.tools import call, complaint, fields_of, tools_of, usage
 
 SUPPLIED = frozenset({"sandbox", "seed"})  # parameters that are given per episode
 TURNS, SECONDS, MAX_NEW_TOKENS = 10, 60.0, 64
-ROUNDING = 1e-6  # nine ninths may add up to a little more than 1
 
 
 class PlainClass(Protocol):

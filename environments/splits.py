@@ -36,3 +36,14 @@ def split_tasks(tasks: Iterable[Task]) -> dict[Split, list[Task]]:
     for task in {task.id: task for task in tasks}.values():
         parts[split_of(task.id)].append(task)
     return parts
+
+
+def first_of_each_family(tasks: Iterable[Task], count: int) -> list[Task]:
+    """At most ``count`` tasks of each family, the first ones, in the order given."""
+    taken: dict[str, int] = {}
+    first = []
+    for task in tasks:
+        taken[task.family] = taken.get(task.family, 0) + 1
+        if taken[task.family] <= count:
+            first.append(task)
+    return first

@@ -19,7 +19,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
 
 from environments.base import EnvironmentFailure, SuiteError, Tool
-from environments.calls import clean, parse_call, read_action, write_call
+from environments.calls import clean, cut, parse_call, read_action, write_call
 from environments.sandbox.base import SandboxFailure, SandboxUnavailable
 
 __all__ = [
@@ -121,13 +121,13 @@ def call(world: object, name: str, arguments: Mapping[str, Any]) -> Called:
         return Called(f"Error: {told}. Usage: {usage(tool)}", "bad arguments")
     for argument, value in values.items():
         if _is_mistaken_bool(arguments.get(argument), value):
-            given = _cut(ascii(arguments[argument]), 60)
+            given = cut(ascii(arguments[argument]), 60)
             text = f"Error: argument {argument} is {given}, not a valid number"
             return Called(f"{text}. Usage: {usage(tool)}", "bad arguments")
     try:
         result = getattr(world, name)(**values)
     except ToolError as error:
-        return Called(_cut(f"Error: {error}", MAX_ERROR), "ToolError")
+        return Called(cut(clean(f"Error: {error}"), MAX_ERROR), "ToolError")
     except BROKEN as error:
         if isinstance(error, MemoryError):
             raise EnvironmentFailure(f"{name} ran out of memory") from error
@@ -136,17 +136,14 @@ def call(world: object, name: str, arguments: Mapping[str, Any]) -> Called:
         kind = type(error).__name__
         if isinstance(error, OSError) and not isinstance(error, _PATH_ERRORS):
             raise EnvironmentFailure(f"{name} raised {kind}: {error}") from error
-        return Called(_cut(f"Error: {kind}: {error}", MAX_ERROR), kind, error)
+        return Called(cut(clean(f"Error: {kind}: {error}"), MAX_ERROR), kind, error)
     return Called(as_text(result))
 
 
 def usage(tool: Tool) -> str:
     """How a tool is called: ``search(query: string, limit: integer = 5)``."""
-    properties = tool.parameters.get("properties")
-    if not isinstance(properties, dict):
-        return f"{tool.name}()"
     shown = []
-    for name, schema in properties.items():
+    for name, schema in tool.properties.items():
         schema = schema if isinstance(schema, dict) else {}
         options, kind = schema.get("enum"), schema.get("type")
         if isinstance(options, list):
@@ -165,7 +162,7 @@ def as_text(result: object) -> str:
     ):
         plain = to_jsonable_python(result, fallback=str, serialize_unknown=True)
         result = json.dumps(plain, ensure_ascii=False)
-    return _cut(str(result), MAX_OBSERVATION) or "(empty)"
+    return cut(clean(str(result)), MAX_OBSERVATION) or "(empty)"
 
 
 def complaint(error: ValidationError, what: str) -> str:
@@ -180,7 +177,7 @@ def complaint(error: ValidationError, what: str) -> str:
                 told.append(f"unknown {what} {name[:50]!r}")
             case _:
                 message = problem["msg"].removeprefix("Input should be ")
-                given = _cut(ascii(problem["input"]), 60)
+                given = cut(ascii(problem["input"]), 60)
                 told.append(f"{what} {name} is {given}, not {message}" if message != problem["msg"]
                             else f"{what} {name} is {given}: {message}")  # fmt: skip
     return "; ".join(told)
@@ -359,8 +356,3 @@ def _without_titles(schema: Any) -> Any:
         else:
             kept[key] = value if key in ("default", "enum", "const") else _without_titles(value)
     return kept
-
-
-def _cut(text: str, length: int) -> str:
-    text = clean(text)
-    return text if len(text) <= length else f"{text[: length - 4]} ..."

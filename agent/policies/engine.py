@@ -273,7 +273,8 @@ class Engine:
                 slot = self.cache.store[:, :, len(self.rows)]
                 slot[..., : known[i], :] = past[:, :, i, :, : known[i]]
                 slot[..., known[i] : len(prompt), :] = computed[:, :, i, :, : lengths[i]]
-                options = [self._option(text) for text in request.choices]
+                # Of texts with the same ids the first counts.
+                options = {self._option(text): text for text in reversed(request.choices)}
                 longest = max(map(len, options), default=request.max_new_tokens)
                 draws = np.random.default_rng(request.seed).random(longest)
                 choice = Choice(options) if options else None
@@ -352,27 +353,20 @@ class Engine:
     def _draw(self, logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
         """The next token of each row: from the vocabulary, or from what its choices allow."""
         tokens, logprobs = [0] * len(rows), [0.0] * len(rows)
-        free = [i for i, row in enumerate(rows) if row.choice is None]
-        bound = [i for i, row in enumerate(rows) if row.choice is not None]
-        if free:
-            some = [rows[i] for i in free]
-            drawn = draw(
-                logits[free] if bound else logits,
-                [row.temperature for row in some],
-                [row.request.top_k for row in some],
-                [row.draws[len(row.token_ids)] for row in some],
-            )
-            for i, token, logprob in zip(free, *drawn, strict=True):
-                tokens[i], logprobs[i] = token, logprob
-        if bound:
-            some = [rows[i] for i in bound]
-            drawn = draw_allowed(
-                logits[bound] if free else logits,
-                [row.choice.allowed for row in some if row.choice],
-                [row.temperature for row in some],
-                [row.draws[len(row.token_ids)] for row in some],
-            )
-            for i, token, logprob in zip(bound, *drawn, strict=True):
+        for bound in (False, True):
+            at = [i for i, row in enumerate(rows) if (row.choice is not None) == bound]
+            if not at:
+                continue
+            some = [rows[i] for i in at]
+            own = logits[at] if len(at) < len(rows) else logits
+            temperatures = [row.temperature for row in some]
+            uniforms = [row.draws[len(row.token_ids)] for row in some]
+            if bound:
+                allowed = [row.choice.allowed for row in some if row.choice]
+                drawn = draw_allowed(own, allowed, temperatures, uniforms)
+            else:
+                drawn = draw(own, temperatures, [row.request.top_k for row in some], uniforms)
+            for i, token, logprob in zip(at, *drawn, strict=True):
                 tokens[i], logprobs[i] = token, logprob
         return tokens, logprobs
 
@@ -390,9 +384,9 @@ class Engine:
         return ids
 
     def _text(self, row: Row) -> str:
-        for text in row.request.choices:
-            if self._option(text) == tuple(row.token_ids):
-                return text
+        chosen = row.choice.text if row.choice is not None else None
+        if chosen is not None:
+            return chosen
         return str(self.tokenizer.decode(row.token_ids, skip_special_tokens=True))
 
     def _keep(self, row: Row, slot: int) -> None:

@@ -7,7 +7,7 @@ on with. Once one is left, the rest of it is certain and need not be generated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -49,27 +49,32 @@ class Choice:
     """One choice in the making.
 
     Args:
-        options: token ids of each text, the end of turn included.
+        options: token ids, the end of turn included, and the text that they stand for.
     """
 
-    def __init__(self, options: Sequence[tuple[int, ...]]):
-        self.left = list(dict.fromkeys(options))
+    def __init__(self, options: Mapping[tuple[int, ...], str]):
+        self.left = options
         self.done = 0
 
     @property
     def allowed(self) -> list[int]:
         """Tokens that may come next, each once, sorted."""
-        return sorted({option[self.done] for option in self.left})
+        return sorted({ids[self.done] for ids in self.left})
 
     def take(self, token: int) -> None:
         """Go on with one of the allowed tokens."""
-        self.left = [option for option in self.left if option[self.done] == token]
+        self.left = {ids: text for ids, text in self.left.items() if ids[self.done] == token}
         self.done += 1
 
     @property
     def rest(self) -> tuple[int, ...] | None:
         """The tokens that remain, once it is certain which option it is."""
-        return self.left[0][self.done :] if len(self.left) == 1 else None
+        return next(iter(self.left))[self.done :] if len(self.left) == 1 else None
+
+    @property
+    def text(self) -> str | None:
+        """The option's text, once it is certain which one it is."""
+        return next(iter(self.left.values())) if len(self.left) == 1 else None
 
 
 def draw_allowed(

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from environments.adapters.starts import tasks_by_start
 from environments.adapters.toy_text import Score, World, world_of
-from environments.adapters.wire import cut, scaled
+from environments.adapters.wire import OBSERVATION_CHARS, scaled
 from environments.base import (
     Action,
     Briefing,
@@ -27,6 +28,7 @@ from environments.base import (
     Task,
     Tool,
 )
+from environments.calls import cut
 
 T = TypeVar("T")
 ACT = "act"
@@ -106,20 +108,11 @@ class Gymnasium:
 
     @functools.cached_property
     def _tasks(self) -> tuple[Task, ...]:
-        found: dict[str, Task] = {}
-        for seed in range(self._seeds):
-            arguments = self._arguments(seed)
-            data: dict[str, JsonValue] = {"id": self._id, "kwargs": arguments, "seed": seed}
-            task = Task(suite=self.name, family=self._id, prompt="-", data=data)
-            environment = self.environment(task)
-            try:
-                prompt = environment.start()
-            except EnvironmentFailure as error:
-                raise SuiteError(f"{self.name}: {self._id} cannot be reset: {error}") from error
-            finally:
-                environment.close()
-            found.setdefault(prompt, task.model_copy(update={"prompt": prompt}))
-        return tuple(found.values())
+        resets = (
+            (self._id, {"id": self._id, "kwargs": self._arguments(seed), "seed": seed})
+            for seed in range(self._seeds)
+        )
+        return tasks_by_start(self, resets)
 
     def environment(self, task: Task) -> Environment:
         """A fresh world for one task's seed."""
@@ -281,7 +274,7 @@ class GymnasiumEnvironment:
             text = (
                 observation if isinstance(observation, str) else json.dumps(jsonable(observation))
             )
-        return cut(text) or "(nothing to see)"
+        return cut(text, OBSERVATION_CHARS) or "(nothing to see)"
 
 
 def plain(rendered: str) -> str:

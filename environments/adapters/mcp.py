@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from environments.adapters.mcp_session import Session, Target, check_package
-from environments.adapters.wire import cut, sendable
+from environments.adapters.wire import OBSERVATION_CHARS, sendable
 from environments.base import (
     Action,
     Briefing,
@@ -29,7 +29,7 @@ from environments.base import (
     Task,
     Tool,
 )
-from environments.calls import write_call
+from environments.calls import cut, write_call
 from environments.task_files import read_tasks
 
 ANSWER_CHARS = 500
@@ -262,7 +262,7 @@ class McpEnvironment:
             )
         result = self._session.call_tool(action.tool, action.arguments)
         return StepResult(
-            observation=cut(result.text) or "(no output)",
+            observation=cut(result.text, OBSERVATION_CHARS) or "(no output)",
             error="tool error" if result.is_error else None,
         )
 

@@ -24,8 +24,9 @@ from urllib.request import urlopen
 from pydantic import JsonValue
 
 from environments.adapters.processes import Server, free_port
+from environments.adapters.starts import tasks_by_start
 from environments.adapters.toy_text import Score
-from environments.adapters.wire import cut, scaled, sendable
+from environments.adapters.wire import OBSERVATION_CHARS, scaled, sendable
 from environments.base import (
     Action,
     Briefing,
@@ -36,6 +37,7 @@ from environments.base import (
     Task,
     Tool,
 )
+from environments.calls import cut
 from environments.task_files import read_tasks
 
 ACT = "act"
@@ -119,18 +121,8 @@ class OpenEnv:
 
     @functools.cached_property
     def _tasks(self) -> tuple[Task, ...]:
-        found: dict[str, Task] = {}
-        for family, arguments in self._resets:
-            task = Task(suite=self.name, family=family, prompt="-", data={"reset": arguments})
-            environment = self.environment(task)
-            try:
-                prompt = environment.start()
-            except EnvironmentFailure as error:
-                raise SuiteError(f"{self.name}: reset({arguments}): {error}") from error
-            finally:
-                environment.close()
-            found.setdefault(prompt, task.model_copy(update={"prompt": prompt}))
-        return tuple(found.values())
+        resets = ((family, {"reset": arguments}) for family, arguments in self._resets)
+        return tasks_by_start(self, resets)
 
     def environment(self, task: Task) -> Environment:
         """A session with the server, reset with the task's arguments."""
@@ -333,7 +325,7 @@ class OpenEnvEnvironment:
         return EnvironmentFailure(f"{what}: {_told(error)}")
 
     def _usage(self) -> str:
-        names = ", ".join(_properties(self._tool.parameters))
+        names = ", ".join(self._tool.properties)
         return f"Call {ACT}({names})."
 
 
@@ -366,8 +358,9 @@ def as_text(observation: Mapping[str, Any]) -> str:
         for key, value in fields.items()
     }
     if len(texts) == 1:
-        return cut(next(iter(texts.values())))
-    return cut("\n".join(f"{key}: {text}" for key, text in texts.items())) or "(nothing to see)"
+        return cut(next(iter(texts.values())), OBSERVATION_CHARS)
+    lines = "\n".join(f"{key}: {text}" for key, text in texts.items())
+    return cut(lines, OBSERVATION_CHARS) or "(nothing to see)"
 
 
 def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:

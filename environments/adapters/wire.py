@@ -19,11 +19,6 @@ def sendable(arguments: Mapping[str, Any]) -> bool:
         return False
 
 
-def cut(text: str, length: int = OBSERVATION_CHARS) -> str:
-    """A text, shortened if it is longer."""
-    return text if len(text) <= length else text[: length - 4] + " ..."
-
-
 def scaled(score: float, fail: float, success: float) -> float:
     """A score as a reward: 0 up to ``fail``, 1 from ``success`` on, in proportion between."""
     return min(1.0, max(0.0, (score - fail) / (success - fail)))

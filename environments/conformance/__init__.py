@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from environments.base import Action, Suite, Task
+from environments.base import FULL_REWARD, Action, Suite, Task
 from environments.calls import read_action
-from environments.conformance.actions import GARBAGE, likely, misuse, properties_of
+from environments.conformance.actions import GARBAGE, likely, misuse
 from environments.conformance.leaks import Leaks
 from environments.conformance.player import (
     Broken,
@@ -28,7 +28,6 @@ from environments.sandbox.base import SandboxUnavailable
 
 STEPS = 8  # longest walk, unless there are more tools
 WALKS = 6  # most walks of a task
-FULL = 1 - 1e-6
 
 Choose = Callable[[Player], Action | None]
 
@@ -64,7 +63,7 @@ def _tools(suite: Suite, task: Task, findings: Findings) -> None:
     for tool in tools:
         if not tool.description.strip():
             findings.add(f"the tool {tool.name} has no description; say what it does.")
-        for name, schema in properties_of(tool).items():
+        for name, schema in tool.properties.items():
             keys = {"type", "anyOf", "oneOf", "allOf", "enum", "const", "$ref"}
             if not isinstance(schema, dict) or not keys & schema.keys():
                 findings.add(f"the parameter {name} of the tool {tool.name} has no type.")
@@ -155,11 +154,11 @@ def _judge_gold(suite: Suite, gold: list[Action], played: Record, findings: Find
                 "gold",
             )
     reward = results[-1].reward if results else 0.0
-    if reward < FULL and not refused:
+    if reward < FULL_REWARD and not refused:
         end = f"; it ends with: {results[-1].observation:.100}" if results else "; it is empty."
         problem = f"the gold solution earns {reward:g}, not 1{end}"
         findings.add(problem, "gold earns less", "gold")
-    elif isinstance(suite, PlainSuite) and reward >= FULL and not results[-1].terminated:
+    elif isinstance(suite, PlainSuite) and reward >= FULL_REWARD and not results[-1].terminated:
         findings.add(
             "the gold solution earns 1, and yet the episode goes on, so the agent acts until its "
             "turns are over; set self.done = True when the task is done.",
@@ -304,7 +303,7 @@ def _garbage(suite: Suite, task: Task, findings: Findings) -> None:
                     return
                 continue
             findings.counts["garbage"] += 1
-            if reward >= FULL:
+            if reward >= FULL_REWARD:
                 problem = f"the action {told(action)} earned the full reward."
                 findings.add(problem, "full", "rewards")
     finally:

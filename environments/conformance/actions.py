@@ -21,7 +21,7 @@ WRONG: tuple[Any, ...] = (None, -1, 10**30, 1.5, [], {}, "", "x" * 5000, "\x00\u
 def misuse(tools: Sequence[Tool]) -> Iterator[Action]:
     """Every tool with no arguments, and with wrong ones: all of them, and one by one."""
     for tool in tools:
-        properties = properties_of(tool)
+        properties = tool.properties
         yield Action(text="x", tool=tool.name)
         for value in WRONG:
             yield Action(text="x", tool=tool.name, arguments=dict.fromkeys(properties, value))
@@ -41,8 +41,9 @@ def likely(tool: Tool, word: str, known: Mapping[str, Any] = {}) -> Action:
         word: what to give for a text.
         known: values by the parameter's name, where something better is known.
     """
-    properties = properties_of(tool).items()
-    arguments = {name: known.get(name, plausible(schema, word)) for name, schema in properties}
+    arguments = {
+        name: known.get(name, plausible(schema, word)) for name, schema in tool.properties.items()
+    }
     return Action(text=write_call(tool.name, arguments), tool=tool.name, arguments=arguments)
 
 
@@ -61,9 +62,3 @@ def plausible(schema: Any, word: str) -> Any:
     values = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}, "null": None}
     word = code.get(str(schema.get("contentMediaType")), word)
     return values.get(str(schema.get("type")), word)
-
-
-def properties_of(tool: Tool) -> dict[str, Any]:
-    """The schemas of a tool's parameters by name."""
-    properties = tool.parameters.get("properties")
-    return dict(properties) if isinstance(properties, dict) else {}

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from environments.base import EnvironmentFailure
+from environments.calls import clean
 from environments.grading.values import is_plain
 from environments.sandbox.base import ExecResult, Limits, Sandbox
 
@@ -137,7 +138,7 @@ class Grader:
         calls = [call for test in tests for call, _ in test.calls]
         job = {
             "before": self.problem.before,
-            "code": code.encode("utf-8", "replace").decode(),
+            "code": clean(code),
             "entry": self.problem.entry,
             "calls": calls,
             "result": RESULT,

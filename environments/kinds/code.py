@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.calls import cut
 from environments.grading.grader import Answers, Grader, Recorded
 from environments.grading.values import decode
+from environments.kinds.answer import code_of
 from environments.kinds.python import describe_error
 
 SHOWN_CHARS = 200
@@ -55,16 +57,9 @@ class CodeAnswer:
         """
         if self._over:
             raise EnvironmentFailure("the episode is over: make a new environment")
-        if action.tool is None:
-            return StepResult(observation="No Python code block found.", error="no code")
-        if action.tool != SUBMIT.name:
-            return StepResult(observation="The only tool is submit.", error="unknown tool")
-        code = action.arguments.get("code")
-        if not isinstance(code, str):
-            return StepResult(
-                observation="The tool submit takes one argument, code, which is a string.",
-                error="bad arguments",
-            )
+        code = code_of(action, SUBMIT)
+        if isinstance(code, StepResult):
+            return code
         grader = self._make_grader()
         public, hidden = grader.tests()
         # The first run knows the public calls alone: what it shows the agent gives no more away.
@@ -115,5 +110,4 @@ def _outcome(output: dict[str, Any]) -> str:
             said = f"It returned {decode(output['value'])!r}"
         except Exception:  # the code wrote something of its own
             said = "It returned something that cannot be read."
-    said = " ".join(said.split())
-    return said if len(said) <= SHOWN_CHARS else said[: SHOWN_CHARS - 4] + " ..."
+    return cut(" ".join(said.split()), SHOWN_CHARS)

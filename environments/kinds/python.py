@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 import signal
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, Briefing, EnvironmentFailure, StepResult, Tool
+from environments.calls import cut
+from environments.kinds.answer import as_reward, code_of
 from environments.sandbox.base import ExecResult, Sandbox
 
 OBSERVATION_CHARS = 500
@@ -69,19 +70,9 @@ class PythonAnswer:
         """
         if self._over:
             raise EnvironmentFailure("the episode is over: make a new environment")
-        if action.tool is None:
-            return StepResult(observation="No Python code block found.", error="no code")
-        if action.tool != PYTHON.name:
-            return StepResult(
-                observation=f"Unknown tool {action.tool[:50]!r}. The only tool is python.",
-                error="unknown tool",
-            )
-        code = action.arguments.get("code")
-        if not isinstance(code, str):
-            return StepResult(
-                observation="The tool python takes one argument, code, which is a string.",
-                error="bad arguments",
-            )
+        code = code_of(action, PYTHON)
+        if isinstance(code, StepResult):
+            return code
         if self._sandbox is None:
             self._sandbox = self._make_sandbox()
         result = self._sandbox.exec([*self._sandbox.python_argv(), "-"], stdin=code)
@@ -93,7 +84,7 @@ class PythonAnswer:
             return StepResult(observation="The code printed nothing.", error="no output")
         self._over = True
         return StepResult(
-            observation=_shorten(answer, OBSERVATION_CHARS),
+            observation=cut(answer, OBSERVATION_CHARS),
             reward=self._reward(answer),
             terminated=True,
         )
@@ -107,10 +98,9 @@ class PythonAnswer:
 
     def _reward(self, answer: str) -> float:
         try:
-            reward = float(self._grade(answer))
+            return as_reward(self._grade(answer))
         except Exception:  # verifiers stumble over malformed answers, each in its own way
             return 0.0
-        return min(1.0, max(0.0, reward)) if math.isfinite(reward) else 0.0
 
 
 def describe_error(result: ExecResult) -> tuple[str, str]:
@@ -135,7 +125,7 @@ def describe_error(result: ExecResult) -> tuple[str, str]:
         message = f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
     at = re.findall(r'^  File "<stdin>", line (\d+)', result.stderr, re.MULTILINE)
     where = f" (line {at[-1]})" if at else ""
-    text = f"Error: {_shorten(message, ERROR_CHARS - len('Error: ') - len(where))}{where}"
+    text = f"Error: {cut(message, ERROR_CHARS - len('Error: ') - len(where))}{where}"
     return text, name[1] if name else "exit"
 
 
@@ -144,7 +134,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 4] + " ..."

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.calls import clean
+from environments.kinds.answer import code_of
 from environments.sandbox.base import ExecResult, Limits, Sandbox
 
 MOST_CHARS = 64_000  # of a script
@@ -76,23 +78,16 @@ class ShellAnswer:
         """
         if self._over:
             raise EnvironmentFailure("the episode is over: make a new environment")
-        if action.tool is None:
-            return StepResult(observation="No shell code block found.", error="no code")
-        if action.tool != SHELL.name:
-            return StepResult(observation="The only tool is shell.", error="unknown tool")
-        script = action.arguments.get("script")
-        if not isinstance(script, str):
-            return StepResult(
-                observation="The tool shell takes one argument, script, which is a string.",
-                error="bad arguments",
-            )
+        script = code_of(action, SHELL)
+        if isinstance(script, StepResult):
+            return script
         if not script.strip() or "\0" in script or len(script) > MOST_CHARS:
             return StepResult(
                 observation="The script is empty, too long, or has NUL characters.",
                 error="bad script",
             )
         sandbox = self._ready()
-        result = _run(sandbox, script.encode("utf-8", "replace").decode(), SCRIPT_LIMITS)
+        result = _run(sandbox, clean(script), SCRIPT_LIMITS)
         if result.outcome != "ok":
             self._drop()
             return StepResult(observation=_failure(result), error="script failed")

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.calls import clean
+from environments.kinds.answer import code_of
 from environments.sandbox.base import Sandbox, SandboxUnavailable
 
 MOST_ROWS = 5000
@@ -152,16 +154,9 @@ class SqlAnswer:
         """
         if self._over:
             raise EnvironmentFailure("the episode is over: make a new environment")
-        if action.tool is None:
-            return StepResult(observation="No SQL code block found.", error="no code")
-        if action.tool != SQL.name:
-            return StepResult(observation="The only tool is sql.", error="unknown tool")
-        query = action.arguments.get("query")
-        if not isinstance(query, str):
-            return StepResult(
-                observation="The tool sql takes one argument, query, which is a string.",
-                error="bad arguments",
-            )
+        query = code_of(action, SQL)
+        if isinstance(query, StepResult):
+            return query
         if not query.strip(" \t\r\n;"):
             return StepResult(observation="The statement is empty.", error="no code")
         result = self._run(query)
@@ -203,7 +198,7 @@ def run_in_sandbox(sandbox: Sandbox, database: Database, query: str) -> Result:
         "file": "database.sqlite" if database.file is not None else None,
         "setup": database.setup,
         "table": database.table.replace('"', '""') if database.table else None,
-        "sql": query.encode("utf-8", "replace").decode(),
+        "sql": clean(query),
         "most": MOST_ROWS,
         "result": "result.json",
     }

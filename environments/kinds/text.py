@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
+from environments.kinds.answer import as_reward
 
 
 def answer_tool(description: str, parameter: str = "answer") -> Tool:
@@ -80,10 +80,9 @@ class TextAnswer:
         if answer is None:
             return StepResult(observation=self._unreadable, error="no answer")
         self._over = True
-        reward = float(self._grade(answer))
         return StepResult(
             observation="Answer received.",
-            reward=min(1.0, max(0.0, reward)) if math.isfinite(reward) else 0.0,
+            reward=as_reward(self._grade(answer)),
             terminated=True,
         )
 

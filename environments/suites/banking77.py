@@ -12,6 +12,7 @@ import functools
 from collections.abc import Sequence
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.text import TextAnswer, answer_tool
 from environments.suites.data import data_files, data_path, read_csv
 
@@ -104,8 +105,7 @@ class Banking77:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The right intent."""
-        intent = str(task.data["intent"])
-        return [Action(text=intent, tool=TOOL.name, arguments={"intent": intent})]
+        return [write_action(TOOL, str(task.data["intent"]))]
 
 
 def words(intent: str) -> str:

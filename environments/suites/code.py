@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.grading.grader import Grader, Problem
 from environments.kinds.code import SUBMIT, CodeAnswer
 from environments.sandbox.base import Sandbox
 from environments.suites.code_records import from_record
-from environments.suites.data import data_files, data_path, read_jsonl
+from environments.suites.data import data_files, data_path, read_records
 
 # Left out, by the function's name: nobody can earn these tasks, or not in time. In MBPP, tests
 # whose arguments are objects of classes that only the published solution has; in MBPP+, inputs
@@ -57,19 +58,16 @@ class _CodeSuite:
     @functools.cached_property
     def _tasks(self) -> tuple[Task, ...]:
         found = {}
-        for file in self._files:
-            for number, record in enumerate(read_jsonl(self.name, file, ()), 1):
-                try:
-                    prompt, family, problem = from_record(record)
-                except (ValueError, SyntaxError, TypeError, AttributeError) as error:
-                    raise SuiteError(
-                        f"suite {self.name}: {file}: record {number} cannot be used: {error}"
-                    ) from None
-                if problem.entry in self._unusable:
-                    continue
-                data = {"problem": problem.model_dump(mode="json")}
-                task = Task(suite=self.name, family=family, prompt=prompt.strip(), data=data)
-                found[task.id] = task
+        for where, record in read_records(self.name, self._files, ()):
+            try:
+                prompt, family, problem = from_record(record)
+            except (ValueError, SyntaxError, TypeError, AttributeError) as error:
+                raise SuiteError(f"suite {self.name}: {where} cannot be used: {error}") from None
+            if problem.entry in self._unusable:
+                continue
+            data = {"problem": problem.model_dump(mode="json")}
+            task = Task(suite=self.name, family=family, prompt=prompt.strip(), data=data)
+            found[task.id] = task
         return tuple(found.values())
 
     def environment(self, task: Task) -> Environment:
@@ -84,9 +82,7 @@ class _CodeSuite:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published solution."""
-        code = _problem(task).solution
-        text = f"```python\n{code}\n```"
-        return [Action(text=text, tool=SUBMIT.name, arguments={"code": code})]
+        return [write_action(SUBMIT, _problem(task).solution)]
 
 
 class HumanEval(_CodeSuite):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,18 @@ def read_jsonl(suite: str, path: Path, fields: Sequence[str]) -> list[dict[str, 
         _require(suite, f"{path}:{number}", record, fields)
         records.append(record)
     return records
+
+
+def read_records(
+    suite: str, files: Sequence[Path], fields: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of several JSON Lines files, each with where it stands, for messages.
+
+    Arguments and errors as in `read_jsonl`.
+    """
+    for file in files:
+        for number, record in enumerate(read_jsonl(suite, file, fields), 1):
+            yield f"{file}: record {number}", record
 
 
 def read_csv(suite: str, path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:

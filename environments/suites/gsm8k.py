@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, DecimalException
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.python import PYTHON, PythonAnswer
 from environments.kinds.text import TextAnswer, answer_tool
 from environments.sandbox.base import Sandbox
-from environments.suites.data import data_files, data_path, read_jsonl
+from environments.suites.data import data_files, data_path, read_records
 
 SOURCE = "github.com/openai/grade-school-math (folder grade_school_math/data)"
 FILES = ("train.jsonl", "test.jsonl")
@@ -63,23 +64,23 @@ class Gsm8k:
     @functools.cached_property
     def _tasks(self) -> tuple[Task, ...]:
         found = {}
-        for file in data_files(self.name, self._path, FILES):
-            for number, record in enumerate(read_jsonl(self.name, file, ("question", "answer")), 1):
-                solution, mark, answer = str(record["answer"]).rpartition("####")
-                if not mark or read_number(answer) is None:
-                    raise SuiteError(
-                        f"suite {self.name}: {file}: record {number} has an answer that does not "
-                        "end with #### and a number"
-                    )
-                steps = min(MOST_STEPS, len(solution.strip().splitlines()))
-                task = Task(
-                    suite=self.name,
-                    family=f"{steps} step{'s' if steps > 1 else ''}"
-                    + (" or more" if steps == MOST_STEPS else ""),
-                    prompt=str(record["question"]).strip(),
-                    data={"answer": str(read_number(answer))},
+        files = data_files(self.name, self._path, FILES)
+        for where, record in read_records(self.name, files, ("question", "answer")):
+            solution, mark, answer = str(record["answer"]).rpartition("####")
+            if not mark or read_number(answer) is None:
+                raise SuiteError(
+                    f"suite {self.name}: {where} has an answer that does not end with #### and a "
+                    "number"
                 )
-                found[task.id] = task
+            steps = min(MOST_STEPS, len(solution.strip().splitlines()))
+            task = Task(
+                suite=self.name,
+                family=f"{steps} step{'s' if steps > 1 else ''}"
+                + (" or more" if steps == MOST_STEPS else ""),
+                prompt=str(record["question"]).strip(),
+                data={"answer": str(read_number(answer))},
+            )
+            found[task.id] = task
         return tuple(found.values())
 
     def environment(self, task: Task) -> Environment:
@@ -100,10 +101,8 @@ class Gsm8k:
         """The right number: printed, or written."""
         answer = str(task.data["answer"])
         if self._python:
-            code = f"print({answer})"
-            text = f"```python\n{code}\n```"
-            return [Action(text=text, tool=PYTHON.name, arguments={"code": code})]
-        return [Action(text=answer, tool=TOOL.name, arguments={"answer": answer})]
+            return [write_action(PYTHON, f"print({answer})")]
+        return [write_action(TOOL, answer)]
 
 
 def read_number(text: str) -> Decimal | None:

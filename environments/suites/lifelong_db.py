@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.sql import (
     SQL,
     Database,
@@ -24,7 +25,7 @@ from environments.kinds.sql import (
     same_rows,
 )
 from environments.sandbox.base import Sandbox
-from environments.suites.data import data_files, data_path, read_jsonl
+from environments.suites.data import data_files, data_path, read_records
 
 SOURCE = "github.com/MemTensor/MemRL (folder data/llb)"
 FILES = ("db_bench_data.jsonl",)
@@ -67,11 +68,11 @@ class LifelongDb:
     @functools.cached_property
     def _tasks(self) -> tuple[Task, ...]:
         fields = ("instruction", "answer_info", "table_info", "skill_list")
+        files = data_files(self.name, self._path, FILES)
         found = {
             task.id: task
-            for file in data_files(self.name, self._path, FILES)
-            for number, record in enumerate(read_jsonl(self.name, file, fields), 1)
-            if (task := self._task(f"{file}: record {number}", record)) is not None
+            for where, record in read_records(self.name, files, fields)
+            if (task := self._task(where, record)) is not None
         }
         return tuple(found.values())
 
@@ -117,8 +118,7 @@ class LifelongDb:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published statement."""
-        sql = str(task.data["sql"])
-        return [Action(text=f"```sql\n{sql}\n```", tool=SQL.name, arguments={"query": sql})]
+        return [write_action(SQL, str(task.data["sql"]))]
 
 
 def family_of(sql: str, skills: Sequence[str]) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.shell import SHELL, ShellAnswer
 from environments.sandbox.base import Sandbox
-from environments.suites.data import data_files, data_path, read_jsonl
+from environments.suites.data import data_files, data_path, read_records
 
 SOURCE = "github.com/MemTensor/MemRL (folder data/llb)"
 FILES = ("os_interaction_data.jsonl",)
@@ -85,12 +86,12 @@ class LifelongOs:
     def _tasks(self) -> tuple[Task, ...]:
         fields = ("instruction", "initialization_command_item", "evaluation_info", "skill_list")
         found = {}
-        for file in data_files(self.name, self._path, FILES):
-            for number, record in enumerate(read_jsonl(self.name, file, fields), 1):
-                if record.get("raw_entry_hash") in UNUSABLE:
-                    continue
-                task = self._task(f"{file}: record {number}", record)
-                found[task.id] = task
+        files = data_files(self.name, self._path, FILES)
+        for where, record in read_records(self.name, files, fields):
+            if record.get("raw_entry_hash") in UNUSABLE:
+                continue
+            task = self._task(where, record)
+            found[task.id] = task
         return tuple(found.values())
 
     def _task(self, where: str, record: dict[str, Any]) -> Task:
@@ -116,9 +117,7 @@ class LifelongOs:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published script; some fail in their last, needless commands, when all is done."""
-        gold = f"{task.data['gold']}\ntrue"
-        text = f"```bash\n{gold}\n```"
-        return [Action(text=text, tool=SHELL.name, arguments={"script": gold})]
+        return [write_action(SHELL, f"{task.data['gold']}\ntrue")]
 
 
 def family_of(commands: Sequence[str]) -> str:

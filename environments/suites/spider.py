@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
+from environments.calls import write_action
 from environments.kinds.sql import (
     SQL,
     Database,
@@ -114,8 +115,7 @@ class Spider:
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The gold query."""
-        sql = str(task.data["sql"])
-        return [Action(text=f"```sql\n{sql}\n```", tool=SQL.name, arguments={"query": sql})]
+        return [write_action(SQL, str(task.data["sql"]))]
 
     def _records(self) -> list[tuple[str, str, str, str | None]]:
         """(database, question, gold query, hardness) of every task in the files."""

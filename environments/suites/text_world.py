@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from environments.base import Action, StepResult, Tool
+from environments.calls import clean, write_action
 
 COMMAND_CHARS = 200  # no world knows a longer command
 ACT = Tool(
@@ -33,9 +34,9 @@ def command_of(action: Action) -> tuple[str | None, StepResult | None]:
             observation=f"A command has at most {COMMAND_CHARS} characters.",
             error="invalid command",
         )
-    return " ".join(command.encode("utf-8", "replace").decode().replace("\0", "?").split()), None
+    return " ".join(clean(command).replace("\0", "?").split()), None
 
 
 def as_action(command: str) -> Action:
     """The action that gives a command."""
-    return Action(text=command, tool=ACT.name, arguments={"command": command})
+    return write_action(ACT, command)

@@ -145,12 +145,12 @@ def test_choices_are_drawn_as_likely_as_they_are() -> None:
 
 
 def test_what_is_certain_is_not_drawn() -> None:
-    choice = Choice([(1, 2, 9), (1, 3, 4, 9), (1, 2, 9)])
-    assert choice.allowed == [1] and choice.rest is None
+    choice = Choice({(1, 2, 9): "left", (1, 3, 4, 9): "right"})
+    assert (choice.allowed, choice.rest, choice.text) == ([1], None, None)
     choice.take(1)
-    assert choice.allowed == [2, 3] and choice.rest is None
+    assert (choice.allowed, choice.rest, choice.text) == ([2, 3], None, None)
     choice.take(3)
-    assert choice.rest == (4, 9)
+    assert (choice.rest, choice.text) == ((4, 9), "right")
 
 
 @pytest.fixture(scope="module")

@@ -64,9 +64,9 @@ def test_a_program_that_fails_or_hangs(tmp_path: Path, monkeypatch: pytest.Monke
     for program in (failing, hanging):
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(doctor, "_PROBE_S", 0.5)
     assert doctor._ask("failing") == (3, "oops")
     assert doctor._ask("no-such-program") is None
+    monkeypatch.setattr(doctor, "_PROBE_S", 0.5)
     hung = doctor._ask("hanging")
     assert hung is not None and hung[0] == 1 and "timed out" in hung[1]
 

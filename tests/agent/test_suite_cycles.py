@@ -6,7 +6,6 @@ about the way from a world to the ledger and back, not about learning.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -21,8 +20,8 @@ from agent.evolution.cycle import evolve
 from agent.run import Run
 from agent.verify import verify
 from memory.records import Trajectory
+from tests.real import absent, data_folder
 
-DATA = Path(__file__).parents[1] / "data"
 SMALL: dict[str, Any] = {
     "generations": 1,
     "policy": {
@@ -50,12 +49,6 @@ SUITES: dict[str, dict[str, Any]] = {
 CONSTRAINED = ("banking77", "household", "textworld-express", "gymnasium")
 
 
-def absent(what: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
-
-
 def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
     last = prompt.rpartition("<assistant>")[2]
     if last.startswith("```sql"):
@@ -63,23 +56,14 @@ def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]
     return "def f(x):\n    return x\n```\n"
 
 
-@pytest.fixture
-def data() -> Path:
-    """The full data sets: the records that lie here are too few to be split four ways."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    root = Path(os.environ.get("INSTAR_DATA") or beside)
-    if not root.is_dir():
-        absent("needs the full data sets: set INSTAR_DATA")
-    return root
-
-
 @pytest.mark.parametrize("name", SUITES)
-def test_the_cycle_runs(name: str, data: Path, tmp_path: Path) -> None:
+def test_the_cycle_runs(name: str, tmp_path: Path) -> None:
     options = dict(SUITES[name])
     if name == "textworld-express" and not shutil.which("java"):
         absent("needs Java")
     if "data" in options:
-        options["data"] = str(data / options["data"])
+        # The records that lie here are too few to be split four ways.
+        options["data"] = str(data_folder() / options["data"])
     tree = SMALL | {"suite": {"name": name, "options": options, "tasks": COUNTS}}
     with Run(tmp_path / "run", validate(tree, name), quiet=True) as run:
         assert evolve(run).n == 1

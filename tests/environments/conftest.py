@@ -21,6 +21,7 @@ from environments.sandbox.base import (
 from environments.sandbox.bubblewrap import BubblewrapSandbox
 from environments.sandbox.docker import LABEL, connect
 from environments.sandbox.image import ensure_image
+from tests.real import absent, data_folder
 
 Python = Callable[..., ExecResult]
 NEEDS = {  # test module: the program it cannot do without
@@ -28,13 +29,6 @@ NEEDS = {  # test module: the program it cannot do without
     "test_scienceworld": "java",
     "test_miniwob": "chromedriver",
 }
-
-
-def absent(what: str) -> None:
-    """Something real that a test needs is not here: in CI that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,12 +62,8 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_root() -> Path:
-    """The folder with the full data sets: ``INSTAR_DATA``, or the one beside the repository."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    root = Path(os.environ.get("INSTAR_DATA") or beside)
-    if not root.is_dir():
-        absent(f"the full data sets are not here ({root}): set INSTAR_DATA")
-    return root
+    """The folder with the full data sets."""
+    return data_folder()
 
 
 @pytest.fixture(autouse=True)

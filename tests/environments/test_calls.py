@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from environments.base import Tool
-from environments.calls import parse_call, read_action, write_call
+from environments.calls import parse_call, read_action, write_action, write_call
 from environments.tools import PythonCode, tools_of
 
 
@@ -153,3 +153,27 @@ def test_a_lone_text_is_the_argument() -> None:
     action = read_action("I cannot.", TOOLS)
     assert action.tool is None and action.text == "I cannot."
     assert read_action("look(at=1)", TOOLS).tool == "look"
+
+
+@pytest.mark.parametrize(
+    ("media", "argument", "text"),
+    [
+        ("", "go east", "go east"),
+        ("text/plain", "one\ntwo", "one\ntwo"),
+        ("text/x-python", "print(1)\nprint(2)", "```python\nprint(1)\nprint(2)\n```"),
+        ("application/sql", "SELECT 1", "```sql\nSELECT 1\n```"),
+        ("text/x-shellscript", "ls", "```bash\nls\n```"),
+        ("text/x-rust", "fn main() {}", "```\nfn main() {}\n```"),
+    ],
+)
+def test_what_is_written_for_a_lone_text_is_read(media: str, argument: str, text: str) -> None:
+    parameter = {"type": "string"} | ({"contentMediaType": media} if media else {})
+    tool = Tool(name="do", description="Do.", parameters={"properties": {"what": parameter}})
+    action = write_action(tool, argument)
+    assert (action.text, action.tool, action.arguments) == (text, "do", {"what": argument})
+    assert read_action(text, [tool]) == action
+
+
+def test_other_tools_take_no_lone_text() -> None:
+    with pytest.raises(ValueError, match="search"):
+        write_action(TOOLS[0], "red")

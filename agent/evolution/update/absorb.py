@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from agent.evolution.play import play
 from agent.run import Run
+from environments.splits import first_of_each_family
 from memory import history
 from memory.records import MemoryChange
 
@@ -31,12 +32,8 @@ def absorb(
             practised ones and need no memory for them.
     """
     items = history.items(run.ledger, memory)
-    probes: dict[str, list[str]] = {}
-    tasks = []
-    for task in sorted(run.tasks("train"), key=lambda task: task.id in tried):
-        if len(probes.setdefault(task.family, [])) < PROBES:
-            probes[task.family].append(task.id)
-            tasks.append(task)
+    untried_first = sorted(run.tasks("train"), key=lambda task: task.id in tried)
+    tasks = first_of_each_family(untried_first, PROBES)
     label = f"generation {n} · what the weights absorbed"
     bare = play(run, label, "train", "", weights, tasks, n)
     aided = play(run, label, "train", memory, weights, tasks, n)

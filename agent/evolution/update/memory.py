@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.evolution.refine import Solution
 from agent.policies.base import Message
 from memory.consolidate import MemoryBudget
-from memory.records import Kind, MemoryItem, Trajectory, Trust
+from memory.records import Kind, MemoryItem, Step, Trajectory, Trust
 
 
 class MemoryUpdateSettings(BaseModel):
@@ -56,13 +56,15 @@ def exemplars(
         if trajectory.task in tasks or len(tasks) >= limit:
             continue
         tasks.add(trajectory.task)
-        turns = [(step.text.strip(), step.observation) for step in trajectory.turns]
         items.append(
             MemoryItem(
                 kind=Kind.EXEMPLAR,
-                text=f"{trajectory.prompt}\n{told(turns)}",
+                text=f"{trajectory.prompt}\n{transcript(trajectory.turns)}",
                 key=prompts.get(trajectory.task, trajectory.prompt),
-                content={"prompt": trajectory.prompt, "turns": [list(turn) for turn in turns]},
+                content={
+                    "prompt": trajectory.prompt,
+                    "turns": [[step.text.strip(), step.observation] for step in trajectory.turns],
+                },
                 sources=(trajectory.slot,),
                 tasks=(trajectory.task,),
                 family=trajectory.family,
@@ -73,23 +75,22 @@ def exemplars(
     return items
 
 
-def told(turns: Sequence[tuple[str, str]]) -> str:
+def transcript(steps: Sequence[Step]) -> str:
     """What was done, with what was seen between; nothing follows the last deed."""
-    lines = [part for turn in turns[:-1] for part in turn]
-    return "\n".join([*lines, *(done for done, _ in turns[-1:])])
+    lines = [line for step in steps for line in (step.text.strip(), step.observation)]
+    return "\n".join(lines[:-1])
 
 
 def reflection_prompt(failed: Trajectory, solved: Trajectory) -> list[Message]:
     """Asks the policy what went wrong; both attempts are its own."""
     wrong, gave = _attempt(failed)
-    right = told([(step.text.strip(), step.observation) for step in solved.turns])
     return [
         {"role": "system", "content": "You explain mistakes in one sentence."},
         {
             "role": "user",
             "content": (
                 f"Task: {failed.prompt}\n\nThis attempt was wrong:\n{wrong}\n"
-                f"It gave: {gave}\n\nThis attempt was right:\n{right}\n\n"
+                f"It gave: {gave}\n\nThis attempt was right:\n{transcript(solved.turns)}\n\n"
                 "What was wrong with the first one? One sentence."
             ),
         },
@@ -99,7 +100,7 @@ def reflection_prompt(failed: Trajectory, solved: Trajectory) -> list[Message]:
 def _attempt(failed: Trajectory) -> tuple[str, str]:
     """What went wrong, and what it gave: the first turn if that failed, else the whole way."""
     steps = failed.steps[:1] if failed.steps[0].error else failed.turns
-    return told([(step.text.strip(), step.observation) for step in steps]), steps[-1].observation
+    return transcript(steps), steps[-1].observation
 
 
 def reflection(
@@ -115,7 +116,6 @@ def reflection(
     if len(said) < 8:
         return None
     wrong, gave = _attempt(failed)
-    right = told([(step.text.strip(), step.observation) for step in solved.turns])
     return MemoryItem(
         kind=Kind.REFLECTION,
         text=said,
@@ -123,7 +123,7 @@ def reflection(
         content={
             "failed": wrong,
             "observation": gave,
-            "mended": right,
+            "mended": transcript(solved.turns),
         },
         sources=tuple(dict.fromkeys((failed.slot, solved.slot))),
         tasks=(failed.task,),

@@ -17,9 +17,9 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.evolution.update.writers.base import Situation, Written
-from agent.loop import FULL_REWARD, sound
+from agent.loop import sound
 from agent.run import Run
-from environments.base import EnvironmentFailure, Task
+from environments.base import FULL_REWARD, EnvironmentFailure, Task
 from environments.calls import write_action
 from environments.sandbox.base import SandboxFailure
 from environments.watch import Watched
