@@ -32,7 +32,7 @@ from rich.table import Table
 from agent.evolution.final import majority
 from agent.evolution.play import arm
 from agent.report import arm_label, rate_of, write_count, write_interval, write_number
-from agent.run_folder import BASE, SUMMARY, open_ledger
+from agent.run_folder import BASE, SUMMARY, open_ledger, settle_config
 from agent.stats import interaction, paired_difference, rate
 from memory.ledger import Ledger
 from memory.records import Generation, Trajectory
@@ -93,15 +93,17 @@ def read(folder: Path, seed: int) -> Seed:
         assert last is not None
         incumbent = last[1]
         agents = {
-            "base": arm("", BASE),
-            "memory": arm(incumbent.memory, BASE),
-            "weights": arm("", incumbent.weights),
-            "both": arm(incumbent.memory, incumbent.weights),
+            "base": ("", BASE),
+            "memory": (incumbent.memory, BASE),
+            "weights": ("", incumbent.weights),
+            "both": (incumbent.memory, incumbent.weights),
         }
+        settings = settle_config(folder, None).memory
         arms: dict[str, dict[str, float]] = {}
         families: dict[str, str] = {}
         for name, agent in agents.items():
-            tested = [t for _, t in ledger.all(Trajectory, f"test/{agent}/")]
+            place = f"test/{arm(ledger, settings, *agent)}/"
+            tested = [t for _, t in ledger.all(Trajectory, place)]
             arms[name] = {t.task: float(t.success) for t in tested if t.failure is None}
             families |= {t.task: t.family for t in tested}
         arms |= _best_of_n(ledger)

@@ -19,6 +19,8 @@ from environments.base import Task
 from memory.recall import Recall, RecallSettings
 from memory.records import Kind
 
+TRY = "/try"  # stands, with its number, in the slot of a task's further tries
+
 
 class AcquireSettings(BaseModel):
     """How experience is gathered in each generation.

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
@@ -22,28 +20,28 @@ from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
-from agent.evolution.update.absorb import absorb
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE
 from environments.splits import SPLITS
-from memory import history
-from memory.consolidate import consolidate, usage
 from memory.records import (
     Generation,
-    MemoryChange,
-    MemoryItem,
-    MemorySnapshot,
     Note,
-    Status,
     Trajectory,
 )
 
 
 class Candidate(NamedTuple):
-    """What the update phase proposes; the incumbent's where it proposes nothing."""
+    """What the update phase proposes; the incumbent's where it proposes nothing.
+
+    Args:
+        memory, weights: what the gate decides on.
+        trial: the memory that goes live if it keeps the incumbent's (see `Proposal`).
+        notes: for the reader of the decision.
+    """
 
     memory: str
+    trial: str
     weights: str
     notes: tuple[str, ...]
 
@@ -174,10 +172,14 @@ def update(
     solutions: Sequence[Solution],
 ) -> Candidate:
     """Candidate weights and candidate memory, from all experience and what is worth learning."""
-    items = new_items(run, n, incumbent, experience, solutions)  # before the policy is let go
+    # The policy is asked before it is let go for training.
+    written = update_memory.written(run, n, incumbent, experience, solutions)
     weights, why = new_weights(run, n, incumbent, solutions)
-    memory = new_memory(run, n, incumbent, weights, items, experience)
-    return Candidate(memory, weights, tuple(filter(None, (why,))))
+    memory, trial = update_memory.proposed(run, n, incumbent, weights, written, experience)
+    if weights != incumbent.weights and run.config.update_memory.enabled:
+        known = absorb(run, n, weights, memory, {t.task for t in experience})
+        memory = update_memory.remembered(run, n, memory, known)
+    return Candidate(memory, trial, weights, tuple(filter(None, (why,))))
 
 
 def new_weights(
@@ -222,79 +224,6 @@ def new_weights(
     return version, ""
 
 
-def new_items(
-    run: Run,
-    n: int,
-    incumbent: Generation,
-    experience: Sequence[Trajectory],
-    solutions: Sequence[Solution],
-) -> list[MemoryItem]:
-    """Exemplars of what was verified and reflections on instructive failures."""
-    settings = run.config.update_memory
-    if not settings.enabled:
-        return []
-    prompts = {task.id: task.prompt for task in run.tasks("train")}
-    items = update_memory.exemplars(solutions, n, settings.exemplars, prompts)
-    recent = [t for t in experience if t.slot.startswith(f"{n}/")]
-    for failed, solved in instructive_failures(recent, settings.reflections):
-        words = run.say(
-            f"reflection/{failed.slot}",
-            update_memory.reflection_prompt(failed, solved),
-            incumbent.weights,
-            settings.reflection_tokens,
-        )
-        if item := update_memory.reflection(failed, solved, words, n, prompts):
-            items.append(item)
-    return items
-
-
-def new_memory(
-    run: Run,
-    n: int,
-    incumbent: Generation,
-    weights: str,
-    new: Sequence[MemoryItem],
-    experience: Sequence[Trajectory],
-) -> str:
-    """Id of the candidate snapshot; the incumbent's where nothing changes.
-
-    What the candidate weights have absorbed is marked in it.
-    """
-    if not run.config.update_memory.enabled:
-        return incumbent.memory
-    state = history.state(run.ledger, incumbent.memory)
-    known = history.items(run.ledger, incumbent.memory, tuple(Status))
-    told = {item.key + item.text for item in known}  # the retired are not learnt again
-    fresh = [item for item in new if item.key + item.text not in told]
-    active = {item.id: item for item in known if state[item.id].status is Status.ACTIVE}
-    ids = [*active, *(item.id for item in fresh)]
-    vectors: dict[str, np.ndarray] = {}
-    if ids:
-        embedded = run.memory.embedder.embed([item.key for item in (*active.values(), *fresh)])
-        vectors = dict(zip(ids, embedded, strict=True))
-    changes = consolidate(
-        state, active, fresh, vectors, usage(experience), run.config.update_memory.budget, n
-    )
-    kept = {change.item for change in changes if change.status is Status.ACTIVE}
-    run.memory.add([item for item in fresh if item.id in kept])
-    memory = remember(run, n, incumbent.memory, changes)
-    if weights == incumbent.weights:
-        return memory
-    tried = {t.task for t in experience}
-    return remember(run, n, memory, absorb(run, n, weights, memory, tried))
-
-
-def remember(run: Run, n: int, parent: str, changes: Sequence[MemoryChange]) -> str:
-    """Id of the snapshot with these changes; the parent's where none is left."""
-    state = history.state(run.ledger, parent)
-    changes = [c for c in changes if c.item in state or c.status is Status.ACTIVE]
-    if not changes:
-        return parent
-    snapshot = MemorySnapshot(parent=parent, generation=n, changes=tuple(changes))
-    run.ledger.append(snapshot.id, snapshot)
-    return snapshot.id
-
-
 # --- evaluate ---
 
 
@@ -302,7 +231,7 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
     """The 2×2 on the gate split, retention, and the decision."""
     settings = run.config.gate
     agents = {"incumbent": (incumbent.memory, incumbent.weights)}
-    if candidate.memory != incumbent.memory:
+    if candidate.memory != candidate.trial:
         agents["memory"] = (candidate.memory, incumbent.weights)
     if candidate.weights != incumbent.weights:
         agents["weights"] = (incumbent.memory, candidate.weights)
@@ -339,6 +268,8 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
     else:
         reason = "; ".join(["nothing new to test", *remarks])
     memory, weights = agents[chosen]
+    if memory == incumbent.memory:
+        memory = candidate.trial
     return Generation(
         n=n,
         parent=incumbent.n,
@@ -395,7 +326,7 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = run.ledger.get(Note, f"trained/{n}")
     adapter = trained and run.ledger.get(Note, f"adapter/{trained.data['version']}")
-    said = [note for _, note in run.ledger.all(Note, f"reflection/{n}/")]
+    said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
     notes = [*said, *([adapter] if adapter else [])]
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())

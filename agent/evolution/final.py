@@ -70,7 +70,8 @@ def test(run: Run) -> dict[str, Any]:
         {
             **when.data,
             "test": table,
-            "first_test": agents == {arm(*agent) for agent in arms.values()},
+            "first_test": agents
+            == {arm(run.ledger, run.config.memory, *agent) for agent in arms.values()},
             "differences": differences,
             "interaction": together.model_dump(mode="json"),
             "families": {f: {name: rates[name][f] for name in rates} for f in rates["base"]},
@@ -131,7 +132,7 @@ def majority(samples: Sequence[Trajectory]) -> float:
 def evolution_tokens(run: Run) -> int:
     """Tokens that evolution produced, reflections included: everything but the test."""
     episodes = sum(t.produced_tokens for _, t in run.ledger.all(Trajectory) if t.phase != "test")
-    said = sum(int(str(n.data["tokens"])) for _, n in run.ledger.all(Note, "reflection/"))
+    said = sum(int(str(n.data["tokens"])) for _, n in run.ledger.all(Note, "said/"))
     return episodes + said
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from agent.loop import Assignment
 from agent.run import Run
 from agent.run_folder import RunError
 from environments.base import Task
 from environments.splits import Split
-from memory.records import Trajectory
+from memory import history
+from memory.ledger import Ledger
+from memory.records import Status, Trajectory, content_hash
+
+if TYPE_CHECKING:
+    from agent.config import StoreSettings
 
 
 def measure(
@@ -54,7 +60,8 @@ def play(
     probe: int | None = None,
 ) -> list[Trajectory]:
     """One greedy episode per task by one agent (for a generation's probe, if one is given)."""
-    place = f"{split if probe is None else f'{probe}/probe'}/{arm(memory, weights)}"
+    agent = arm(run.ledger, run.config.memory, memory, weights)
+    place = f"{split if probe is None else f'{probe}/probe'}/{agent}"
     open_ = [task for task in tasks if not run.done(f"{place}/{task.id}")]
     recalls = run.memory.recall(open_, memory, weights) if open_ else {}
     assignments = [
@@ -72,6 +79,22 @@ def play(
     return run.episodes(label, assignments, weights)
 
 
-def arm(memory: str, weights: str) -> str:
-    """Name of an agent in slots: its memory and its weights."""
-    return f"{memory or 'none'}+{weights}"
+def arm(ledger: Ledger, settings: StoreSettings, memory: str, weights: str) -> str:
+    """Name of an agent in slots: what it sees of its memory, and its weights.
+
+    Snapshots that look the same to it (they differ in items on trial, say) are one agent, which
+    is measured once.
+
+    Args:
+        ledger: holds the snapshot.
+        settings: what recall goes by.
+        memory: the snapshot's id, "" for none.
+        weights: version of the weights.
+    """
+    by_worth = any(r.recency or r.utility for r in (settings.recall, settings.each_step) if r)
+    seen = {
+        item: [weights in change.absorbed_by, change.worth.model_dump() if by_worth else None]
+        for item, change in history.state(ledger, memory).items()
+        if change.status is Status.ACTIVE
+    }
+    return f"{content_hash(seen)[:16] if seen else 'none'}+{weights}"

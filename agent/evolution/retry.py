@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agent.evolution.acquire import TRY
 from agent.evolution.update.writers.base import Situation
 from agent.evolution.update.writers.reflections import carry
 from agent.loop import Assignment
 from agent.run import Run
 from memory.records import Generation, MemoryItem, Trajectory
-
-MARK = "/try"  # what the slots of further tries have in them
 
 
 def retry(
@@ -56,7 +55,7 @@ def retry(
         }
         again = [
             first[task][0]._replace(
-                slot=f"{first[task][0].slot}{MARK}{number}", carried=carried[task], withhold=0.0
+                slot=f"{first[task][0].slot}{TRY}{number}", carried=carried[task], withhold=0.0
             )
             for task in notes
         ]

@@ -43,9 +43,7 @@ def test_a_program_becomes_a_function_of_its_tasks_values() -> None:
     prompt = "What is the greatest common divisor of 12 and 18?"
     lifted = lift("import math\nprint(math.gcd(12, 18) + 0)", prompt)
     assert lifted is not None
-    assert lifted.definition == (
-        "def skill(a, b):\n    import math\n    print(math.gcd(a, b) + 0)"
-    )
+    assert lifted.definition == ("def skill(a, b):\n    import math\n    print(math.gcd(a, b) + 0)")
     assert lifted.call == "skill(12, 18)"
 
 

@@ -1,133 +1,154 @@
-"""In-context update: new memory items from what was acquired.
+"""In-context update: what was experienced becomes a candidate memory.
 
-Verified solutions become exemplars; an instructive failure becomes a reflection in the
-policy's own words (Reflexion, arXiv 2303.11366), kept beside the error and what mended it.
+Writers turn episodes into items and edits, consolidation decides what of all that memory should
+hold. What comes of it is a snapshot beside the incumbent's; the gate decides between the two.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from memory.consolidation.consolidate import ConsolidationSettings, consolidate
+from memory.consolidation.draft import LIVING, Draft
+from memory.consolidation.edit import downvote, revise, upvote
+from memory.credit import evidence
+from pydantic import BaseModel, ConfigDict
 
+from agent.evolution.acquire import TRY
 from agent.evolution.refine import Solution
-from agent.policies.base import Message
-from memory.consolidate import MemoryBudget
-from memory.records import Kind, MemoryItem, Step, Trajectory, Trust
+from agent.evolution.update.writers import WriteSettings, write
+from agent.evolution.update.writers.base import Edit, Situation, Written
+from memory import history
+from memory.embed import Vectors
+from memory.records import (
+    Generation,
+    MemoryChange,
+    MemoryItem,
+    MemorySnapshot,
+    Status,
+    Trajectory,
+)
+
+if TYPE_CHECKING:
+    from agent.run import Run
 
 
 class MemoryUpdateSettings(BaseModel):
-    """What enters memory and how much of it stays.
+    """What enters memory and what of it stays.
 
     Args:
         enabled: off leaves memory empty (weights-only evolution).
-        exemplars: new exemplars per family and generation.
-        reflections: new reflections per family and generation.
-        reflection_tokens: most tokens of a reflection.
-        budget: how much memory holds.
+        write: what is written from a generation's episodes.
+        consolidation: what memory keeps, and how much.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
-    exemplars: int = Field(6, ge=0)
-    reflections: int = Field(1, ge=0)
-    reflection_tokens: int = Field(40, ge=8)
-    budget: MemoryBudget = MemoryBudget(items=96, per_family=12)
+    write: WriteSettings = WriteSettings()
+    consolidation: ConsolidationSettings = ConsolidationSettings()
 
 
-def exemplars(
-    solutions: Sequence[Solution], generation: int, limit: int, prompts: Mapping[str, str]
-) -> list[MemoryItem]:
-    """One exemplar per solved task, the most reliable solutions of each family first.
+class Proposal(NamedTuple):
+    """Two snapshots: what the gate is to decide on, and what needs no gate.
 
     Args:
-        solutions: from ``refine``.
-        generation: that makes them.
-        limit: most per family.
-        prompts: by task id, the text that tasks are looked up by.
+        memory: the candidate.
+        trial: the incumbent's memory with items on trial brought up to date. No agent sees
+            those when it counts, so there is nothing to decide; it goes live either way.
     """
-    items: list[MemoryItem] = []
-    taken: dict[str, set[str]] = defaultdict(set)
-    for solution in solutions:
-        trajectory = solution.trajectory
-        tasks = taken[trajectory.family]
-        if trajectory.task in tasks or len(tasks) >= limit:
-            continue
-        tasks.add(trajectory.task)
-        items.append(
-            MemoryItem(
-                kind=Kind.EXEMPLAR,
-                text=f"{trajectory.prompt}\n{transcript(trajectory.turns)}",
-                key=prompts.get(trajectory.task, trajectory.prompt),
-                content={
-                    "prompt": trajectory.prompt,
-                    "turns": [[step.text.strip(), step.observation] for step in trajectory.turns],
-                },
-                sources=(trajectory.slot,),
-                tasks=(trajectory.task,),
-                family=trajectory.family,
-                trust=Trust.VERIFIED,
-                born=generation,
-            )
-        )
-    return items
+
+    memory: str
+    trial: str
 
 
-def transcript(steps: Sequence[Step]) -> str:
-    """What was done, with what was seen between; nothing follows the last deed."""
-    lines = [line for step in steps for line in (step.text.strip(), step.observation)]
-    return "\n".join(lines[:-1])
-
-
-def reflection_prompt(failed: Trajectory, solved: Trajectory) -> list[Message]:
-    """Asks the policy what went wrong; both attempts are its own."""
-    wrong, gave = _attempt(failed)
-    return [
-        {"role": "system", "content": "You explain mistakes in one sentence."},
-        {
-            "role": "user",
-            "content": (
-                f"Task: {failed.prompt}\n\nThis attempt was wrong:\n{wrong}\n"
-                f"It gave: {gave}\n\nThis attempt was right:\n{transcript(solved.turns)}\n\n"
-                "What was wrong with the first one? One sentence."
-            ),
-        },
-    ]
-
-
-def _attempt(failed: Trajectory) -> tuple[str, str]:
-    """What went wrong, and what it gave: the first turn if that failed, else the whole way."""
-    steps = failed.steps[:1] if failed.steps[0].error else failed.turns
-    return transcript(steps), steps[-1].observation
-
-
-def reflection(
-    failed: Trajectory,
-    solved: Trajectory,
-    words: str,
-    generation: int,
-    prompts: Mapping[str, str],
-) -> MemoryItem | None:
-    """A reflection from the policy's words, or None where it said nothing."""
-    said = " ".join(words.split())
-    said = said[: said.find(". ") + 1] if ". " in said else said
-    if len(said) < 8:
-        return None
-    wrong, gave = _attempt(failed)
-    return MemoryItem(
-        kind=Kind.REFLECTION,
-        text=said,
-        key=prompts.get(failed.task, failed.prompt),
-        content={
-            "failed": wrong,
-            "observation": gave,
-            "mended": transcript(solved.turns),
-        },
-        sources=tuple(dict.fromkeys((failed.slot, solved.slot))),
-        tasks=(failed.task,),
-        family=failed.family,
-        trust=Trust.JUDGED,
-        born=generation,
+def written(
+    run: Run,
+    n: int,
+    incumbent: Generation,
+    experience: Sequence[Trajectory],
+    solutions: Sequence[Solution],
+) -> Written:
+    """What the writers make of a generation's episodes, asking the incumbent's policy."""
+    settings = run.config.update_memory
+    if not settings.enabled:
+        return Written([], [])
+    situation = Situation(
+        run=run,
+        generation=n,
+        weights=incumbent.weights,
+        recent=[t for t in experience if t.slot.startswith(f"{n}/") and t.failure is None],
+        solutions=solutions,
+        keys={task.id: task.prompt for task in run.tasks("train")},
+        known=history.items(run.ledger, incumbent.memory, LIVING),
     )
+    return write(situation, settings.write)
+
+
+def proposed(
+    run: Run,
+    n: int,
+    incumbent: Generation,
+    weights: str,
+    new: Written,
+    experience: Sequence[Trajectory],
+) -> Proposal:
+    """The candidate memory; the incumbent's where nothing changes."""
+    if not run.config.update_memory.enabled:
+        return Proposal(incumbent.memory, incumbent.memory)
+    settings = run.config.update_memory.consolidation
+    state = history.state(run.ledger, incumbent.memory)
+    known = {i.id: i for i in history.items(run.ledger, incumbent.memory, tuple(Status))}
+    draft = Draft.begin(n, known, state, _vectors(run, known, new.items))
+    draft = edited(draft, new.edits, {t.slot: t.task for t in experience})
+    proof = evidence(
+        # What a further try did, it did with notes that others had not.
+        [t for t in experience if TRY not in t.slot],
+        {i: change.worth for i, change in draft.state.items()},
+        draft.items.values(),
+        settings.credit,
+    )
+    count = run.memory.counter(weights)
+    draft = consolidate(draft, new.items, proof, settings, count)
+    run.memory.add(draft.new_items())
+    trial = remembered(run, n, incumbent.memory, draft.unseen())
+    memory = remembered(run, n, incumbent.memory, draft.changes())
+    return Proposal(memory, trial)
+
+
+def edited(draft: Draft, edits: Sequence[Edit], task_of: dict[str, str]) -> Draft:
+    """A draft with the policy's votes and revisions; an item that is gone is passed over."""
+    for edit in edits:
+        if draft.state[edit.item].status not in LIVING:
+            continue  # voted out or revised by an earlier edit
+        if edit.does == "agree":
+            draft = upvote(draft, edit.item, edit.because)
+        elif edit.does == "disagree":
+            draft = downvote(draft, edit.item, edit.because)
+        else:
+            tasks = [task_of[slot] for slot in edit.because]
+            draft = revise(draft, edit.item, edit.text, sources=edit.because, tasks=tasks)
+    return draft
+
+
+def remembered(run: Run, n: int, parent: str, changes: Sequence[MemoryChange]) -> str:
+    """Id of the snapshot with these changes; the parent's where there are none."""
+    if not changes:
+        return parent
+    snapshot = MemorySnapshot(parent=parent, generation=n, changes=tuple(changes))
+    run.ledger.append(snapshot.id, snapshot)
+    return snapshot.id
+
+
+def _vectors(
+    run: Run, known: dict[str, MemoryItem], new: Sequence[MemoryItem]
+) -> dict[str, Vectors]:
+    """The keys' vectors of the items that are there and of the new ones."""
+    vectors: dict[str, Vectors] = {}
+    if known:
+        vectors |= zip(known, run.memory.index.vectors(list(known)), strict=True)
+    if new:
+        embedded = run.memory.embedder.embed([item.key for item in new])
+        vectors |= zip((item.id for item in new), embedded, strict=True)
+    return vectors

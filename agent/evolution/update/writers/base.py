@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from agent.evolution.refine import Solution, instructive_failures
 from agent.policies.base import Message
-from agent.run import Run
 from memory.records import MemoryItem, Step, Trajectory
+
+if TYPE_CHECKING:
+    from agent.run import Run
 
 Source = Literal["successes", "failures", "pairs", "batches"]
 """Which episodes a text is written from: one solved, one failed, a failed and a solved one of
@@ -138,13 +140,13 @@ def ask(
 
     Args:
         situation: who is asked.
-        what: the writer's name: of the progress line and of the notes in the ledger.
+        what: the writer's name: in the progress line and the notes' names.
         system: the system prompt.
         questions: by key; slots of what they are about.
         tokens: most tokens of an answer.
     """
     asked: dict[str, Sequence[Message]] = {
-        f"{what}/{key}": [
+        f"said/{situation.generation}/{what}/{key}": [
             {"role": "system", "content": system},
             {"role": "user", "content": question},
         ]
@@ -152,7 +154,7 @@ def ask(
     }
     label = f"generation {situation.generation} · {what}"
     answers = situation.run.say(label, asked, situation.weights, tokens)
-    return {key: answers[f"{what}/{key}"] for key in questions}
+    return dict(zip(questions, answers.values(), strict=True))
 
 
 def sentence(text: str) -> str:

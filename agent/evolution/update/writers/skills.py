@@ -12,18 +12,20 @@ import copy
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.evolution.update.writers.base import Situation, Written
 from agent.loop import sound
-from agent.run import Run
 from environments.base import FULL_REWARD, EnvironmentFailure, Task
 from environments.calls import write_action
 from environments.sandbox.base import SandboxFailure
 from environments.watch import Watched
 from memory.records import Kind, MemoryItem, Trust
+
+if TYPE_CHECKING:
+    from agent.run import Run
 
 
 class SkillSettings(BaseModel):
