@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
@@ -27,7 +25,10 @@ from agent.run import Run
 from agent.run_folder import BASE
 from environments.splits import SPLITS
 from memory import history
-from memory.consolidate import consolidate, usage
+from memory.consolidation.consolidate import consolidate
+from memory.consolidation.draft import Draft
+from memory.credit import evidence
+from memory.embed import Vectors
 from memory.records import (
     Generation,
     MemoryChange,
@@ -253,21 +254,29 @@ def new_memory(
     """
     if not run.config.update_memory.enabled:
         return incumbent.memory
+    settings = run.config.update_memory.consolidation
     state = history.state(run.ledger, incumbent.memory)
-    known = history.items(run.ledger, incumbent.memory, tuple(Status))
-    told = {item.key + item.text for item in known}  # the retired are not learnt again
-    fresh = [item for item in new if item.key + item.text not in told]
-    active = {item.id: item for item in known if state[item.id].status is Status.ACTIVE}
-    ids = [*active, *(item.id for item in fresh)]
-    vectors: dict[str, np.ndarray] = {}
-    if ids:
-        embedded = run.embedder.embed([item.key for item in (*active.values(), *fresh)])
-        vectors = dict(zip(ids, embedded, strict=True))
-    changes = consolidate(
-        state, active, fresh, vectors, usage(experience), run.config.update_memory.budget, n
+    known = {i.id: i for i in history.items(run.ledger, incumbent.memory, tuple(Status))}
+    vectors: dict[str, Vectors] = {}
+    if known:
+        vectors |= zip(known, run.index.vectors(list(known)), strict=True)
+    if new:
+        embedded = run.embedder.embed([item.key for item in new])
+        vectors |= zip((item.id for item in new), embedded, strict=True)
+    draft = consolidate(
+        Draft.begin(n, known, state, vectors),
+        new,
+        evidence(
+            experience,
+            {i: change.worth for i, change in state.items()},
+            known.values(),
+            settings.credit,
+        ),
+        settings,
+        lambda text: run.policy(weights).count(text),
     )
-    kept = {change.item for change in changes if change.status is Status.ACTIVE}
-    run.remember([item for item in fresh if item.id in kept])
+    run.remember(draft.new_items())
+    changes = draft.changes()
     memory = remember(run, n, incumbent.memory, changes)
     if weights == incumbent.weights:
         return memory
@@ -277,8 +286,6 @@ def new_memory(
 
 def remember(run: Run, n: int, parent: str, changes: Sequence[MemoryChange]) -> str:
     """Id of the snapshot with these changes; the parent's where none is left."""
-    state = history.state(run.ledger, parent)
-    changes = [c for c in changes if c.item in state or c.status is Status.ACTIVE]
     if not changes:
         return parent
     snapshot = MemorySnapshot(parent=parent, generation=n, changes=tuple(changes))

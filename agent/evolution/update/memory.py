@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.evolution.refine import Solution
 from agent.policies.base import Message
-from memory.consolidate import MemoryBudget
+from memory.consolidation.consolidate import ConsolidationSettings
 from memory.records import Kind, MemoryItem, Trajectory, Trust
 
 
@@ -25,7 +25,7 @@ class MemoryUpdateSettings(BaseModel):
         exemplars: new exemplars per family and generation.
         reflections: new reflections per family and generation.
         reflection_tokens: most tokens of a reflection.
-        budget: how much memory holds.
+        consolidation: what memory keeps, and how much.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +34,7 @@ class MemoryUpdateSettings(BaseModel):
     exemplars: int = Field(6, ge=0)
     reflections: int = Field(1, ge=0)
     reflection_tokens: int = Field(40, ge=8)
-    budget: MemoryBudget = MemoryBudget(items=96, per_family=12)
+    consolidation: ConsolidationSettings = ConsolidationSettings()
 
 
 def exemplars(
