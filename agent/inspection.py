@@ -8,7 +8,7 @@ from typing import Any
 from agent.config import ConfigError
 from agent.run_folder import open_ledger, settle_config
 from memory import history
-from memory.consolidate import Usage, usage
+from memory.credit import Usage, usage
 from memory.embed import load_embedder
 from memory.index import open_index
 from memory.ledger import Ledger

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from memory import history
-from memory.consolidate import near_identical
+from memory.consolidation.likeness import near_identical
 from memory.embed import Embedder, Vectors
 from memory.index import Index
 from memory.ledger import Ledger

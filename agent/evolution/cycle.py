@@ -20,6 +20,7 @@ from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
+from agent.evolution.update.absorb import absorb
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE

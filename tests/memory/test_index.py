@@ -453,7 +453,8 @@ def test_exact_backend(tmp_path: Path) -> None:
 def test_importing_is_light(start: Callable[..., subprocess.Popen[str]]) -> None:
     source = """
 import sys
-import memory.consolidate, memory.history, memory.index, memory.ledger, memory.lock, memory.recall
+import memory.consolidation.consolidate, memory.history, memory.index, memory.ledger
+import memory.lock, memory.recall
 print(sorted({"chromadb", "torch", "sentence_transformers", "transformers"} & sys.modules.keys()))
 """
     assert start(source).communicate(timeout=30)[0] == "[]\n"

@@ -9,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from memory.consolidation.consolidate import ConsolidationSettings, consolidate
-from memory.consolidation.draft import LIVING, Draft
-from memory.consolidation.edit import downvote, revise, upvote
-from memory.credit import evidence
 from pydantic import BaseModel, ConfigDict
 
 from agent.evolution.acquire import TRY
@@ -20,6 +16,10 @@ from agent.evolution.refine import Solution
 from agent.evolution.update.writers import WriteSettings, write
 from agent.evolution.update.writers.base import Edit, Situation, Written
 from memory import history
+from memory.consolidation.consolidate import ConsolidationSettings, consolidate
+from memory.consolidation.draft import LIVING, Draft
+from memory.consolidation.edit import downvote, revise, upvote
+from memory.credit import evidence
 from memory.embed import Vectors
 from memory.records import (
     Generation,
