@@ -5,10 +5,8 @@ Pure functions: they propose changes, the update phase writes them into a snapsh
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from memory.embed import Vectors
 from memory.records import MemoryChange, MemoryItem, Status, Trajectory
+from memory.texts import near_identical as near_identical
 
 
 class Usage(NamedTuple):
@@ -145,21 +144,6 @@ def consolidate(
         if i in retired
     ]
     return added + dropped
-
-
-def near_identical(a: str, b: str, ratio: float = 0.95) -> bool:
-    """Whether two texts are the same but for case, white space and at most a few characters."""
-    a, b = _normal(a), _normal(b)
-    if a == b:
-        return True
-    if 2 * min(len(a), len(b)) < ratio * (len(a) + len(b)):
-        return False
-    matcher = SequenceMatcher(None, min(a, b), max(a, b), autojunk=False)
-    return matcher.quick_ratio() >= ratio and matcher.ratio() >= ratio
-
-
-def _normal(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().lower()
 
 
 def _duplicates(
