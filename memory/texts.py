@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from os.path import commonprefix
 
 import numpy as np
 
@@ -51,11 +50,6 @@ def _in_common(a: str, b: str) -> float:
 
     A row of the table at a time as the bits of one number (Hyyrö 2004).
     """
-    total = len(a) + len(b)
-    start = len(commonprefix([a, b]))
-    a, b = a[start:], b[start:]
-    end = len(commonprefix([a[::-1], b[::-1]]))
-    a, b = a[: len(a) - end], b[: len(b) - end]
     places: dict[str, int] = {}
     for i, character in enumerate(a):
         places[character] = places.get(character, 0) | 1 << i
@@ -63,4 +57,4 @@ def _in_common(a: str, b: str) -> float:
     for character in b:
         met = row & places.get(character, 0)
         row = (row + met | row - met) & full
-    return 2 * (start + end + len(a) - row.bit_count()) / total
+    return 2 * (len(a) - row.bit_count()) / (len(a) + len(b))
