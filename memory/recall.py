@@ -1,71 +1,46 @@
-"""What to retrieve for a task."""
+"""What to retrieve for a task, and the record of why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from heapq import nsmallest
 from itertools import islice
-from typing import NamedTuple, Self
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
-from memory import history
-from memory.consolidation.likeness import near_identical
-from memory.embed import Embedder, Vectors
-from memory.index import Index
+from memory.choice import Competitor, choose
+from memory.embed import Embedder
+from memory.frame import shown
+from memory.index import Hits, Index
 from memory.ledger import Ledger
-from memory.records import Kind, MemoryItem, Record, Status
+from memory.living import TRUSTS, living
+from memory.nearest import Hit, Shelf, nearest, shelf
+from memory.query import Query as Query
+from memory.query import RecallSettings as RecallSettings
+from memory.records import Candidate, Kind, MemoryItem, Recollection
 
-_POOL = 4  # of each kind, so many times its quota compete for being chosen
-
-
-class RecallSettings(BaseModel):
-    """How much is recalled, and of what.
-
-    Args:
-        tokens: budget for the items' texts together; an item that does not fit is skipped whole.
-        quotas: at most so many of each kind; a kind that is not named is not recalled.
-        min_similarity: least cosine of query and key.
-        candidates: how many nearest items the index is asked for before filtering.
-        diversity: 0 chooses by similarity alone; the nearer to 1, the more a choice is held
-            against its likeness to those already chosen (maximal marginal relevance, with
-            lambda = 1 - diversity).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tokens: int = Field(256, ge=0)
-    quotas: dict[Kind, NonNegativeInt] = Field({Kind.EXEMPLAR: 2, Kind.REFLECTION: 1})
-    min_similarity: float = Field(0.3, ge=-1, le=1)
-    candidates: int = Field(64, ge=1)
-    diversity: float = Field(0.3, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _storable(self) -> Self:
-        if Kind.WORKING in self.quotas:
-            raise ValueError("working memory is carried within a task, not recalled")
-        return self
+_READ = 16  # items read from the ledger at a time
+_CACHED = 4096  # items kept in memory
+_LISTED = 16  # candidates in a record
+_QUERY = 1000  # characters of the query in a record
 
 
-class Query(NamedTuple):
-    """One question to the memory.
+class Recall(NamedTuple):
+    """What was recalled.
 
     Args:
-        text: compared with the items' keys (the task's prompt, say).
-        task: the task's id.
-        leave_out: never recall what was made from this very task (while learning).
+        items: what to show, in order of choice.
+        recollection: the record of it, for the caller to store; None where the memory had
+            nothing to choose from.
+        tokens: length of what is shown.
     """
-
-    text: str
-    task: str
-    leave_out: bool = True
-
-
-class Recall(Record):
-    """What was recalled: items in order of choice, their similarities, their texts' tokens."""
 
     items: tuple[MemoryItem, ...] = ()
-    scores: tuple[float, ...] = ()
+    recollection: Recollection | None = None
     tokens: int = 0
 
 
@@ -76,6 +51,9 @@ class MemoryView:
     its place among those recalled, unseen and at no cost: what these weights know already is
     not replaced by something less to the point.
 
+    In memory it holds a few figures of each living item, the vectors of the kinds that have few
+    of them (see `memory.nearest`) and some items. Safe to share between threads.
+
     Args:
         ledger, index, embedder: where items, their vectors and the queries' come from.
         snapshot_id: the snapshot ("" for the empty memory).
@@ -83,7 +61,7 @@ class MemoryView:
 
     Raises:
         LedgerError: the snapshot or one of its items is not in the ledger.
-        VectorIndexError: an item is not in the index (see `open_index`).
+        VectorIndexError: from `recall`, when an item is not in the index (see `open_index`).
     """
 
     def __init__(
@@ -96,18 +74,19 @@ class MemoryView:
     ) -> None:
         self.snapshot_id = snapshot_id
         self.policy_version = policy_version
+        self._ledger = ledger
         self._index = index
         self._embedder = embedder
-        changes = history.state(ledger, snapshot_id)
-        self._active = {i.id: i for i in history.items(ledger, snapshot_id, (Status.ACTIVE,))}
-        self.items: dict[str, MemoryItem] = {
-            id_: item
-            for id_, item in self._active.items()
-            if policy_version not in changes[id_].absorbed_by
-        }
-        ids = list(self._active)
-        self._rows = {id_: row for row, id_ in enumerate(ids)}
-        self._vectors = index.vectors(ids)
+        self._living = living(ledger, snapshot_id, policy_version)
+        self._shelves: dict[tuple[Kind, bool], Shelf] = {}
+        self._items: dict[str, MemoryItem] = {}
+        self._lengths: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def ids(self, *, shadow: bool = False) -> list[str]:
+        """Ids of all items that may be shown, in order; with ``shadow`` those on trial too."""
+        may = ~self._living.absorbed & (~self._living.shadow | shadow)
+        return self._living.named(np.flatnonzero(may))
 
     def recall(
         self,
@@ -117,113 +96,167 @@ class MemoryView:
     ) -> list[Recall]:
         """What to show for each query; all queries are embedded in one batch.
 
-        The index proposes its nearest items. Where filtering leaves too few of them although
-        there are others, all items of the view are compared instead, so nothing is missed.
-
         Args:
             queries: the questions.
-            settings: quotas and budget.
-            count_tokens: length of a text in the reader's tokens.
+            settings: quotas, budget and weights.
+            count_tokens: length of a text in the reader's tokens; a view has one reader, so the
+                same at every call.
         """
-        if not queries or not any(settings.quotas.get(i.kind) for i in self.items.values()):
+        shelves = {k: self._shelf(k, settings.shadow) for k, n in settings.quotas.items() if n}
+        if not queries or not any(shelf.visible for shelf in shelves.values()):
             return [Recall() for _ in queries]
-        lengths: dict[str, int] = {}
-
-        def length(item: MemoryItem) -> int:
-            if item.id not in self.items:
-                return 0
-            if item.id not in lengths:
-                lengths[item.id] = count_tokens(item.text)
-            return lengths[item.id]
-
         texts = list(dict.fromkeys(query.text for query in queries))
         embedded = self._embedder.embed(texts)
-        vectors = dict(zip(texts, embedded, strict=True))
-        hits = dict(zip(texts, self._index.query(embedded, settings.candidates), strict=True))
-        return [
-            self._choose(query, vectors[query.text], hits[query.text], settings, length)
-            for query in queries
-        ]
+        # The index holds also what no longer lives: so much more is asked for.
+        reach = ceil(settings.candidates / self._living.share)
+        answers: list[Hits] = [[] for _ in texts]
+        if any(shelf.compared is None for shelf in shelves.values()):
+            answers = self._index.query(embedded, reach)
+        found = {
+            text: (vector, {reach: hits})
+            for text, vector, hits in zip(texts, embedded, answers, strict=True)
+        }
 
-    def _choose(
+        def ask(text: str, k: int) -> Hits:
+            vector, known = found[text]
+            if k not in known:
+                (known[k],) = self._index.query(vector[None], k)
+            return known[k]
+
+        recalls = []
+        for query in queries:
+            vector, _ = found[query.text]
+            near = {
+                kind: nearest(shelf, vector, partial(ask, query.text), reach, settings)
+                for kind, shelf in shelves.items()
+            }
+            recalls.append(self._chosen(query, near, shelves, settings, count_tokens))
+        return recalls
+
+    def _chosen(
         self,
         query: Query,
-        vector: Vectors,
-        hits: Sequence[tuple[str, float]],
+        near: Mapping[Kind, Iterator[list[Hit]]],
+        shelves: Mapping[Kind, Shelf],
         settings: RecallSettings,
-        length: Callable[[MemoryItem], int],
+        count_tokens: Callable[[str], int],
     ) -> Recall:
-        eligible = {
-            id_
-            for id_, item in self._active.items()
-            if settings.quotas.get(item.kind) and not (query.leave_out and query.task in item.tasks)
-        }
-        near = {id_ for id_, _ in hits}
-        recall, starved = self._select(eligible & near, vector, settings, length)
-        # Beyond the index's last hit nothing is nearer than that one.
-        reach = hits[-1][1] if len(hits) >= settings.candidates else 1.0
-        if starved and reach >= settings.min_similarity and eligible - near:
-            recall, _ = self._select(eligible, vector, settings, length)
-        return recall
+        admitted: list[Competitor] = []
+        refused: list[Candidate] = []
 
-    def _select(
-        self,
-        eligible: Iterable[str],
-        vector: Vectors,
-        settings: RecallSettings,
-        length: Callable[[MemoryItem], int],
-    ) -> tuple[Recall, bool]:
-        """Choose from ``eligible``; also whether more of them might have changed the choice."""
-        ids = sorted(eligible)
-        # Rounded, so that floating-point noise does not decide between equals.
-        similarity = np.round(self._vectors[[self._rows[i] for i in ids]] @ vector, 5).tolist()
-        scores = {
-            id_: score
-            for id_, score in sorted(zip(ids, similarity, strict=True), key=lambda s: (-s[1], s[0]))
-            if score >= settings.min_similarity
-        }
-        quotas = {kind: quota for kind, quota in settings.quotas.items() if quota}
-        ranked = {k: iter([i for i in scores if self._active[i].kind is k]) for k in quotas}
-        pools: dict[Kind, list[str]] = {kind: [] for kind in quotas}
-        chosen: list[MemoryItem] = []
-        tokens = 0
-        starved = False
+        def admit(hits: Sequence[Hit]) -> list[Competitor]:
+            some, others = self._admit(hits, query, settings, count_tokens)
+            admitted.extend(some)
+            refused.extend(others)
+            return some
 
-        def usable(id_: str) -> bool:
-            item = self._active[id_]
-            return tokens + length(item) <= settings.tokens and not any(
-                near_identical(item.text, other.text) for other in chosen
-            )
-
-        def marginal(id_: str) -> tuple[float, str]:
-            own = self._vectors[self._rows[id_]]
-            alike = [
-                float(own @ self._vectors[self._rows[other.id]])
-                for other in chosen
-                if other.kind is self._active[id_].kind
-            ]
-            held = settings.diversity * max(alike, default=0.0)
-            return -round((1 - settings.diversity) * scores[id_] - held, 5), id_
-
-        while quotas:
-            for kind in quotas:
-                pool = [id_ for id_ in pools[kind] if usable(id_)]
-                size = _POOL * settings.quotas[kind]
-                pool += islice(filter(usable, ranked[kind]), size - len(pool))
-                starved = starved or len(pool) < size
-                pools[kind] = pool
-            competing = [id_ for kind in quotas for id_ in pools[kind]]
-            if not competing:
-                break
-            item = self._active[min(competing, key=marginal)]
-            pools[item.kind].remove(item.id)
-            chosen.append(item)
-            tokens += length(item)
-            quotas[item.kind] -= 1
-            if not quotas[item.kind]:
-                del quotas[item.kind]
-        shown = [item for item in chosen if item.id in self.items]
-        recall = Recall(
-            items=tuple(shown), scores=tuple(scores[item.id] for item in shown), tokens=tokens
+        there = self._ledger.get_many(MemoryItem, query.shown) if query.shown else {}
+        chosen = choose(
+            {kind: _Ranking(hits, admit).take for kind, hits in near.items()},
+            settings.quotas,
+            settings.tokens,
+            settings.diversity,
+            [item.text for item in there.values()],
+            lambda kind, rows: shelves[kind].vectors(rows),
         )
-        return recall, starved
+        tokens = sum(one.length for one in chosen)
+        lost = [one for one in admitted if one.verdict not in ("", "shown", "absorbed")]
+        others = [one.record() for one in lost] + refused
+        best = nsmallest(max(0, _LISTED - len(chosen)), others, key=lambda one: (-one.score, one.item))
+        return Recall(
+            items=tuple(one.item for one in chosen if not one.absorbed),
+            recollection=Recollection(
+                query=query.text[:_QUERY],
+                task=query.task,
+                memory=self.snapshot_id,
+                reader=self.policy_version,
+                candidates=(*(one.record() for one in chosen), *best),
+                tokens=tokens,
+            ),
+            tokens=tokens,
+        )
+
+    def _admit(
+        self,
+        hits: Sequence[Hit],
+        query: Query,
+        settings: RecallSettings,
+        count_tokens: Callable[[str], int],
+    ) -> tuple[list[Competitor], list[Candidate]]:
+        """Which of some hits compete, and which others a record may name."""
+        least = TRUSTS.index(settings.trust)
+        trusted = [hit for hit in hits if self._living.trusts[hit.row] <= least]
+        competitors = []
+        refused = [
+            self._refused(hit, "trust") for hit in hits if self._living.trusts[hit.row] > least
+        ]
+        for hit, item in zip(trusted, self._read([hit.row for hit in trusted]), strict=True):
+            id_ = self._living.ids[hit.row]
+            if id_ in query.shown:
+                refused.append(self._refused(hit, "alike"))
+            elif not (query.leave_out and query.task in item.tasks):
+                absorbed = bool(self._living.absorbed[hit.row])
+                length = 0 if absorbed else self._length(id_, item, count_tokens)
+                competitors.append(Competitor(id_, item, absorbed, length, *hit))
+        return competitors, refused
+
+    def _refused(self, hit: Hit, verdict: str) -> Candidate:
+        fields = hit._asdict()
+        id_ = self._living.ids[fields.pop("row")]
+        return Candidate.model_construct(item=id_, verdict=verdict, **fields)
+
+    # --- reading ---
+
+    def _shelf(self, kind: Kind, shadow: bool) -> Shelf:
+        with self._lock:
+            if (kind, shadow) not in self._shelves:
+                self._shelves[kind, shadow] = shelf(self._living, self._index, kind, shadow=shadow)
+            return self._shelves[kind, shadow]
+
+    def _read(self, rows: Sequence[int]) -> list[MemoryItem]:
+        ids = [self._living.ids[row] for row in rows]
+        with self._lock:
+            missing = [id_ for id_ in ids if id_ not in self._items]
+            if missing:
+                self._items |= self._ledger.get_many(MemoryItem, missing)
+            items = [self._items[id_] for id_ in ids]
+            for oldest in list(islice(self._items, max(0, len(self._items) - _CACHED))):
+                del self._items[oldest]
+        return items
+
+    def _length(self, id_: str, item: MemoryItem, count_tokens: Callable[[str], int]) -> int:
+        length = self._lengths.get(id_)
+        if length is None:
+            length = self._lengths[id_] = count_tokens(shown(item))
+        return length
+
+
+class _Ranking:
+    """The competitors of a kind, best first; items are read only as they are needed.
+
+    Args:
+        portions: hits, from near to far; the first is at hand.
+        admit: makes competitors of those hits that may compete.
+    """
+
+    def __init__(
+        self,
+        portions: Iterator[list[Hit]],
+        admit: Callable[[Sequence[Hit]], list[Competitor]],
+    ) -> None:
+        self._portions = portions
+        self._admit = admit
+        self._hits = next(portions, [])
+        self._ready: list[Competitor] = []
+
+    def take(self, far: bool) -> Competitor | None:
+        """The next one; None if there is no other, or only beyond what is at hand."""
+        while not self._ready:
+            if not self._hits:
+                portion = next(self._portions, None) if far else None
+                if portion is None:
+                    return None
+                self._hits = portion
+            self._ready = self._admit(self._hits[:_READ])
+            self._hits = self._hits[_READ:]
+        return self._ready.pop(0)

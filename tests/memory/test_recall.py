@@ -16,6 +16,7 @@ from memory.recall import MemoryView, Query, Recall, RecallSettings
 from memory.records import Kind, MemoryChange, MemoryItem, MemorySnapshot, Status
 
 MakeItem = Callable[..., MemoryItem]
+EXEMPLAR, REFLECTION = Kind.EXEMPLAR, Kind.REFLECTION
 
 
 def words(text: str) -> int:
@@ -50,11 +51,11 @@ class World:
         if items:
             self.ledger.append_many([(item.id, item) for item in items])
             self.index.add([i.id for i in items], self.embedder.embed([i.key for i in items]))
-        fields: dict[str, object] = {"status": Status.ACTIVE} | change
+        fields: dict[str, object] = {"status": Status.ACTIVE, "generation": 1} | change
         self.change(*(MemoryChange.model_validate({"item": i.id} | fields) for i in items))
 
-    def change(self, *changes: MemoryChange) -> None:
-        record = MemorySnapshot(parent=self.snapshot, generation=1, changes=changes)
+    def change(self, *changes: MemoryChange, generation: int = 1) -> None:
+        record = MemorySnapshot(parent=self.snapshot, generation=generation, changes=changes)
         self.ledger.append(record.id, record)
         self.snapshot = record.id
 
@@ -90,7 +91,7 @@ def test_empty_views_embed_nothing(world: World, make_item: MakeItem) -> None:
     world.add(make_item("a", "0"))
     assert isinstance(world.embedder, Angles)
     world.embedder.calls.clear()
-    off = RecallSettings(exemplars=0)  # the only item is an exemplar
+    off = RecallSettings(quotas={EXEMPLAR: 0})  # the only item is an exemplar
     assert world.view().recall(queries, off, words) == [empty, empty]
     assert world.view().recall([], RecallSettings(), words) == []
     assert world.embedder.calls == []
@@ -101,7 +102,7 @@ def test_all_queries_are_embedded_at_once(world: World, make_item: MakeItem) -> 
     assert isinstance(world.embedder, Angles)
     world.embedder.calls.clear()
     queries = [Query(text, "t") for text in ("0", "90", "0", "45")]
-    found = world.view().recall(queries, RecallSettings(exemplars=1), words)
+    found = world.view().recall(queries, RecallSettings(quotas={EXEMPLAR: 1}), words)
     assert world.embedder.calls == [["0", "90", "45"]]
     assert [[item.text for item in recall.items] for recall in found[:3]] == [["a"], ["b"], ["a"]]
 
@@ -111,10 +112,10 @@ def test_leave_one_task_out(world: World, make_item: MakeItem) -> None:
     merged = make_item("merged", "1", tasks=("t2", "t1"))
     other = make_item("foreign", "20", task="t2")
     world.add(own, merged, other)
-    assert world.texts("0", "t1", exemplars=5) == ["foreign"]
-    assert world.texts("0", "t2", exemplars=5) == ["own"]
-    assert world.texts("0", "t3", exemplars=5) == ["own", "merged", "foreign"]
-    assert world.texts("0", "t1", leave_out=False, exemplars=5) == ["own", "merged", "foreign"]
+    assert world.texts("0", "t1", quotas={EXEMPLAR: 5}) == ["foreign"]
+    assert world.texts("0", "t2", quotas={EXEMPLAR: 5}) == ["own"]
+    assert world.texts("0", "t3", quotas={EXEMPLAR: 5}) == ["own", "merged", "foreign"]
+    assert world.texts("0", "t1", leave_out=False, quotas={EXEMPLAR: 5}) == ["own", "merged", "foreign"]
 
 
 def test_each_query_has_its_own_rule(world: World, make_item: MakeItem) -> None:
@@ -144,7 +145,7 @@ def test_what_is_absorbed_is_not_replaced_by_something_farther_away(
 ) -> None:
     world.add(make_item("far and long", "40"))
     world.add(make_item("known", "5"), absorbed_by=("w1",))
-    one = RecallSettings(exemplars=1)
+    one = RecallSettings(quotas={EXEMPLAR: 1})
     for policy, expected in (("base", ["known"]), ("w1", [])):
         (recall,) = world.view(policy).recall([Query("5", "t")], one, words)
         assert [item.text for item in recall.items] == expected
@@ -158,7 +159,7 @@ def test_a_view_shows_its_snapshot(world: World, make_item: MakeItem) -> None:
     world.add(first)
     earlier = world.snapshot
     world.add(make_item("second", "1"))
-    world.change(MemoryChange(item=first.id, status=Status.RETIRED))
+    world.change(MemoryChange(item=first.id, status=Status.RETIRED, generation=1))
     assert world.texts("0") == ["second"]
     (recall,) = world.view(snapshot=earlier).recall([Query("0", "t")], RecallSettings(), words)
     assert [item.text for item in recall.items] == ["first"]
@@ -166,9 +167,9 @@ def test_a_view_shows_its_snapshot(world: World, make_item: MakeItem) -> None:
 
 def test_least_similarity(world: World, make_item: MakeItem) -> None:
     world.add(make_item("near", "59"), make_item("far", "61"))
-    assert world.texts("0", min_similarity=0.5, exemplars=5) == ["near"]
-    assert world.texts("0", min_similarity=0.4, exemplars=5) == ["near", "far"]
-    assert world.texts("180", min_similarity=0.0, exemplars=5) == []
+    assert world.texts("0", min_similarity=0.5, quotas={EXEMPLAR: 5}) == ["near"]
+    assert world.texts("0", min_similarity=0.4, quotas={EXEMPLAR: 5}) == ["near", "far"]
+    assert world.texts("180", min_similarity=0.0, quotas={EXEMPLAR: 5}) == []
 
 
 def test_kind_quotas(world: World, make_item: MakeItem) -> None:
@@ -177,10 +178,10 @@ def test_kind_quotas(world: World, make_item: MakeItem) -> None:
     world.add(
         *(make_item(n.upper() + " note", f"{i}", kind=Kind.REFLECTION) for i, n in enumerate(names))
     )
-    assert sorted(world.texts("0", exemplars=2, reflections=1)) == ["ALPHA note", "alpha", "bravo"]
-    assert world.texts("0", exemplars=0, reflections=2) == ["ALPHA note", "BRAVO note"]
-    assert world.texts("0", exemplars=3, reflections=0) == ["alpha", "bravo", "charlie"]
-    assert world.texts("0", exemplars=0, reflections=0) == []
+    assert sorted(world.texts("0", quotas={EXEMPLAR: 2, REFLECTION: 1})) == ["ALPHA note", "alpha", "bravo"]
+    assert world.texts("0", quotas={EXEMPLAR: 0, REFLECTION: 2}) == ["ALPHA note", "BRAVO note"]
+    assert world.texts("0", quotas={EXEMPLAR: 3, REFLECTION: 0}) == ["alpha", "bravo", "charlie"]
+    assert world.texts("0", quotas={EXEMPLAR: 0, REFLECTION: 0}) == []
 
 
 def test_token_budget_skips_whole_items(world: World, make_item: MakeItem) -> None:
@@ -190,10 +191,10 @@ def test_token_budget_skips_whole_items(world: World, make_item: MakeItem) -> No
         make_item("p q", "2"),
         make_item("r", "3"),
     )
-    assert world.texts("0", tokens=5, exemplars=4) == ["one two three", "p q"]
-    assert world.texts("0", tokens=6, exemplars=4) == ["one two three", "p q", "r"]
-    assert world.texts("0", tokens=2, exemplars=4) == ["p q"]
-    assert world.texts("0", tokens=0, exemplars=4) == []
+    assert world.texts("0", tokens=5, quotas={EXEMPLAR: 4}) == ["one two three", "p q"]
+    assert world.texts("0", tokens=6, quotas={EXEMPLAR: 4}) == ["one two three", "p q", "r"]
+    assert world.texts("0", tokens=2, quotas={EXEMPLAR: 4}) == ["p q"]
+    assert world.texts("0", tokens=0, quotas={EXEMPLAR: 4}) == []
 
 
 def test_far_item_that_fits_is_found_behind_many_that_do_not(
@@ -201,7 +202,7 @@ def test_far_item_that_fits_is_found_behind_many_that_do_not(
 ) -> None:
     long = [make_item(f"{name} " * 20, f"{i / 10}") for i, name in enumerate("abcdefghijklmno")]
     world.add(*long, make_item("short", "30"))
-    assert world.texts("0", tokens=10, exemplars=1, candidates=4) == ["short"]
+    assert world.texts("0", tokens=10, quotas={EXEMPLAR: 1}, candidates=4) == ["short"]
 
 
 def test_near_identical_texts_are_dropped(world: World, make_item: MakeItem) -> None:
@@ -212,13 +213,13 @@ def test_near_identical_texts_are_dropped(world: World, make_item: MakeItem) -> 
         make_item(text + "!", "2"),
         make_item("Something else entirely.", "3"),
     )
-    assert world.texts("0", exemplars=4) == [text, "Something else entirely."]
+    assert world.texts("0", quotas={EXEMPLAR: 4}) == [text, "Something else entirely."]
 
 
 def test_diversity_prefers_the_unlike(world: World, make_item: MakeItem) -> None:
     world.add(make_item("best", "10"), make_item("twin", "11"), make_item("elsewhere", "-30"))
-    assert world.texts("0", exemplars=2, diversity=0.0) == ["best", "twin"]
-    assert world.texts("0", exemplars=2, diversity=0.5) == ["best", "elsewhere"]
+    assert world.texts("0", quotas={EXEMPLAR: 2}, diversity=0.0) == ["best", "twin"]
+    assert world.texts("0", quotas={EXEMPLAR: 2}, diversity=0.5) == ["best", "elsewhere"]
 
 
 def test_kinds_do_not_compete_in_diversity(world: World, make_item: MakeItem) -> None:
@@ -234,15 +235,15 @@ def test_ties_are_in_order_of_id(world: World, make_item: MakeItem) -> None:
     items = [make_item(text, "7") for text in ("mon", "tues", "wednes", "thurs", "fri")]
     world.add(*items)
     expected = [item.text for item in sorted(items, key=lambda item: item.id)]
-    assert world.texts("7", exemplars=5) == expected
-    assert world.texts("7", exemplars=5, diversity=0.7) == expected
+    assert world.texts("7", quotas={EXEMPLAR: 5}) == expected
+    assert world.texts("7", quotas={EXEMPLAR: 5}, diversity=0.7) == expected
 
 
 def test_starved_by_the_filter_it_compares_all(world: World, make_item: MakeItem) -> None:
     crowd = [make_item(f"{i} crowd {i * 37}", f"{i / 100}", task="t1") for i in range(100)]
     world.add(*crowd, make_item("the one", "20", task="t2"))
     assert world.texts("0", "t1", candidates=8) == ["the one"]
-    world.change(*(MemoryChange(item=item.id, status=Status.RETIRED) for item in crowd))
+    world.change(*(MemoryChange(item=item.id, status=Status.RETIRED, generation=1) for item in crowd))
     assert world.texts("0", "t9", candidates=8) == ["the one"]
 
 
@@ -268,13 +269,13 @@ def test_few_candidates_recall_what_all_would(
     ledger.append_many([(item.id, item) for item in items])
     world.change(
         *(
-            MemoryChange(item=item.id, status=Status.RETIRED if i % 3 else Status.ACTIVE)
+            MemoryChange(item=item.id, status=Status.RETIRED if i % 3 else Status.ACTIVE, generation=1)
             for i, item in enumerate(items)
         )
     )
     queries = [Query(" ".join(rng.choice(vocabulary, 8)), f"t{i % 10}") for i in range(40)]
     fields: dict[str, object] = {
-        "tokens": 60, "exemplars": 3, "reflections": 2, "min_similarity": 0.1,
+        "tokens": 60, "quotas": {EXEMPLAR: 3, REFLECTION: 2}, "min_similarity": 0.1,
         "diversity": diversity,
     }  # fmt: skip
     few = RecallSettings.model_validate(fields | {"candidates": 40})
@@ -295,13 +296,13 @@ def test_few_candidates_recall_what_all_would(
 def test_item_missing_from_the_index_is_loud(world: World, make_item: MakeItem) -> None:
     item = make_item("a", "0")
     world.ledger.append(item.id, item)
-    world.change(MemoryChange(item=item.id, status=Status.ACTIVE))
+    world.change(MemoryChange(item=item.id, status=Status.ACTIVE, generation=1))
     with pytest.raises(VectorIndexError, match=f"lacks 1 items, '{item.id}'"):
         world.view()
 
 
 @pytest.mark.parametrize(
-    "fields", [{"tokens": -1}, {"exemplar": 2}, {"diversity": 2}, {"candidates": 0}]
+    "fields", [{"tokens": -1}, {"quotas": {"other": 2}}, {"diversity": 2}, {"candidates": 0}]
 )
 def test_settings_are_checked(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
