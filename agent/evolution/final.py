@@ -25,7 +25,15 @@ from agent.run import Run
 from agent.run_folder import BASE, SUMMARY, write_json
 from agent.stats import interaction, paired_difference
 from memory import history
-from memory.records import Generation, Kind, MemoryItem, Note, Status, StopReason, Trajectory
+from memory.records import (
+    Generation,
+    Kind,
+    MemoryItem,
+    Note,
+    StopReason,
+    Trajectory,
+    standing,
+)
 
 
 def test(run: Run) -> dict[str, Any]:

@@ -283,7 +283,7 @@ def test_reading_a_changed_body_is_an_error(tmp_path: Path) -> None:
 def test_verify_finds_a_body_that_is_no_such_record(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     with Ledger(path) as ledger:
-        ledger.append("k", MemoryChange(item="i", status=Status.ACTIVE))
+        ledger.append("k", MemoryChange(item="i", status=Status.ACTIVE, generation=1))
     with raw(path) as db:
         body = '{"item":3}'
         db.execute("UPDATE records SET body = ?, id = ?", (body, content_hash({"item": 3})))
