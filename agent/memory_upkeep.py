@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, get_args
 
-from agent.config import ConfigError
+from agent.config import Config, ConfigError
 from agent.inspection import find_item, generation_of
 from agent.run import Run
 from agent.run_folder import LEDGER, SUMMARY, open_ledger, settle_config
@@ -40,7 +40,7 @@ def rebuild(folder: Path) -> dict[str, Any]:
     Raises:
         LockError: another process uses the run.
     """
-    config = settle_config(folder, None)
+    config = _config(folder)
     with RunLock(folder), open_ledger(folder) as ledger:
         embedder = load_embedder(config.memory.embedder)
         items = {key: item.key for key, item in ledger.all(MemoryItem)}
@@ -70,7 +70,7 @@ def erase(
     """
     if not names and not text:
         raise ConfigError("name an item or an episode to erase, or give --text")
-    settle_config(folder, None)
+    _config(folder)
     with RunLock(folder), _opened(folder, sure) as ledger:
         episodes = [name for name in names if ledger.get(Trajectory, name) is not None]
         items = [find_item(ledger, name).id for name in names if name not in episodes]
@@ -94,8 +94,7 @@ def erase(
         erasing.erase(ledger, what)
         if text:
             told["left"] = sorted(str(p.relative_to(folder)) for p in _holding(folder, text))
-    if ledger_has_items(folder):
-        rebuild(folder)
+    rebuild(folder)
     return told
 
 
@@ -103,10 +102,10 @@ def _opened(folder: Path, writable: bool) -> Ledger:
     return Ledger(folder / LEDGER) if writable else open_ledger(folder)
 
 
-def ledger_has_items(folder: Path) -> bool:
-    """Whether there is anything to index."""
-    with open_ledger(folder) as ledger:
-        return ledger.count(MemoryItem) > 0
+def _config(folder: Path) -> Config:
+    """A run's configuration; the first thing that a folder which is no run lacks is its ledger."""
+    open_ledger(folder).close()
+    return settle_config(folder, None)
 
 
 def _active(ledger: Ledger, incumbent: Generation, what: Extent) -> Iterator[str]:

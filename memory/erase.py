@@ -1,9 +1,10 @@
 """Erasure: what holds a text, and how all of it forgets.
 
 Erased is what was asked for and what comes from it: an episode's items, an item's
-descendants, their episode where they tell of one, and in the episodes that were shown an item
-what stood before the policy. A policy may also repeat what it was shown; then those of the
-words that nothing else in the run uses give it away, and that episode goes too.
+descendants, their episode where they tell of one, other tries of its task that went the same
+way, and in the episodes that were shown an item what stood before the policy. A policy may
+also repeat what it was shown; then those of the words that nothing else in the run uses give
+it away, and that episode goes too.
 
 Records stay, without their text: what an episode scored, what an item was worth, and that
 both existed, still counts. What weights have learnt cannot be erased; they are named.
@@ -86,11 +87,12 @@ def extent(
         within = ledger.all(Trajectory, containing=json.dumps(text, ensure_ascii=False)[1:-1])
         told |= {slot for slot, trajectory in within if text in _said(trajectory)}
 
-    shows = {
-        slot: (set(t.recalled), len(t.recollections))
-        for slot, t in ledger.all(Trajectory)
-        if t.recalled
-    }
+    shows: dict[str, tuple[set[str], int]] = {}
+    for slot, trajectory in ledger.all(Trajectory):
+        if trajectory.recalled:
+            shows[slot] = (set(trajectory.recalled), len(trajectory.recollections))
+        if any(_tells(trajectory, known[i]) for i in asked):
+            told.add(slot)
     made = _made(known, told, asked)
     words, copies = _copies(ledger, known, shows, made, told)
     told |= copies - known.keys()
@@ -261,6 +263,13 @@ def _copies(
     suspects = (*read(slots), *((i, known[i]) for i in items))
     copies = {key for key, record in suspects if not words.isdisjoint(_words(_said(record)))}
     return frozenset(words), copies
+
+
+def _tells(trajectory: Trajectory, item: MemoryItem) -> bool:
+    """Whether another try of an item's task says the same, line by line."""
+    return trajectory.task in item.tasks and set(item.text.splitlines()).issubset(
+        _said(trajectory).splitlines()
+    )
 
 
 def _words(text: str) -> set[str]:

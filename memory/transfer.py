@@ -72,7 +72,6 @@ def export(
     Raises:
         TransferError: pyarrow is missing, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()
     sources: dict[What, Callable[[], Iterator[dict[str, Any]]]] = {
         "items": lambda: _items(ledger, generations),
@@ -85,6 +84,7 @@ def export(
     }
     files = {}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for name in WHAT:
             if name in what:
                 left_out.clear()
@@ -385,13 +385,18 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line, parse_constant=_no_number)
+                json.dumps(row, ensure_ascii=False).encode()
+            except (ValueError, RecursionError) as error:
                 raise TransferError(f"{path}: line {number}: is no JSON ({error})") from error
             if not isinstance(row, dict):
                 raise TransferError(f"{path}: line {number}: must be an object, not {row!r:.40}")
             found.append((number, row))
     return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def _item(row: Mapping[str, Any], where: str) -> MemoryItem:

@@ -154,8 +154,12 @@ LOOK = Recollection(
     memory="",
     reader="base",
     candidates=(
-        Candidate(item=SQUARE.id, similarity=0.81, recency=1, utility=0.3, score=0.9, verdict="shown"),
-        Candidate(item=DOUBLE.id, similarity=0.5, recency=1, utility=0, score=0.6, verdict="tokens"),
+        Candidate(
+            item=SQUARE.id, similarity=0.81, recency=1, utility=0.3, score=0.9, verdict="shown"
+        ),
+        Candidate(
+            item=DOUBLE.id, similarity=0.5, recency=1, utility=0, score=0.6, verdict="tokens"
+        ),
     ),
     tokens=17,
 )  # fmt: skip
@@ -187,7 +191,7 @@ S2 = MemorySnapshot(
             SQUARE, Status.ACTIVE, 2, absorbed_by=("a1",), worth=WORTH,
             reason="the weights a1 do as well without it", because=(SAW.slot,),
         ),
-        change(MERGED, Status.ACTIVE, 2, reason="two rules that say the same", because=(E[0].slot,)),
+        change(MERGED, Status.ACTIVE, 2, reason="both say the same", because=(E[0].slot,)),
         change(REVISED, Status.SHADOW, 2, reason="said more exactly"),
         change(SKILL, Status.ACTIVE, 2, reason="passed in the sandbox"),
         *(change(i, Status.RETIRED, 2, reason=f"now in {MERGED.id}") for i in (RULE_A, RULE_B)),
