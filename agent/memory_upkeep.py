@@ -78,7 +78,7 @@ def erase(
         last = ledger.last(Generation)
         told: dict[str, Any] = {
             "erased": sure,
-            **{k: list(v) for k, v in what._asdict().items() if k != "words"},
+            **{k: list(v) for k, v in what._asdict().items() if k not in ("words", "pieces")},
             "active": list(_active(ledger, last[1], what)) if last else [],
             "files": [],
             "left": [],

@@ -1,10 +1,10 @@
 """Erasure: what holds a text, and how all of it forgets.
 
 Erased is what was asked for and what comes from it: an episode's items, an item's
-descendants, their episode where they tell of one, other tries of its task that went the same
-way, and in the episodes that were shown an item what stood before the policy. A policy may
-also repeat what it was shown; then those of the words that nothing else in the run uses give
-it away, and that episode goes too.
+descendants, their episode where they tell of one, what says the same word for word, other
+tries of its task that went the same way, and in the episodes that were shown an item what
+stood before the policy. A policy may also repeat what it was shown; then those of the words
+that nothing else in the run uses give it away, and that episode goes too.
 
 Records stay, without their text: what an episode scored, what an item was worth, and that
 both existed, still counts. What weights have learnt cannot be erased; they are named.
@@ -23,6 +23,7 @@ from memory.ledger import Ledger, LedgerError
 from memory.records import (
     Failure,
     Frame,
+    MemoryChange,
     MemoryItem,
     MemorySnapshot,
     Note,
@@ -35,6 +36,7 @@ from memory.records import (
 
 ERASED = history.ERASED
 _WORD = re.compile(r"\w{4,}")
+_SHORT = 12  # characters; what is shorter stands in many places
 
 
 class Extent(NamedTuple):
@@ -47,6 +49,7 @@ class Extent(NamedTuple):
         recollections, notes, snapshots: records about them that hold some of the text.
         adapters: versions of weights trained on the episodes; these cannot be made to forget.
         words: words of the text that nothing else in the run uses.
+        pieces: lines of the items' texts, and the text that was asked for.
     """
 
     items: tuple[str, ...] = ()
@@ -57,6 +60,7 @@ class Extent(NamedTuple):
     snapshots: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
     words: frozenset[str] = frozenset()
+    pieces: frozenset[str] = frozenset()
 
 
 def extent(
@@ -79,6 +83,7 @@ def extent(
             if ledger.get(kind, name) is None:
                 raise LedgerError(f"{ledger.path}: there is no {kind.__name__} {name!r}")
     asked = {*items, *(i for i, item in known.items() if text and text in _said(item))}
+    asked |= {i for i, item in known.items() if any(_repeats(item, known[a]) for a in asked)}
     told = {*episodes}
     for item in (known[i] for i in asked):
         if KINDS[item.kind].unit == "task" or KINDS[item.kind].shown == "code":
@@ -91,7 +96,7 @@ def extent(
     for slot, trajectory in ledger.all(Trajectory):
         if trajectory.recalled:
             shows[slot] = (set(trajectory.recalled), len(trajectory.recollections))
-        if any(_tells(trajectory, known[i]) for i in asked):
+        if any(_repeats(trajectory, known[i]) for i in asked):
             told.add(slot)
     made = _made(known, told, asked)
     words, copies = _copies(ledger, known, shows, made, told)
@@ -101,9 +106,11 @@ def extent(
     # What was seen at a later look may stand anywhere between the turns.
     told |= {slot for slot, looks in shown.items() if looks > 1}
 
+    pieces = {piece for i in made for piece in _lines(known[i].text)} | ({text} if text else set())
+
     def holds(record: Record) -> bool:
         said = _said(record)
-        return bool(text and text in said) or not words.isdisjoint(_words(said))
+        return any(p in said for p in pieces) or not words.isdisjoint(_words(said))
 
     looks = {i for slot in told if (t := ledger.get(Trajectory, slot)) for i in t.recollections}
     return Extent(
@@ -120,6 +127,7 @@ def extent(
         snapshots=tuple(key for key, snapshot in ledger.all(MemorySnapshot) if holds(snapshot)),
         adapters=tuple(history.adapters(ledger, told)),
         words=words,
+        pieces=frozenset(pieces),
     )
 
 
@@ -159,8 +167,11 @@ def lines(ledger: Ledger, what: Extent) -> set[str]:
     """What is to be erased, line by line, for looking into files; short lines are everywhere."""
     records: list[Record | None] = [ledger.get(MemoryItem, key) for key in what.items]
     records += [ledger.get(Trajectory, key) for key in what.episodes]
-    said = (_said(record) for record in records if record is not None)
-    return {line for text in said for line in map(str.strip, text.splitlines()) if len(line) >= 12}
+    return {line for r in records if r is not None for line in _lines(_said(r))}
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line for line in map(str.strip, text.splitlines()) if len(line) >= _SHORT)
 
 
 # --- what stands in for a record ---
@@ -201,10 +212,17 @@ def _unopened(trajectory: Trajectory) -> Trajectory:
 
 def _unexplained(snapshot: MemorySnapshot, what: Extent) -> MemorySnapshot:
     gone = set(what.items)
+
+    def tells(change: MemoryChange) -> bool:
+        why = change.reason
+        return (
+            change.item in gone
+            or any(piece in why for piece in what.pieces)
+            or not what.words.isdisjoint(_words(why))
+        )
+
     changes = tuple(
-        change.model_copy(update={"reason": ERASED})
-        if change.item in gone or not what.words.isdisjoint(_words(change.reason))
-        else change
+        change.model_copy(update={"reason": ERASED}) if tells(change) else change
         for change in snapshot.changes
     )
     return snapshot.model_copy(update={"changes": changes})
@@ -265,10 +283,17 @@ def _copies(
     return frozenset(words), copies
 
 
-def _tells(trajectory: Trajectory, item: MemoryItem) -> bool:
-    """Whether another try of an item's task says the same, line by line."""
-    return trajectory.task in item.tasks and set(item.text.splitlines()).issubset(
-        _said(trajectory).splitlines()
+def _repeats(record: MemoryItem | Trajectory, item: MemoryItem) -> bool:
+    """Whether something says all that an item says: as it stands, or, in another try of its
+    task, line by line.
+    """
+    said = _said(record)
+    if len(item.text) >= _SHORT and item.text in said:
+        return True
+    return (
+        isinstance(record, Trajectory)
+        and record.task in item.tasks
+        and set(item.text.splitlines()).issubset(said.splitlines())
     )
 
 

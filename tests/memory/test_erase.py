@@ -147,13 +147,15 @@ def test_by_text(ledger: Ledger, told: dict[str, MemoryItem | Trajectory]) -> No
     assert names(told, what.items) >= {"mine", "from_copy", "merged"}
     erasing.erase(ledger, what)
     assert b"zanzibar" not in ledger.path.read_bytes()
-    assert erasing.extent(ledger, text="never said") == erasing.Extent()
+    nothing = erasing.Extent(pieces=frozenset({"never said"}))
+    assert erasing.extent(ledger, text="never said") == nothing
 
 
 def test_words_that_all_use_give_nothing_away(ledger: Ledger, make_item: Make) -> None:
     """Without words of its own, an item takes its episode with it and no other."""
     source = episode("1/acquire/t1/0", "print('usual words')")
-    item = make_item("print('usual words')", task="t1", sources=(source.slot,))
+    text = "Solve the puzzle.\nprint('usual words')"
+    item = make_item(text, task="t1", sources=(source.slot,))
     saw = episode("2/acquire/t2/0", "print('usual words')", item)
     store(ledger, source, item, saw, episode("1/acquire/t3/0", "print('usual words')"))
     what = erasing.extent(ledger, [item.id])
@@ -175,3 +177,17 @@ def test_other_tries_that_went_the_same_way(ledger: Ledger, make_item: Make) -> 
     elsewhere = episode("1/acquire/t2/0", "print('usual words')")
     store(ledger, source, item, twin, other, elsewhere)
     assert erasing.extent(ledger, [item.id]).episodes == (source.slot, twin.slot)
+
+
+def test_what_says_the_same_word_for_word(ledger: Ledger, make_item: Make) -> None:
+    """Even where every word of it is used elsewhere."""
+    rule = make_item("print the usual words", kind=Kind.INSIGHT, sources=())
+    twin = make_item("print the usual words", kind=Kind.INSIGHT, sources=(), born=2)
+    quotes = episode("2/acquire/t2/0", "# print the usual words")
+    store(ledger, rule, twin, quotes, episode("1/acquire/t1/0", "words usual the print"))
+    ledger.append("rules/1", Note(data={"text": "1. print the usual words", "tokens": 5}))
+    what = erasing.extent(ledger, [rule.id])
+    assert what.items == (rule.id, twin.id) and what.episodes == (quotes.slot,)
+    assert what.notes == ("rules/1",) and what.words == frozenset()
+    erasing.erase(ledger, what)
+    assert b"print the usual words" not in ledger.path.read_bytes()
