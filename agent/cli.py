@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.environment_commands import AsJson, Unsafe, check, new_env, suite_setting
+from agent.memory_commands import memory_app
 from agent.openmp import share_cores
 
 app = typer.Typer(
@@ -27,16 +28,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-memory_app = typer.Typer(
-    no_args_is_help=True,
-    help="Inspect what a run remembers.\n\nExample: instar memory list --run runs/quickstart",
-)
 app.add_typer(memory_app, name="memory")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
 UNSAFE = "[bold red]no sandbox: what the model writes runs on this machine, as you[/bold red]"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C as well
-STATUS_STYLES = {"active": "green", "absorbed": "cyan"}
 
 
 def main() -> None:
@@ -81,11 +77,13 @@ def _status(error: BaseException) -> int | None:
     from memory.index import VectorIndexError
     from memory.ledger import LedgerError
     from memory.lock import LockError
+    from memory.transfer import TransferError
 
     if isinstance(error, LockError):
         return 1
     if isinstance(
-        error, ConfigError | ModelError | SuiteError | SandboxUnavailable | EmbedderError
+        error,
+        ConfigError | ModelError | SuiteError | SandboxUnavailable | EmbedderError | TransferError,
     ):
         return 2
     if isinstance(
@@ -326,100 +324,6 @@ def doctor(as_json: AsJson = False) -> None:
         _print_json([finding.model_dump(mode="json") for finding in findings])
     else:
         Console().print(render(findings))
-
-
-@memory_app.command("list")
-def memory_list(
-    run: RunFolder = Path("runs/default"),
-    generation: Annotated[
-        int | None, typer.Option(help="As of this generation; default: the incumbent.")
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="exemplar or reflection.")] = None,
-    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List what a generation remembers.
-
-    Example: instar memory list --run runs/quickstart --family gcd
-    """
-    from agent.inspection import listing
-
-    rows = listing(run, generation=generation, kind=kind, family=family)
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
-    for column in ("item", "kind", "family", "status", "won", "text"):
-        ratio = 1 if column == "text" else None
-        table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=ratio)
-    for row in rows:
-        table.add_row(
-            row["id"][:8],
-            row["kind"],
-            row["family"],
-            Text(row["status"], style=STATUS_STYLES.get(row["status"], "dim")),
-            f"{row['wins']}/{row['uses']}",
-            Text(" ".join(row["text"].split())[:160]),
-        )
-    Console().print(table if rows else "the memory is empty")
-
-
-@memory_app.command("show")
-def memory_show(
-    item: Annotated[str, typer.Argument(help="The item's id, or its beginning.")],
-    run: RunFolder = Path("runs/default"),
-    as_json: AsJson = False,
-) -> None:
-    """Show one item: text, sources, uses, and its status over the generations.
-
-    Example: instar memory show 3f2a --run runs/quickstart
-    """
-    from agent.inspection import detail
-
-    shown = detail(run, item)
-    if as_json:
-        _print_json(shown)
-        return
-    out = Console(highlight=False)
-    about = f"{shown['kind']} · {shown['family']} · {shown['trust']}"
-    out.print(f"[bold]{shown['id']}[/bold] · {about}")
-    out.print(Text(shown["text"]))
-    out.print(f"made in generation {shown['born']} from {', '.join(shown['sources'])}")
-    out.print(f"recalled {shown['uses']} times, {shown['wins']} of them successful")
-    for entry in shown["history"]:
-        out.print(Text(f"generation {entry['generation']}: {entry['status']} {entry['reason']}"))
-
-
-@memory_app.command("search")
-def memory_search(
-    text: Annotated[str, typer.Argument(help="What to look for.")],
-    run: RunFolder = Path("runs/default"),
-    limit: Annotated[int, typer.Option(min=1, help="Most items to show.")] = 10,
-    as_json: AsJson = False,
-) -> None:
-    """Find the items nearest to a text.
-
-    Example: instar memory search "greatest common divisor" --run runs/quickstart
-    """
-    from agent.inspection import search
-
-    rows = search(run, text, limit)
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
-    for column in ("similarity", "item", "kind", "family", "text"):
-        ratio = 1 if column == "text" else None
-        table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=ratio)
-    for row in rows:
-        table.add_row(
-            f"{row['similarity']:.2f}",
-            row["id"][:8],
-            row["kind"],
-            row["family"],
-            Text(" ".join(row["text"].split())[:160]),
-        )
-    Console().print(table if rows else "nothing found")
 
 
 def _console(as_json: bool) -> Console:

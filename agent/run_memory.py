@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from environments.base import Task
 from memory.embed import Embedder, load_embedder
@@ -62,7 +62,7 @@ class RunMemory:
         if self._index is None:
             borrowed = self._source is not self.ledger
             items = stored_keys(self._source)
-            backend = "exact" if borrowed else "chroma"
+            backend: Literal["chroma", "exact"] = "exact" if borrowed else "chroma"
             self._index = open_index(self.folder, self.embedder, items, backend)
         return self._index
 

@@ -17,7 +17,14 @@ from memory.embed import EmbedderError, load_embedder
 from memory.index import check_index
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
-from memory.records import Generation, MemoryItem, MemorySnapshot, Note, Trajectory
+from memory.records import (
+    Generation,
+    MemoryItem,
+    MemorySnapshot,
+    Note,
+    Recollection,
+    Trajectory,
+)
 
 LEARNING = ("acquire", "probe")
 
@@ -46,6 +53,9 @@ def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
                     "memory snapshots": ledger.count(MemorySnapshot),
                     "generations": ledger.count(Generation),
                 }
+                kinds = (Trajectory, MemoryItem, Recollection, MemorySnapshot, Note)
+                if erased := sum(len(ledger.erased(kind)) for kind in kinds):
+                    counts["records erased"] = erased
                 for check in (_config, _trajectories, _memory, _adapters, _generations, _index):
                     problems.extend(check(ledger, folder))
         except LedgerError as error:

@@ -1,55 +1,33 @@
 """The truth of a run: an append-only, hash-chained SQLite file.
 
 A record is stored once under (kind, key) and never changed: there is no update and no
-delete, here or (by triggers) in SQL. Every other store, the vector index first, can be
-rebuilt from this one.
+delete, here or (by triggers) in SQL. The one exception is `Ledger.erase`, which leaves a
+record's kind, key, content hash and link of the chain, and puts something without the text
+in the place of its body. Every other store, the vector index first, can be rebuilt from
+this one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from pydantic import ValidationError
 
-from memory import sqlite
-from memory.records import Record, content_hash
+from memory import chain, sqlite
+from memory.chain import Erasure
+from memory.records import Note, Record
 
 R = TypeVar("R", bound=Record)
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x494E5354  # "INST", so that a foreign SQLite file is told apart
-_CHUNK = 200  # rows read at a time: trajectories are large
-
-_SCHEMA = """
-CREATE TABLE records (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind TEXT NOT NULL,
-    key TEXT NOT NULL,
-    id TEXT NOT NULL,
-    body TEXT NOT NULL,
-    chain TEXT NOT NULL,
-    created REAL NOT NULL,
-    UNIQUE (kind, key)
-);
-CREATE TRIGGER records_no_update BEFORE UPDATE ON records
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER records_no_delete BEFORE DELETE ON records
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER records_no_replace BEFORE INSERT ON records
-    WHEN EXISTS (SELECT 1 FROM records WHERE kind = NEW.kind AND key = NEW.key)
-      OR EXISTS (SELECT 1 FROM records WHERE seq = NEW.seq)
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
-_MARKS = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
+_CHUNK = 200  # rows handled at a time: trajectories are large
 
 
 class LedgerError(RuntimeError):
@@ -61,24 +39,14 @@ class _Row(NamedTuple):
     key: str
     id: str
     body: str
+    redacted: str | None = None
 
 
 def _row(key: str, record: Record) -> _Row:
     body = json.dumps(
         record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
-    return _Row(type(record).__name__, key, _digest(body), body)
-
-
-def _digest(body: str) -> str:
-    """The content hash of a record whose canonical JSON is ``body`` (see `content_hash`)."""
-    return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _kinds(base: type[Record] = Record) -> Iterator[type[Record]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _kinds(kind)
+    return _Row(type(record).__name__, key, chain.digest(body), body)
 
 
 def _range(prefix: str) -> tuple[str, str | bytes]:
@@ -111,7 +79,7 @@ class Ledger:
             if not self.path.exists():
                 if read_only:
                     raise LedgerError(f"{self.path}: there is no ledger here; check the folder")
-                sqlite.create(self.path, _SCHEMA + _MARKS)
+                sqlite.create(self.path, sqlite.SCHEMA)
             if sqlite.is_truncated(self.path):
                 raise LedgerError(
                     f"{self.path}: the ledger is truncated ({self.path.stat().st_size} bytes); "
@@ -148,7 +116,7 @@ class Ledger:
         """
         rows = [_row(key, record) for key, record in records]
         with self._guard() as db, sqlite.transaction(db):
-            chain = _head(db)
+            head = _head(db)
             new = 0
             for row in rows:
                 stored = db.execute(
@@ -161,14 +129,61 @@ class Ledger:
                             f"and cannot become {row.id[:16]}; the ledger is append-only"
                         )
                     continue
-                chain = _link(chain, row.kind, row.key, row.id)
-                db.execute(
-                    "INSERT INTO records (kind, key, id, body, chain, created) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (*row, chain, time.time()),
-                )
+                head = _insert(db, head, row)
                 new += 1
         return new
+
+    def erase(self, stand_ins: Iterable[tuple[str, Record]]) -> None:
+        """Put other records in the place of stored ones, for good, all or none.
+
+        What stood there is gone from every page of the file and from its log on return. What
+        stands there now keeps the ``id`` of what was erased.
+
+        Args:
+            stand_ins: (key, record); the record of that kind and key is what is erased.
+
+        Raises:
+            LedgerError: there is no such record (nothing is changed then); or another process
+                is reading, and its pages could not be wiped: the next opening does that.
+        """
+        rows = [_row(key, record) for key, record in stand_ins]
+        if not rows:
+            return
+        with self._guard() as db:
+            db.execute("PRAGMA secure_delete = ON")
+            with sqlite.transaction(db):
+                for start in range(0, len(rows), _CHUNK):
+                    self._replace(db, rows[start : start + _CHUNK])
+        self._wipe()
+
+    def _replace(self, db: sqlite3.Connection, rows: list[_Row]) -> None:
+        numbers: list[tuple[int, str]] = []
+        for row in rows:
+            stored = db.execute(
+                "SELECT seq FROM records WHERE kind = ? AND key = ?", (row.kind, row.key)
+            ).fetchone()
+            if stored is None:
+                raise LedgerError(f"{self.path}: there is no {row.kind} {row.key!r} to erase")
+            numbers.append((stored[0], row.id))
+        (count,) = db.execute("SELECT count(*) FROM records WHERE kind = 'Erasure'").fetchone()
+        _insert(db, _head(db), _row(f"{count:06d}", Erasure(records=tuple(numbers))))
+        db.executemany(
+            "UPDATE records SET body = ?, redacted = ? WHERE seq = ?",
+            [(row.body, digest, n) for row, (n, digest) in zip(rows, numbers, strict=True)],
+        )
+
+    def _wipe(self) -> None:
+        """Rid the file of what was erased, unless that was done: a crash may lie between."""
+        last = self.last(Erasure)
+        if last is None or self.get(Note, f"wiped/{last[0]}") is not None:
+            return
+        with self._guard() as db:
+            if not sqlite.wipe(db):
+                raise LedgerError(
+                    f"{self.path}: erased, but another process reads the file and keeps its old "
+                    "pages; stop it (instar view?) and run this again"
+                )
+        self.append(f"wiped/{last[0]}", Note(data={}))
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -176,7 +191,7 @@ class Ledger:
         """The record of this kind and key, or None."""
         with self._guard() as db:
             row = db.execute(
-                "SELECT kind, key, id, body FROM records WHERE kind = ? AND key = ?",
+                "SELECT kind, key, id, body, redacted FROM records WHERE kind = ? AND key = ?",
                 (model.__name__, key),
             ).fetchone()
         return None if row is None else self._parse(model, _Row(*row))
@@ -214,10 +229,17 @@ class Ledger:
             )
             return {row[0]: tuple(row[1:]) for row in rows}
 
-    def all(self, model: type[R], prefix: str = "") -> Iterator[tuple[str, R]]:
+    def all(
+        self, model: type[R], prefix: str = "", containing: str = ""
+    ) -> Iterator[tuple[str, R]]:
         """(key, record) of this kind whose key begins with ``prefix``, oldest first.
 
         What is appended while iterating is not seen.
+
+        Args:
+            model: the kind.
+            prefix: of the key.
+            containing: only records with this in their JSON: quicker than reading them all.
         """
         with self._guard() as db:
             # The index alone answers this; bodies are then read a few at a time.
@@ -227,12 +249,13 @@ class Ledger:
             )
             seqs = [seq for (seq,) in found]
         for start in range(0, len(seqs), _CHUNK):
-            chunk = json.dumps(seqs[start : start + _CHUNK])
+            some = json.dumps(seqs[start : start + _CHUNK])
             with self._guard() as db:
                 rows = db.execute(
-                    "SELECT kind, key, id, body FROM records "
-                    "WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
-                    (chunk,),
+                    "SELECT kind, key, id, body, redacted FROM records "
+                    "WHERE seq IN (SELECT value FROM json_each(?)) AND instr(body, ?) "
+                    "ORDER BY seq",
+                    (some, containing),
                 ).fetchall()
             for row in rows:
                 yield row[1], self._parse(model, _Row(*row))
@@ -259,11 +282,20 @@ class Ledger:
         """The newest (key, record) of this kind whose key begins with ``prefix``, or None."""
         with self._guard() as db:
             row = db.execute(
-                "SELECT kind, key, id, body FROM records WHERE seq = (SELECT max(seq) "
+                "SELECT kind, key, id, body, redacted FROM records WHERE seq = (SELECT max(seq) "
                 "FROM records WHERE kind = ? AND key >= ? AND key < ?)",
                 (model.__name__, *_range(prefix)),
             ).fetchone()
         return None if row is None else (row[1], self._parse(model, _Row(*row)))
+
+    def erased(self, model: type[Record]) -> set[str]:
+        """Keys of this kind whose record was erased, in whole or in part."""
+        with self._guard() as db:
+            found = db.execute(
+                "SELECT key FROM records WHERE kind = ? AND redacted IS NOT NULL",
+                (model.__name__,),
+            )
+            return {key for (key,) in found}
 
     def created(self, model: type[Record], key: str) -> float | None:
         """When the record was stored, in seconds since the epoch, or None."""
@@ -274,7 +306,7 @@ class Ledger:
         return None if row is None else float(row[0])
 
     def verify(self) -> list[str]:
-        """Audit the file: SQLite's own check, every content hash, the chain, every body.
+        """Audit the file: SQLite's own check and all that `chain.audit` looks at.
 
         Returns:
             One line per fault, naming the record; empty when all is well.
@@ -287,42 +319,27 @@ class Ledger:
                     for (line,) in db.execute("PRAGMA integrity_check")
                     if line != "ok"
                 ]
-            faults += self._verify_rows()
+                last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'")
+                newest = last.fetchone()
+            faults += chain.audit(self.path, self._rows(), newest[0] if newest else 0)
         except LedgerError as error:
             faults.append(str(error))
         return faults
 
-    def _verify_rows(self) -> Iterator[str]:
-        models = {model.__name__: model for model in _kinds()}
-        chain, seq = "", 0
+    def _rows(self) -> Iterator[chain.Row]:
+        """Every row, oldest first."""
+        seq = 0
         while True:
             with self._guard() as db:
                 rows = db.execute(
-                    "SELECT seq, kind, key, id, body, chain FROM records WHERE seq > ? "
-                    "ORDER BY seq LIMIT ?",
+                    "SELECT seq, kind, key, id, body, chain, redacted FROM records "
+                    "WHERE seq > ? ORDER BY seq LIMIT ?",
                     (seq, _CHUNK),
                 ).fetchall()
             if not rows:
-                break
-            for number, kind, key, id_, body, stored_chain in rows:
-                where = f"{self.path}: record {number} ({kind} {key!r})"
-                if number != seq + 1:
-                    yield f"{where}: {number - seq - 1} records before it are gone"
-                seq = number
-                if _digest(body) != id_:
-                    yield f"{where}: the body does not match its content hash"
-                elif kind in models:
-                    try:
-                        models[kind].model_validate_json(body)
-                    except ValidationError as error:
-                        yield f"{where}: no valid {kind}: {_first(error)}"
-                if _link(chain, kind, key, id_) != stored_chain:
-                    yield f"{where}: the hash chain is broken here"
-                chain = stored_chain
-        with self._guard() as db:
-            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
-        if row is not None and row[0] > seq:
-            yield f"{self.path}: {row[0] - seq} records after record {seq} are gone"
+                return
+            yield from map(chain.Row._make, rows)
+            seq = rows[-1][0]
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -349,12 +366,12 @@ class Ledger:
         with self._guard() as db:
             application = db.execute("PRAGMA application_id").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if application != APPLICATION_ID:
+            if application != sqlite.APPLICATION_ID:
                 raise LedgerError(f"{self.path}: a SQLite file, but no ledger; choose another path")
-            if version != SCHEMA_VERSION:
+            if version != sqlite.SCHEMA_VERSION:
                 raise LedgerError(
                     f"{self.path}: schema version {version}, but this program reads version "
-                    f"{SCHEMA_VERSION}; use the release that wrote it"
+                    f"{sqlite.SCHEMA_VERSION}; use the release that wrote it"
                 )
             _head(db)
             if not self.read_only:
@@ -366,19 +383,25 @@ class Ledger:
                 # Learn now, not at the first record, if it cannot write.
                 with sqlite.transaction(db):
                     pass
+                with suppress(LedgerError):  # a reader is in the way: another time
+                    self._wipe()
 
     def _parse(self, model: type[R], row: _Row) -> R:
-        if _digest(row.body) != row.id:
+        if chain.digest(row.body) != (row.redacted or row.id):
             raise LedgerError(
                 f"{self.path}: {row.kind} {row.key!r} does not match its content hash; "
                 "the file was changed from outside, restore it from a copy"
             )
         try:
-            return model.model_validate_json(row.body)
+            record = model.model_validate_json(row.body)
         except ValidationError as error:
             raise LedgerError(
-                f"{self.path}: {row.kind} {row.key!r} is no valid {model.__name__}: {_first(error)}"
+                f"{self.path}: {row.kind} {row.key!r} is no valid {model.__name__}: "
+                f"{chain.first(error)}"
             ) from error
+        if row.redacted:  # what stands in for an erased record keeps its identity
+            record.__dict__["id"] = row.id[:16]
+        return record
 
     @contextmanager
     def _guard(self) -> Iterator[sqlite3.Connection]:
@@ -402,10 +425,11 @@ def _head(db: sqlite3.Connection) -> str:
     return "" if row is None else str(row[0])
 
 
-def _link(previous: str, kind: str, key: str, id_: str) -> str:
-    return content_hash([previous, kind, key, id_])
-
-
-def _first(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+def _insert(db: sqlite3.Connection, previous: str, row: _Row) -> str:
+    """Add a row behind the one with this link of the chain; returns its own link."""
+    linked = chain.link(previous, row.kind, row.key, row.id)
+    db.execute(
+        "INSERT INTO records (kind, key, id, body, chain, created) VALUES (?, ?, ?, ?, ?, ?)",
+        (row.kind, row.key, row.id, row.body, linked, time.time()),
+    )
+    return linked

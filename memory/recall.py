@@ -162,7 +162,9 @@ class MemoryView:
         tokens = sum(one.length for one in chosen)
         lost = [one for one in admitted if one.verdict not in ("", "shown", "absorbed")]
         others = [one.record() for one in lost] + refused
-        best = nsmallest(max(0, _LISTED - len(chosen)), others, key=lambda one: (-one.score, one.item))
+        best = nsmallest(
+            max(0, _LISTED - len(chosen)), others, key=lambda one: (-one.score, one.item)
+        )
         return Recall(
             items=tuple(one.item for one in chosen if not one.absorbed),
             recollection=Recollection(

@@ -41,6 +41,7 @@ class StopReason(StrEnum):
     TURNS = "turns"  # the agent's turn budget ran out
     CONTEXT = "context"  # the prompt outgrew the context window
     FAILED = "failed"  # something broke; see Failure
+    ERASED = "erased"  # what was said is erased (see memory.erase); what it scored stays
 
 
 class Failure(Record):
@@ -161,7 +162,8 @@ class Trajectory(Record):
 
     @property
     def produced_tokens(self) -> int:
-        return sum(sum(s.loss_mask) for s in self.steps)
+        """Tokens that the policy wrote, those since erased included."""
+        return sum(sum(s.loss_mask) for s in self.steps) + int(self.metrics.get("erased_tokens", 0))
 
     @property
     def turns(self) -> tuple[Step, ...]:
@@ -361,7 +363,7 @@ class Generation(Record):
         parent: number of the incumbent it was bred from.
         weights: version of the promoted weights ("base" for none).
         memory: id of the promoted memory snapshot ("" for the empty memory).
-        decision: ``start``, ``promoted`` or ``kept`` (or ``rollback``).
+        decision: ``start``, ``promoted`` or ``kept``; by hand ``rollback`` or ``import``.
         cell: the promoted cell of the 2×2, or "incumbent".
         cells: score of each cell on the gate split.
         families: per family, the promoted agent's success rate on the gate split.
@@ -375,7 +377,7 @@ class Generation(Record):
     parent: int
     weights: str
     memory: str
-    decision: Literal["start", "promoted", "kept", "rollback"]
+    decision: Literal["start", "promoted", "kept", "rollback", "import"]
     cell: str
     reason: str
     cells: dict[str, Score] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The ledger's SQLite file: made whole, opened with care, its errors told in plain words."""
+"""The ledger's SQLite file: its schema, and how it is made, opened, wiped and explained."""
 
 from __future__ import annotations
 
@@ -10,6 +10,38 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+APPLICATION_ID = 0x494E5354  # "INST", so that a foreign SQLite file is told apart
+SCHEMA_VERSION = 2
+SCHEMA = """
+CREATE TABLE records (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body TEXT NOT NULL,
+    chain TEXT NOT NULL,
+    created REAL NOT NULL,
+    redacted TEXT, -- content hash of what stands in the place of an erased body
+    UNIQUE (kind, key)
+);
+CREATE INDEX records_redacted ON records (kind, key) WHERE redacted IS NOT NULL;
+CREATE TRIGGER records_no_update BEFORE UPDATE ON records
+    -- but for an erasure that the newest Erasure record announces
+    WHEN (NEW.seq, NEW.kind, NEW.key, NEW.id, NEW.chain, NEW.created)
+        IS NOT (OLD.seq, OLD.kind, OLD.key, OLD.id, OLD.chain, OLD.created)
+      OR OLD.kind IN ('Erasure', 'Generation')
+      OR NEW.redacted IS NULL
+      OR coalesce(instr((SELECT body FROM records WHERE kind = 'Erasure'
+                         ORDER BY key DESC LIMIT 1), NEW.redacted), 0) = 0
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER records_no_delete BEFORE DELETE ON records
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER records_no_replace BEFORE INSERT ON records
+    WHEN EXISTS (SELECT 1 FROM records WHERE kind = NEW.kind AND key = NEW.key)
+      OR EXISTS (SELECT 1 FROM records WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+SCHEMA += f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
 BUSY_TIMEOUT_S = 2.0
 
 
@@ -82,6 +114,17 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def wipe(db: sqlite3.Connection) -> bool:
+    """Leave nothing of deleted content in the file, its free pages or its log.
+
+    Returns:
+        False if another connection reads the log, so that it could not be emptied.
+    """
+    db.execute("VACUUM")
+    busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
 
 
 def explain(error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:

@@ -176,7 +176,9 @@ def instructive_failures(
     """
     solved: dict[str, Trajectory] = {}
     for t in trajectories:
-        if t.success and (t.task not in solved or len(t.steps) < len(solved[t.task].steps)):
+        if not t.success or not t.steps:  # without steps: erased
+            continue
+        if t.task not in solved or len(t.steps) < len(solved[t.task].steps):
             solved[t.task] = t
     found: list[tuple[Trajectory, Trajectory]] = []
     count: dict[str, int] = defaultdict(int)

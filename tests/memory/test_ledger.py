@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 import sqlite3
+import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -283,7 +287,7 @@ def test_reading_a_changed_body_is_an_error(tmp_path: Path) -> None:
 def test_verify_finds_a_body_that_is_no_such_record(tmp_path: Path) -> None:
     path = tmp_path / "l.db"
     with Ledger(path) as ledger:
-        ledger.append("k", MemoryChange(item="i", status=Status.ACTIVE))
+        ledger.append("k", MemoryChange(item="i", status=Status.ACTIVE, generation=1))
     with raw(path) as db:
         body = '{"item":3}'
         db.execute("UPDATE records SET body = ?, id = ?", (body, content_hash({"item": 3})))
@@ -300,3 +304,144 @@ def test_closed_ledger_says_so(tmp_path: Path) -> None:
     ledger.close()
     with pytest.raises(LedgerError, match="closed"):
         ledger.get(Note, "k")
+
+
+# --- erasing ---
+
+
+def test_erased_record_keeps_its_place_and_its_identity(ledger: Ledger) -> None:
+    ledger.append_many([(f"n{i}", note(f"canary {i}")) for i in range(4)])
+    before = note("canary 2").id
+    ledger.erase([("n2", note("gone"))])
+    left = ledger.get(Note, "n2")
+    assert left is not None and left.data == {"value": "gone"} and left.id == before
+    assert ledger.erased(Note) == {"n2"} and ledger.erased(Trajectory) == set()
+    assert [key for key, _ in ledger.all(Note, "n")] == ["n0", "n1", "n2", "n3"]
+    assert ledger.append("n2", note("canary 2")) is False  # it was there, and stays erased
+    assert ledger.get(Note, "n2") == left and ledger.verify() == []
+    with pytest.raises(LedgerError, match="cannot become"):
+        ledger.append("n2", note("gone"))
+    ledger.append("n9", note(9))  # it goes on
+    ledger.erase([("n2", note("twice")), ("n3", note("gone"))])
+    assert ledger.erased(Note) == {"n2", "n3"} and ledger.verify() == []
+
+
+def test_erasure_leaves_no_trace_in_any_file(tmp_path: Path) -> None:
+    canary = "zanzibar über\n\u2028"
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append_many([(f"n{i}", note("filler " * 900)) for i in range(30)])
+        ledger.append("short", note(canary))
+        ledger.append("long", note(canary * 4000))  # pages of its own
+        ledger.append_many([(f"m{i}", note("filler " * 900)) for i in range(30)])
+    assert b"zanzibar" in path.read_bytes()
+    with Ledger(path) as ledger:
+        ledger.append("log", note(canary))  # only in the write-ahead log as yet
+        assert b"zanzibar" in path.with_name("l.db-wal").read_bytes()
+        ledger.erase([(key, note("")) for key in ("short", "long", "log")])
+        for file in tmp_path.iterdir():
+            assert b"zanzibar" not in file.read_bytes(), file
+        assert ledger.count(Note, "n") == 30 and ledger.verify() == []
+
+
+def test_all_or_nothing_is_erased(ledger: Ledger) -> None:
+    ledger.append("a", note(1))
+    with pytest.raises(LedgerError, match="no Note 'b' to erase"):
+        ledger.erase([("a", note(0)), ("b", note(0))])
+    assert ledger.get(Note, "a") == note(1) and ledger.erased(Note) == set()
+    ledger.erase([])
+    assert ledger.count(Note) == 1 and ledger.verify() == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE records SET body = '{}' WHERE key = 'b'",
+        "UPDATE records SET body = '{}', redacted = 'x' WHERE key = 'b'",
+        "UPDATE records SET redacted = NULL WHERE key = 'a'",
+        "UPDATE records SET key = 'c', redacted = (SELECT redacted FROM records WHERE key = 'a') "
+        "WHERE key = 'b'",
+        "UPDATE records SET body = '{}', redacted = id WHERE kind = 'Erasure'",
+        "DELETE FROM records WHERE key = 'a'",
+    ],
+)
+def test_only_an_announced_erasure_passes(ledger: Ledger, statement: str) -> None:
+    ledger.append_many([("a", note(1)), ("b", note(2))])
+    ledger.erase([("a", note(0))])
+    other = sqlite3.connect(ledger.path)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        other.execute(statement)
+    other.close()
+    assert ledger.verify() == []
+
+
+def test_verify_tells_an_erasure_from_a_forgery(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append_many([("a", note(1)), ("b", note(2))])
+        ledger.erase([("a", note(0))])
+    forged = '{"data":{"value":99}}'
+    with raw(path) as db:
+        values = (forged, content_hash({"data": {"value": 99}}))
+        db.execute("UPDATE records SET body = ?, redacted = ? WHERE key = 'b'", values)
+    db.close()
+    with Ledger(path) as ledger:
+        (fault,) = ledger.verify()
+        assert "'b'" in fault and "not by an erasure" in fault
+
+
+def test_a_reader_in_the_way_is_named_and_the_next_opening_wipes(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.append("a", note("zanzibar"))
+        reader = sqlite3.connect(path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM records").fetchall()
+        with pytest.raises(LedgerError, match=r"another process reads the file"):
+            ledger.erase([("a", note(""))])
+        assert ledger.erased(Note) == {"a"}  # it is erased; only old pages are left
+        reader.close()
+    with Ledger(path) as ledger:
+        assert ledger.erased(Note) == {"a"} and ledger.verify() == []
+        for file in tmp_path.iterdir():
+            assert b"zanzibar" not in file.read_bytes(), file
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from memory.ledger import Ledger
+from memory.records import Note
+
+with Ledger(Path(sys.argv[1])) as ledger:
+    print("go", flush=True)
+    ledger.erase([(f"n{i}", Note(data={})) for i in range(400)])
+"""
+
+
+def test_killed_while_erasing_leaves_the_old_or_the_new(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    whole = tmp_path / "whole.db"
+    with Ledger(whole) as ledger:
+        ledger.append_many([(f"n{i}", note("zanzibar " * 300)) for i in range(400)])
+    seen = set()
+    for attempt, delay in enumerate((0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.3, None)):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        path = folder / "l.db"
+        shutil.copy(whole, path)
+        process = start(KILLED, path)
+        assert process.stdout is not None and process.stdout.readline() == "go\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        process.kill()
+        process.wait()
+        with Ledger(path) as ledger:
+            erased = len(ledger.erased(Note))
+            assert erased in (0, 400) and ledger.verify() == []
+            seen.add(erased)
+            if erased:  # opening it has wiped what the kill left
+                for file in folder.iterdir():
+                    assert b"zanzibar" not in file.read_bytes(), file
+    assert 400 in seen  # the last was let finish

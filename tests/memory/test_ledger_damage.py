@@ -95,7 +95,7 @@ def test_other_schema_version_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 7")
     db.close()
-    with pytest.raises(LedgerError, match=r"schema version 7.*reads version 1"):
+    with pytest.raises(LedgerError, match=r"schema version 7.*reads version 2"):
         Ledger(path)
 
 

@@ -115,7 +115,11 @@ def test_leave_one_task_out(world: World, make_item: MakeItem) -> None:
     assert world.texts("0", "t1", quotas={EXEMPLAR: 5}) == ["foreign"]
     assert world.texts("0", "t2", quotas={EXEMPLAR: 5}) == ["own"]
     assert world.texts("0", "t3", quotas={EXEMPLAR: 5}) == ["own", "merged", "foreign"]
-    assert world.texts("0", "t1", leave_out=False, quotas={EXEMPLAR: 5}) == ["own", "merged", "foreign"]
+    assert world.texts("0", "t1", leave_out=False, quotas={EXEMPLAR: 5}) == [
+        "own",
+        "merged",
+        "foreign",
+    ]
 
 
 def test_each_query_has_its_own_rule(world: World, make_item: MakeItem) -> None:
@@ -178,7 +182,11 @@ def test_kind_quotas(world: World, make_item: MakeItem) -> None:
     world.add(
         *(make_item(n.upper() + " note", f"{i}", kind=Kind.REFLECTION) for i, n in enumerate(names))
     )
-    assert sorted(world.texts("0", quotas={EXEMPLAR: 2, REFLECTION: 1})) == ["ALPHA note", "alpha", "bravo"]
+    assert sorted(world.texts("0", quotas={EXEMPLAR: 2, REFLECTION: 1})) == [
+        "ALPHA note",
+        "alpha",
+        "bravo",
+    ]
     assert world.texts("0", quotas={EXEMPLAR: 0, REFLECTION: 2}) == ["ALPHA note", "BRAVO note"]
     assert world.texts("0", quotas={EXEMPLAR: 3, REFLECTION: 0}) == ["alpha", "bravo", "charlie"]
     assert world.texts("0", quotas={EXEMPLAR: 0, REFLECTION: 0}) == []
@@ -243,7 +251,9 @@ def test_starved_by_the_filter_it_compares_all(world: World, make_item: MakeItem
     crowd = [make_item(f"{i} crowd {i * 37}", f"{i / 100}", task="t1") for i in range(100)]
     world.add(*crowd, make_item("the one", "20", task="t2"))
     assert world.texts("0", "t1", candidates=8) == ["the one"]
-    world.change(*(MemoryChange(item=item.id, status=Status.RETIRED, generation=1) for item in crowd))
+    world.change(
+        *(MemoryChange(item=item.id, status=Status.RETIRED, generation=1) for item in crowd)
+    )
     assert world.texts("0", "t9", candidates=8) == ["the one"]
 
 
@@ -269,7 +279,9 @@ def test_few_candidates_recall_what_all_would(
     ledger.append_many([(item.id, item) for item in items])
     world.change(
         *(
-            MemoryChange(item=item.id, status=Status.RETIRED if i % 3 else Status.ACTIVE, generation=1)
+            MemoryChange(
+                item=item.id, status=Status.RETIRED if i % 3 else Status.ACTIVE, generation=1
+            )
             for i, item in enumerate(items)
         )
     )
