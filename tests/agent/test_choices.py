@@ -200,8 +200,8 @@ def test_training_sees_the_whole_way_without_what_changed_nothing() -> None:
                       seed=0)  # fmt: skip
     assert [s.text for s in t.steps[:3]] == ["go east", "dance", "go east"]
     assert [s.error for s in t.steps[:3]] == [None, "invalid command", None]
-    bare = policy.encode(opening(t.frame, t.prompt, None))
-    example = conversation(t, bare)
+    bare = policy.encode(opening(t.frame, t.prompt))
+    example = conversation(t, policy)
     text = "".join(map(chr, example.token_ids))
     assert "dance" not in text and "cannot" not in text
     assert text.startswith("".join(map(chr, bare)) + "go east</assistant><user>You are in room 1.")

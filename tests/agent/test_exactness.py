@@ -52,7 +52,7 @@ def policy() -> TransformersPolicy:
 @pytest.fixture(scope="module")
 def prompts(policy: TransformersPolicy) -> list[tuple[int, ...]]:
     """Of different lengths; some share a long beginning, one shares nothing with any."""
-    asked = [policy.encode(opening(FRAME, question, None)) for question in QUESTIONS]
+    asked = [policy.encode(opening(FRAME, question)) for question in QUESTIONS]
     alone: list[Message] = [{"role": "user", "content": "Name three colours."}]
     first = policy.encode(alone)
     said = tuple(policy.tokenizer.encode("Red.", add_special_tokens=False))
@@ -347,7 +347,7 @@ def test_a_prompt_that_outgrows_the_context_ends_the_episode(
     """``room`` turns fit; the next one is not begun, and the episode counts as it stands."""
     task = toy.tasks()[0]
     settings = SETTINGS.model_copy(update={"max_new_tokens": 4})
-    prompt = policy.encode(opening(FRAME, task.prompt, None))
+    prompt = policy.encode(opening(FRAME, task.prompt))
 
     monkeypatch.setattr(policy, "context", len(prompt) + 4 - (1 - room))
 
@@ -375,7 +375,7 @@ def examples(
     policy: TransformersPolicy, played: tuple[list[Trajectory], list[Asked]]
 ) -> list[Example]:
     solutions = [Solution(t, "", 1.0) for t in played[0]]
-    return make_examples(solutions, policy.encode, 1)
+    return make_examples(solutions, policy, 1)
 
 
 def test_examples_hold_the_produced_ids(
@@ -388,7 +388,7 @@ def test_examples_hold_the_produced_ids(
     assert len(examples) == len(by_slot)
     for e in examples:
         t = by_slot[e.source]
-        bare = policy.encode(opening(FRAME, t.prompt, None))
+        bare = policy.encode(opening(FRAME, t.prompt))
         produced = t.turns[-1].produced_ids
         assert len(t.turns) == 1 and produced in made
         assert e.token_ids == bare + produced

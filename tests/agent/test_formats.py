@@ -83,7 +83,7 @@ def test_the_suite_briefs_and_the_settings_overrule() -> None:
     other = frame(settings, briefing, format_of([LINE]))
     assert (other.system, other.example, other.begin) == ("S", None, "> ")
     assert settings.settled(briefing) == (1, 2)
-    assert opening(other, "seen", None)[-1] == {"role": "assistant", "content": "> "}
+    assert opening(other, "seen")[-1] == {"role": "assistant", "content": "> "}
 
 
 def test_a_recalled_episode_is_shown_as_it_went() -> None:
@@ -99,7 +99,7 @@ def test_a_recalled_episode_is_shown_as_it_went() -> None:
     )
     asked = frame(AgentSettings(), PYTHON_BRIEFING.model_copy(update={"example": None}),
                   format_of([LINE]))  # fmt: skip
-    messages = opening(asked, "another room", Recall(items=(item,)))
+    messages = opening(asked, "another room", [item])
     assert [m["content"] for m in messages[1:]] == [
         "a room", "go east", "a hall", "take lamp", "another room"
     ]  # fmt: skip

@@ -134,7 +134,7 @@ def test_what_is_left_out_would_have_come_first(practised: Path) -> None:
         index = open_index(practised / "index", embedder, items, "exact")
         view = MemoryView(ledger, index, embedder, last.memory, last.weights)
         own = next(item for item in view.items.values() if item.kind is Kind.EXEMPLAR)
-        settings = RecallSettings(tokens=4000)
+        settings = RecallSettings(tokens=4000, shadow=True)
         free, ruled = view.recall(
             [
                 Query(own.key, own.tasks[0], leave_out=False),
@@ -157,7 +157,7 @@ def test_examples_have_bare_prompts_and_produced_ids(practised: Path) -> None:
     with Run(practised, quiet=True) as run:
         policy = run.policy("base")
         solutions = refine(acquired(run, 3), run.config.refine.model_copy(update={"per_task": 9}))
-        made = examples(solutions, policy.encode, 1)
+        made = examples(solutions, policy, 1)
         found = {t.slot: t for _, t in run.ledger.all(Trajectory)}
         items = dict(run.ledger.all(MemoryItem))
     assert any(found[e.source].recalled for e in made)
@@ -166,7 +166,7 @@ def test_examples_have_bare_prompts_and_produced_ids(practised: Path) -> None:
         mask = example.loss_mask
         prompt = tuple(i for i, m in zip(example.token_ids, mask, strict=True) if not m)
         produced = tuple(i for i, m in zip(example.token_ids, mask, strict=True) if m)
-        assert prompt == policy.encode(opening(t.frame, t.prompt, None))
+        assert prompt == policy.encode(opening(t.frame, t.prompt))
         assert produced == t.steps[-1].produced_ids
         text = "".join(map(chr, prompt))
         for item in t.recalled:

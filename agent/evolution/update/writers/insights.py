@@ -31,7 +31,7 @@ OPERATIONS = (
     "Answer with one line. Write ADD: and a new rule, EDIT n: and a better rule n, "
     "AGREE n, or REMOVE n."
 )
-_OPERATION = re.compile(r"^\W*(ADD|EDIT|AGREE|REMOVE)\W*?(\d+)?\s*[:.]?\s*(.*)$", re.IGNORECASE)
+_OPERATION = re.compile(r"^\W*(ADD|EDIT|AGREE|REMOVE)\b\W*(\d+)?\W*(.*)$", re.IGNORECASE)
 
 
 class InsightSettings(BaseModel):
