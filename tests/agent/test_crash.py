@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.config import load_config
 from agent.run import Run
 from agent.run_folder import open_ledger
 from agent.verify import verify
@@ -27,30 +28,20 @@ ROOT = Path(__file__).resolve().parents[2]
 Instar = Callable[..., "subprocess.CompletedProcess[str]"]
 Child = Callable[..., dict[str, Any]]
 
-# Small, and yet every phase has work: generation 1 learns one family, generation 2 the others,
-# and the first one's retention is checked.
-SMALL: dict[str, Any] = {
-    "generations": 2,
-    "seed": 1,
-    "suite": {
-        "name": "tests.toy:ToySuite",
-        "tasks": {"train": 6, "gate": 5, "retention": 1, "test": 2},
-    },
-    "policy": {"engine": "scripted", "model": "tests.toy:script", "context": 100_000, "slots": 8},
-    "agent": {"max_new_tokens": 400},
-    "sandbox": {"limits": {"wall_s": 60}},  # a busy machine must not decide what happens
-    "memory": {"embedder": "hash", "recall": {"tokens": 4000}},
-    "acquire": {"tasks": 3, "first_tasks": 3, "samples": 3, "temperatures": [0.5, 0.9]},
-    "update_weights": {"min_examples": 1},
-    "gate": {"alpha": 0.6},
-    "test": {"best_of_max": 2},
-}
+# Smaller than the other toy runs, and yet every phase has work: generation 1 learns one family,
+# generation 2 the others, and the first one's retention is checked.
+SMALLER = (
+    "suite.tasks={train: 6, gate: 5, retention: 1, test: 2}",
+    "gate.alpha=0.6",
+    "test.best_of_max=2",
+)
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory, toy_yaml: Path) -> Path:
     path = tmp_path_factory.mktemp("config") / "small.yaml"
-    path.write_text(yaml.safe_dump(SMALL))
+    settings = load_config(toy_yaml, SMALLER).model_dump(mode="json")
+    path.write_text(yaml.safe_dump(settings))
     return path
 
 
