@@ -32,9 +32,18 @@ from memory.records import Trajectory
 
 
 def arm(
-    at: str, nth: int = 1, when: str = "before", match: str = "", records: int = 0, slots: str = ""
+    at: str,
+    nth: int = 1,
+    when: str = "before",
+    match: str = "",
+    records: int = 0,
+    slots: str = "",
+    number: int = signal.SIGKILL,
 ) -> None:
-    """Replace an attribute by one that dies at a call of it, or when episodes are stored."""
+    """Replace an attribute by one that dies at a call of it, or when episodes are stored.
+
+    The arguments are those of a request's ``kill``, and the ``number`` of the signal.
+    """
     name, _, path = at.partition(":")
     owner: Any = importlib.import_module(name)
     *parents, attribute = path.split(".")
@@ -50,12 +59,12 @@ def arm(
         calls += counts
         due = counts and (not records) and calls == nth
         if due and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         result = real(*args, **kwargs)
         if records and isinstance(args[0], Ledger):
             due = args[0].count(Trajectory, slots) >= records
         if due:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return result
 
     setattr(owner, attribute, armed)

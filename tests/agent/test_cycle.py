@@ -221,6 +221,16 @@ def test_every_phase_is_accounted_for(generations: list[Generation], ledger: Led
     assert sum(g.tokens["evaluate"] for g in generations) == spent  # each once
 
 
+def test_best_of_n_may_spend_what_evolution_produced(
+    ledger: Ledger, summary: dict[str, Any]
+) -> None:
+    episodes = [t for _, t in ledger.all(Trajectory) if t.phase != "test"]
+    said = [note.data["tokens"] for _, note in ledger.all(Note, "reflection/")]
+    assert all(said) and said
+    budget = sum(t.produced_tokens for t in episodes) + sum(said)
+    assert summary["test"]["best_of_n"]["budget"] == budget
+
+
 def test_every_episode_has_one_end(ledger: Ledger) -> None:
     for _, t in ledger.all(Trajectory):
         assert t.failure is None and t.steps
