@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ Family = Annotated[str | None, typer.Option(help="Only this family.")]
 Trust = Annotated[str | None, typer.Option(help="verified, judged or untrusted.")]
 Item = Annotated[str, typer.Argument(help="The item's id, or its beginning.")]
 DEFAULT = Path("runs/default")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @memory_app.command("list")
@@ -58,7 +60,7 @@ def list_(
     if as_json:
         _print_json(rows)
     elif rows:
-        _print(item_table(rows), tally(rows))
+        _print(item_table(_visible(rows)), tally(rows))
     else:
         _print("nothing in memory passes" if only != Filter() else "the memory is empty")
 
@@ -75,7 +77,7 @@ def show(
     from agent.report.memory import item_page
 
     told = detail(run, item, generation)
-    _print_json(told) if as_json else _print(item_page(told))
+    _print_json(told) if as_json else _print(item_page(_visible(told)))
 
 
 @memory_app.command()
@@ -102,7 +104,7 @@ def search(
     if as_json:
         _print_json(rows)
     else:
-        _print(item_table(rows, similarity=True) if rows else "nothing found")
+        _print(item_table(_visible(rows), similarity=True) if rows else "nothing found")
 
 
 @memory_app.command()
@@ -119,7 +121,7 @@ def why(
     from agent.report.memory import why_page
 
     told = explain(run, episode)
-    _print_json(told) if as_json else _print(why_page(told))
+    _print_json(told) if as_json else _print(why_page(_visible(told)))
 
 
 @memory_app.command()
@@ -132,7 +134,7 @@ def history(item: Item, run: RunFolder = DEFAULT, as_json: AsJson = False) -> No
     from agent.report.memory import history_page
 
     told = item_history(run, item)
-    _print_json(told) if as_json else _print(history_page(told))
+    _print_json(told) if as_json else _print(history_page(_visible(told)))
 
 
 @memory_app.command()
@@ -148,7 +150,7 @@ def timeline(run: RunFolder = DEFAULT, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(told)
     else:
-        _print(timeline_table(told) if told else "no generation yet")
+        _print(timeline_table(_visible(told)) if told else "no generation yet")
 
 
 @memory_app.command()
@@ -167,7 +169,7 @@ def diff(
     from agent.report.memory import difference_page
 
     told = difference(run, a, b)
-    _print_json(told) if as_json else _print(difference_page(told, full))
+    _print_json(told) if as_json else _print(difference_page(_visible(told), full))
 
 
 @memory_app.command()
@@ -180,7 +182,7 @@ def stats(run: RunFolder = DEFAULT, generation: AsOf = None, as_json: AsJson = F
     from agent.report.memory import stats_page
 
     told = count(run, generation)
-    _print_json(told) if as_json else _print(stats_page(told))
+    _print_json(told) if as_json else _print(stats_page(_visible(told)))
 
 
 @memory_app.command()
@@ -331,6 +333,15 @@ def _print(*things: RenderableType, style: str | None = None) -> None:
     for thing in things:
         # Sentences are not cut into lines: they may be read by a program.
         out.print(thing, style=style, soft_wrap=isinstance(thing, str | Text))
+
+
+def _visible(value: Any) -> Any:
+    """The same with control characters drawn: a remembered text must not steer the terminal."""
+    if isinstance(value, str):
+        return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_visible(part) for part in value]
+    return {k: _visible(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _print_json(value: Sequence[Any] | dict[str, Any]) -> None:
