@@ -329,7 +329,7 @@ def erase(
 
 
 def _print(*things: RenderableType, style: str | None = None) -> None:
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False)
     for thing in things:
         # Sentences are not cut into lines: they may be read by a program.
         out.print(thing, style=style, soft_wrap=isinstance(thing, str | Text))
