@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ Family = Annotated[str | None, typer.Option(help="Only this family.")]
 Trust = Annotated[str | None, typer.Option(help="verified, judged or untrusted.")]
 Item = Annotated[str, typer.Argument(help="The item's id, or its beginning.")]
 DEFAULT = Path("runs/default")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @memory_app.command("list")
@@ -60,7 +62,7 @@ def list_(
     if as_json:
         _print_json(rows)
     elif rows:
-        _print(item_table(rows), tally(rows))
+        _print(item_table(_visible(rows)), tally(rows))
     else:
         _print("nothing in memory passes" if only != Filter() else "the memory is empty")
 
@@ -77,7 +79,7 @@ def show(
     from agent.report.memory import item_page
 
     told = detail(run, item, generation)
-    _print_json(told) if as_json else _print(item_page(told))
+    _print_json(told) if as_json else _print(item_page(_visible(told)))
 
 
 @memory_app.command()
@@ -104,7 +106,7 @@ def search(
     if as_json:
         _print_json(rows)
     else:
-        _print(item_table(rows, similarity=True) if rows else "nothing found")
+        _print(item_table(_visible(rows), similarity=True) if rows else "nothing found")
 
 
 @memory_app.command()
@@ -121,7 +123,7 @@ def why(
     from agent.report.memory import why_page
 
     told = explain(run, episode)
-    _print_json(told) if as_json else _print(why_page(told))
+    _print_json(told) if as_json else _print(why_page(_visible(told)))
 
 
 @memory_app.command()
@@ -134,7 +136,7 @@ def history(item: Item, run: RunFolder = DEFAULT, as_json: AsJson = False) -> No
     from agent.report.memory import history_page
 
     told = item_history(run, item)
-    _print_json(told) if as_json else _print(history_page(told))
+    _print_json(told) if as_json else _print(history_page(_visible(told)))
 
 
 @memory_app.command()
@@ -150,7 +152,7 @@ def timeline(run: RunFolder = DEFAULT, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(told)
     else:
-        _print(timeline_table(told) if told else "no generation yet")
+        _print(timeline_table(_visible(told)) if told else "no generation yet")
 
 
 @memory_app.command()
@@ -169,7 +171,7 @@ def diff(
     from agent.report.memory import difference_page
 
     told = difference(run, a, b)
-    _print_json(told) if as_json else _print(difference_page(told, full))
+    _print_json(told) if as_json else _print(difference_page(_visible(told), full))
 
 
 @memory_app.command()
@@ -182,7 +184,7 @@ def stats(run: RunFolder = DEFAULT, generation: AsOf = None, as_json: AsJson = F
     from agent.report.memory import stats_page
 
     told = count(run, generation)
-    _print_json(told) if as_json else _print(stats_page(told))
+    _print_json(told) if as_json else _print(stats_page(_visible(told)))
 
 
 @memory_app.command()
@@ -329,10 +331,19 @@ def erase(
 
 
 def _print(*things: RenderableType, style: str | None = None) -> None:
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False)
     for thing in things:
         # Sentences are not cut into lines: they may be read by a program.
         out.print(thing, style=style, soft_wrap=isinstance(thing, str | Text))
+
+
+def _visible(value: Any) -> Any:
+    """The same with control characters drawn: a remembered text must not steer the terminal."""
+    if isinstance(value, str):
+        return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_visible(part) for part in value]
+    return {k: _visible(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _print_json(value: Sequence[Any] | dict[str, Any]) -> None:

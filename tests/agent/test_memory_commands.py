@@ -271,6 +271,21 @@ def test_folders_that_are_no_runs(call: Callable[..., Said], tmp_path: Path, com
     assert list(tmp_path.iterdir()) == []
 
 
+def test_remembered_text_does_not_steer_the_terminal(
+    call: Callable[..., Said], ask: Callable[..., Any], mine: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "evil.jsonl"
+    text = "\x1b]0;owned\x07\x1b[2Jgone \x9b31m[bold]x[/bold]"
+    file.write_text(json.dumps({"kind": "fact", "text": text}))
+    (id_,) = ask("import", file, "--run", mine)["imported"]
+    commands = (("list",), ("show", id_), ("history", id_), ("diff", 2, 3), ("search", "gone"))
+    for command in commands:
+        out = call(*command, "--run", mine).out
+        assert "gone" in out and not {"\x1b", "\x07", "\x9b"} & set(out), command
+        assert "[bold]" in out  # nor is it read as markup
+    assert ask("show", id_, "--run", mine)["text"] == text
+
+
 # --- changing ---
 
 
