@@ -204,7 +204,7 @@ class Ledger:
         wanted = json.dumps(list(keys))
         with self._guard() as db:
             rows = db.execute(
-                "SELECT kind, key, id, body FROM records "
+                "SELECT kind, key, id, body, redacted FROM records "
                 "WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
                 (model.__name__, wanted),
             ).fetchall()

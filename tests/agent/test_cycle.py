@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.config import ConfigError, load_config
+from agent.config import ConfigError, StoreSettings, load_config
 from agent.evolution import cycle
 from agent.evolution.cycle import acquired
+from agent.evolution.play import arm
 from agent.evolution.refine import instructive_failures
 from agent.run import Run
 from agent.run_folder import BASE, open_ledger
@@ -37,6 +38,7 @@ from memory.records import (
 )
 
 Evolve = Callable[..., dict[str, Any]]
+STORE = StoreSettings()
 CELLS = {"incumbent", "memory", "weights", "both"}
 UNTESTED = "test.run=false"
 
@@ -100,9 +102,8 @@ def test_each_gate_is_a_two_by_two(generations: list[Generation], evolved: Path)
                 ("weights", before.memory, candidate["weights"]),
                 ("both", candidate["memory"], candidate["weights"]),
             ):
-                found = [
-                    t for _, t in ledger.all(Trajectory, f"gate/{memory or 'none'}+{weights}/")
-                ]
+                place = f"gate/{arm(ledger, STORE, memory, weights)}/"
+                found = [t for _, t in ledger.all(Trajectory, place)]
                 assert len(found) == 30 and all(t.policy == weights for t in found)
                 assert sum(t.success for t in found) / 30 == pytest.approx(g.cells[cell].mean)
 
@@ -161,7 +162,7 @@ def test_reflections_on_instructive_failures(ledger: Ledger) -> None:
         assert item.content["observation"] == failed.steps[0].observation
         mended = failures[failed.slot].steps[-1].text.strip()
         assert item.content["mended"] == mended
-        assert ledger.get(Note, f"reflection/{failed.slot}") is not None
+        assert ledger.get(Note, f"said/1/reflection/{failed.slot}") is not None
 
 
 def test_exemplars_are_verified_solutions(ledger: Ledger) -> None:
@@ -199,12 +200,13 @@ def test_memory_is_absorbed_by_the_weights_that_do_without(
     embedder = load_embedder("hash")
     items = ((key, item.key) for key, item in ledger.all(MemoryItem))
     index = open_index(evolved / "index", embedder, items, "exact")
-    with_them = MemoryView(ledger, index, embedder, first.memory, first.weights).items
-    without = MemoryView(ledger, index, embedder, first.memory, BASE).items
+    with_them = MemoryView(ledger, index, embedder, first.memory, first.weights).ids()
+    without = MemoryView(ledger, index, embedder, first.memory, BASE).ids()
     assert set(without) - set(with_them) == absorbed
     # So the new weights never read them, at the gate or later.
-    both = [t for _, t in ledger.all(Trajectory, f"gate/{first.memory}+{first.weights}/")]
-    assert not absorbed & {item for t in both for item in t.recalled}
+    place = f"gate/{arm(ledger, STORE, first.memory, first.weights)}/"
+    both = [t for _, t in ledger.all(Trajectory, place)]
+    assert both and not absorbed & {item for t in both for item in t.recalled}
 
 
 def test_every_phase_is_accounted_for(generations: list[Generation], ledger: Ledger) -> None:
@@ -213,7 +215,7 @@ def test_every_phase_is_accounted_for(generations: list[Generation], ledger: Led
         spent = sum(t.produced_tokens for _, t in ledger.all(Trajectory, f"{g.n}/acquire/"))
         assert g.tokens["acquire"] == spent > 0
         probed = sum(t.produced_tokens for _, t in ledger.all(Trajectory, f"{g.n}/probe/"))
-        said = sum(n.data["tokens"] for _, n in ledger.all(Note, f"reflection/{g.n}/"))
+        said = sum(n.data["tokens"] for _, n in ledger.all(Note, f"said/{g.n}/"))
         trained = ledger.get(Note, f"adapter/{g.details['candidate']['weights']}")
         assert g.tokens["update"] == probed + said + trained.data["tokens"] > probed > 0
     measured = [t for p in ("gate/", "retention/") for _, t in ledger.all(Trajectory, p)]
@@ -225,7 +227,7 @@ def test_best_of_n_may_spend_what_evolution_produced(
     ledger: Ledger, summary: dict[str, Any]
 ) -> None:
     episodes = [t for _, t in ledger.all(Trajectory) if t.phase != "test"]
-    said = [note.data["tokens"] for _, note in ledger.all(Note, "reflection/")]
+    said = [note.data["tokens"] for _, note in ledger.all(Note, "said/")]
     assert all(said) and said
     budget = sum(t.produced_tokens for t in episodes) + sum(said)
     assert summary["test"]["best_of_n"]["budget"] == budget
@@ -289,8 +291,8 @@ def test_verify_finds_nothing(evolved: Path) -> None:
     checked, problems = verify(evolved)
     assert problems == []
     assert checked["trajectories"] > 300 and checked["generations"] == 3
-    assert checked["memory items"] and checked["memory snapshots"] == 4  # consolidated, then
-    # marked with what the new weights do without, in each of two generations
+    assert checked["memory items"] and checked["memory snapshots"] == 6  # what is on trial,
+    # the candidate, and what the new weights do without, in each of two generations
 
 
 # --- going on ---
@@ -365,7 +367,9 @@ def test_corrupted_training_data_changes_nothing(tmp_path: Path, evolve_toy: Evo
         assert ledger.count(Note, "adapter/") == 3 and ledger.count(MemoryItem) > 0
     for g in later:  # each time there was something to reject, and it was rejected
         assert set(g.cells) == CELLS
-        assert (g.decision, g.cell, g.weights, g.memory) == ("kept", "incumbent", BASE, "")
+        assert (g.decision, g.cell, g.weights) == ("kept", "incumbent", BASE)
+        with open_ledger(tmp_path / "run") as ledger:  # what is on trial is seen by nobody
+            assert not history.items(ledger, g.memory)
         assert g.cells["incumbent"] == start.cells["incumbent"]
         assert g.reason.startswith("no candidate passed")
     assert summary["test"]["both"] == summary["test"]["base"]

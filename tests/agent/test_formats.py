@@ -9,7 +9,6 @@ from agent.prompt import AgentSettings, frame, opening
 from environments.base import Briefing, Tool
 from environments.calls import read_action
 from environments.kinds.python import PYTHON, PYTHON_BRIEFING
-from memory.recall import Recall
 from memory.records import Kind, MemoryItem
 
 

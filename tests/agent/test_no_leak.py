@@ -133,7 +133,8 @@ def test_what_is_left_out_would_have_come_first(practised: Path) -> None:
         embedder = load_embedder("hash")
         index = open_index(practised / "index", embedder, items, "exact")
         view = MemoryView(ledger, index, embedder, last.memory, last.weights)
-        own = next(item for item in view.items.values() if item.kind is Kind.EXEMPLAR)
+        active = history.items(ledger, last.memory)
+        own = next(item for item in active if item.kind is Kind.EXEMPLAR)
         settings = RecallSettings(tokens=4000, shadow=True)
         free, ruled = view.recall(
             [
@@ -297,7 +298,9 @@ def test_an_episode_of_two_policies(copied: Path) -> None:
 
 
 def test_a_snapshot_of_unknown_items_or_parents(copied: Path) -> None:
-    lost = MemorySnapshot(generation=9, changes=(MemoryChange(item="x", status=Status.ACTIVE),))
+    lost = MemorySnapshot(
+        generation=9, changes=(MemoryChange(item="x", status=Status.ACTIVE, generation=9),)
+    )
     orphan = MemorySnapshot(generation=9, parent="nowhere")
     problems = plant(copied, (lost.id, lost), (orphan.id, orphan))
     assert len(problems) == 2
