@@ -56,6 +56,9 @@ def test_measured_utility_comes_first_and_what_was_never_compared_is_a_mean_item
     draft = draft_of([helps, hurts, unknown], worths=worths)
     assert summary(fit(draft, budget(items=2), len)).keys() == {hurts.id}
     assert summary(fit(draft, budget(items=1), len)).keys() == {hurts.id, unknown.id}
+    worths[hurts.id] = worths[hurts.id].model_copy(update={"utility": 0.1})
+    draft = draft_of([helps, hurts, unknown], worths=worths)  # 0.1 is less than the mean, 0.2
+    assert summary(fit(draft, budget(items=2), len)).keys() == {hurts.id}
 
 
 def test_votes_decide_between_equals_then_age() -> None:
