@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,11 +57,12 @@ def admit(draft: Draft, settings: AdmitSettings | None, new: Sequence[MemoryItem
     trust = list(Trust)
     doubt = suspect(draft)
     for item in sorted(fresh.values(), key=lambda i: (trust.index(i.trust), i.born, i.id)):
-        if not KINDS[item.kind].stored or tainted_by(draft, item, doubt):
+        lineage = _lineage(item, fresh)
+        if not KINDS[item.kind].stored or any(tainted_by(draft, i, doubt) for i in lineage):
             continue
         if item.id not in draft.vectors:
             raise ValueError(f"memory item {item.id}: the vector of its key is missing")
-        trusted = _trusted(draft, item)
+        trusted = _trusted(draft, item, lineage)
         vectors[trusted.id] = draft.vectors[item.id]
         candidates.append(trusted)
     again: dict[str, list[MemoryItem]] = {}
@@ -92,17 +93,28 @@ def admit(draft: Draft, settings: AdmitSettings | None, new: Sequence[MemoryItem
     )
 
 
-def _trusted(draft: Draft, item: MemoryItem) -> MemoryItem:
-    """The item with no more trust than its parents have."""
-    if not item.parents:
+def _lineage(item: MemoryItem, fresh: Mapping[str, MemoryItem]) -> list[MemoryItem]:
+    """The item and all new items that it was made from."""
+    found, ahead = {item.id: item}, [item]
+    while ahead:
+        for parent in ahead.pop().parents:
+            if parent in fresh and parent not in found:
+                found[parent] = fresh[parent]
+                ahead.append(fresh[parent])
+    return list(found.values())
+
+
+def _trusted(draft: Draft, item: MemoryItem, lineage: Sequence[MemoryItem]) -> MemoryItem:
+    """The item with no more trust than what it was made from has."""
+    trusts = [each.trust for each in lineage]
+    new = {each.id for each in lineage}
+    for parent in dict.fromkeys(p for each in lineage for p in each.parents if p not in new):
+        known = draft.items.get(parent)
+        trusts.append(known.trust if known else Trust.UNTRUSTED)
+    trust = least(trusts)
+    if trust is item.trust:
         return item
-    parents = [draft.items[p].trust if p in draft.items else Trust.UNTRUSTED for p in item.parents]
-    trust = least([item.trust, *parents])
-    return (
-        item
-        if trust is item.trust
-        else MemoryItem.model_validate(item.model_dump() | {"trust": trust})
-    )
+    return MemoryItem.model_validate(item.model_dump() | {"trust": trust})
 
 
 def _unlike(

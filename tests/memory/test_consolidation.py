@@ -112,6 +112,17 @@ def test_what_nobody_sees_when_it_counts_needs_no_gate() -> None:
     assert {c.item for c in draft.unseen()} == {over.id, fresh.id}
 
 
+def test_what_a_living_item_was_made_from_is_kept_with_it() -> None:
+    old = make("a", kind=Kind.INSIGHT)
+    draft = revise(draft_of([old]), old.id, "b")
+    (first,) = draft.new_items()
+    draft = revise(draft, first.id, "c")
+    assert {item.text for item in draft.new_items()} == {"b", "c"}
+    assert draft.state[first.id].status is RETIRED and first.id in summary(draft)
+    (second,) = [item for item in draft.new_items() if item.text == "c"]
+    assert remove(draft, second.id, "why").new_items() == []
+
+
 # --- admit ---
 
 
@@ -140,6 +151,13 @@ def test_what_is_known_is_not_new_and_twice_is_once() -> None:
     draft = admit(draft_of([old], new=[new]), AdmitSettings(), [old, new, new])
     assert summary(draft) == {new.id: "active"}
     assert admit(draft_of(new=[new]), None, [new]).changes() == []
+
+
+def test_of_new_items_that_say_the_same_the_more_trusted_is_taken() -> None:
+    told = make(LONG, "k", "t1", trust=Trust.UNTRUSTED)
+    verified = make(LONG, "k", "t2")
+    draft = admit(draft_of(new=[told, verified]), AdmitSettings(), [told, verified])
+    assert summary(draft) == {verified.id: "active"}
 
 
 def test_working_memory_is_not_stored() -> None:
@@ -220,6 +238,18 @@ def test_trust_is_the_least_of_the_parents() -> None:
     }
     assert of_high.id in draft.state and of_both.id not in draft.state
     assert found["c"].id == MemoryItem.model_validate(found["c"].model_dump()).id
+
+
+def test_new_items_may_be_made_from_new_items() -> None:
+    web = make("a", trust=Trust.UNTRUSTED, sources=("3/acquire/t1/0",))
+    rule = insight("b", "t2", parents=(web.id,), sources=("3/acquire/t2/0",))
+    of_rule = insight("c", "t3", parents=(rule.id,), sources=("3/acquire/t3/0",))
+    new = [of_rule, rule, web]
+    draft = admit(draft_of(new=new), AdmitSettings(), new)
+    assert {i.text: i.trust.value for i in draft.new_items()} == dict.fromkeys("abc", "untrusted")
+    bad = make("bad", task="t1", trust=Trust.UNTRUSTED, sources=("3/acquire/t1/0",))
+    draft = admit(draft_of([bad], new=new, status=QUARANTINED), AdmitSettings(), new)
+    assert draft.new_items() == []  # all of it comes from the episode of what was quarantined
 
 
 # --- edit ---
@@ -325,6 +355,8 @@ def test_words_that_differ_are_merged() -> None:
     }
     assert reason(draft, a).startswith(f"merged into {merged.id}")
     assert reason(draft, doubtful).startswith(f"duplicate of {merged.id}")
+    shouted = insight(LONG.upper(), "t4", born=2)
+    assert not merge(draft_of([a, shouted]), Likeness()).new_items()  # nothing to merge
     exemplars = [make(i.text, "gcd", f"e{n}") for n, i in enumerate((a, b))]
     assert not merge(draft_of(exemplars), Likeness()).new_items()  # an episode is what it is
 

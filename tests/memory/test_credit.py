@@ -88,6 +88,8 @@ def test_a_task_counts_once_however_often_it_was_tried() -> None:
     ]
     assert credit(often)["a"].pairs == credit(once)["a"].pairs == 2
     assert credit(often)["a"].utility == credit(once)["a"].utility == 0
+    mixed = [*pairs("a", {"t": (1, 0)}), *pairs("a", {"t": (0, 0)}, generation=2)]
+    assert credit(mixed)["a"].utility == 0.5  # the mean of the task's groups
 
 
 def test_the_share_of_successes_is_what_is_compared() -> None:

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from memory.consolidation.likeness import Likeness, near_identical, twins
+from memory.consolidation.likeness import NEAREST, Likeness, _common_with, near_identical, twins
 from memory.embed import HashEmbedder, Vectors
 from memory.records import Kind, MemoryItem
 from tests.memory.drafts import make
@@ -87,16 +87,41 @@ def test_the_quick_search_finds_what_the_slow_one_finds(seed: int) -> None:
     """Texts that differ in some letters, of all lengths, around the threshold."""
     chance = random.Random(seed)
     items = []
-    for i in range(150):
+    for i in range(16 * 9):
         text = ["print(gcd(a, b)) # by Euclid ", "the gcd is even "][i % 2] * chance.choice([1, 5])
         letters = list(text)
         for _ in range(chance.randrange(0, 9)):
             letters[chance.randrange(len(letters))] = chance.choice(["", "q", "qu"])
-        items.append(make("".join(letters), key=f"k{i % 3}", task=f"t{i}"))
+        items.append(make("".join(letters), key=f"k{i % 9}", task=f"t{i}"))
     settings = Likeness(text=chance.choice([0.9, 0.95, 0.99]))
     found = twins(items, vectors_of(items), settings)
     assert found == slow_twins(items, settings)
-    assert 5 < len(found) < 145
+    assert 1 < len(found) < 140
+
+
+def test_of_very_many_like_keys_the_nearest_and_the_equal_are_compared() -> None:
+    fill = [make(chr(0x4E00 + i) * 60, key="k", task=f"t{i}") for i in range(2 * NEAREST)]
+    same = make(fill[-1].text, key="k", task="same")
+    vectors = vectors_of([*fill, same])
+    vectors[same.id] = np.array([0.0, 1.0], np.float32)
+    for n, item in enumerate(fill):  # the last is the least like it
+        angle = np.pi / 2 - 0.001 * (n + 1)
+        vectors[item.id] = np.array([np.cos(angle), np.sin(angle)], np.float32)
+    assert twins([*fill, same], vectors, Likeness()) == {same.id: fill[-1].id}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_common_letters_in_order(seed: int) -> None:
+    chance = random.Random(seed)
+    a, b = ("".join(chance.choice("abc") for _ in range(chance.randrange(90))) for _ in range(2))
+    table = np.zeros((len(a) + 1, len(b) + 1), int)
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1, j + 1] = (
+                table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
+            )
+    assert _common_with(a)(b) == _common_with(b)(a) == table[-1, -1]
+    assert _common_with(a)(a) == len(a) and _common_with("")(b) == 0
 
 
 def test_similar_keys_are_compared_in_blocks() -> None:
