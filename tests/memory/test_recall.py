@@ -9,18 +9,43 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+import memory.recall
+from memory import nearest
 from memory.embed import HashEmbedder, Vectors
-from memory.index import BruteForceIndex, Index, VectorIndexError, open_index
-from memory.ledger import Ledger
+from memory.index import BruteForceIndex, Hits, Index, VectorIndexError, open_index
+from memory.ledger import Ledger, LedgerError
 from memory.recall import MemoryView, Query, Recall, RecallSettings
-from memory.records import Kind, MemoryChange, MemoryItem, MemorySnapshot, Status
+from memory.records import (
+    Kind,
+    MemoryChange,
+    MemoryItem,
+    MemorySnapshot,
+    Recollection,
+    Status,
+    Trust,
+    Worth,
+)
+from memory.texts import near_identical
 
 MakeItem = Callable[..., MemoryItem]
 EXEMPLAR, REFLECTION = Kind.EXEMPLAR, Kind.REFLECTION
 
 
+@pytest.fixture(autouse=True, params=[nearest.EXACT, 0], ids=["compared", "proposed"])
+def exact(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Every test with all items compared, and with what the index proposes."""
+    monkeypatch.setattr(nearest, "EXACT", request.param)
+    return int(request.param)
+
+
 def words(text: str) -> int:
-    return len(text.split())
+    return len(text.removeprefix("- ").split())
+
+
+def verdicts(recall: Recall, *items: MemoryItem) -> list[str | None]:
+    assert recall.recollection is not None
+    found = {candidate.item: candidate.verdict for candidate in recall.recollection.candidates}
+    return [found.get(item.id) for item in items]
 
 
 class Angles:
@@ -79,9 +104,18 @@ def test_nearest_first_with_scores_and_tokens(world: World, make_item: MakeItem)
     world.add(far, near)
     (recall,) = world.view().recall([Query("0", "t")], RecallSettings(), words)
     assert recall.items == (near, far)
-    assert np.allclose(recall.scores, np.cos(np.radians([10, 50])), atol=1e-4)
     assert recall.tokens == 5
-    assert Recall.model_validate_json(recall.model_dump_json()) == recall
+    record = recall.recollection
+    assert record is not None
+    assert (record.query, record.task, record.tokens) == ("0", "t", 5)
+    assert (record.memory, record.reader) == (world.snapshot, "base")
+    assert [(c.item, c.verdict) for c in record.candidates] == [
+        (near.id, "shown"),
+        (far.id, "shown"),
+    ]
+    cosines = np.cos(np.radians([10, 50]))
+    assert np.allclose([c.similarity for c in record.candidates], cosines, atol=1e-4)
+    assert Recollection.model_validate_json(record.model_dump_json()) == record
 
 
 def test_empty_views_embed_nothing(world: World, make_item: MakeItem) -> None:
@@ -135,7 +169,10 @@ def test_absorbed_items_are_hidden_from_that_version_only(
     world.add(make_item("plain", "0"))
     world.add(make_item("absorbed", "5"), absorbed_by=("w1", "w3"))
     shown = {
-        policy: sorted(item.text for item in world.view(policy).items.values())
+        policy: sorted(
+            item.text
+            for item in world.ledger.get_many(MemoryItem, world.view(policy).ids()).values()
+        )
         for policy in ("base", "w1", "w2", "w3")
     }
     both = ["absorbed", "plain"]
@@ -153,7 +190,9 @@ def test_what_is_absorbed_is_not_replaced_by_something_farther_away(
     for policy, expected in (("base", ["known"]), ("w1", [])):
         (recall,) = world.view(policy).recall([Query("5", "t")], one, words)
         assert [item.text for item in recall.items] == expected
-        assert recall.tokens == len(expected) and len(recall.scores) == len(expected)
+        assert recall.tokens == len(expected)
+        assert recall.recollection is not None
+        assert recall.recollection.candidates[0].verdict == ("shown" if expected else "absorbed")
     (recall,) = world.view("w1").recall([Query("5", "t")], RecallSettings(tokens=3), words)
     assert [item.text for item in recall.items] == ["far and long"]  # what is unseen costs nothing
 
@@ -257,8 +296,40 @@ def test_starved_by_the_filter_it_compares_all(world: World, make_item: MakeItem
     assert world.texts("0", "t9", candidates=8) == ["the one"]
 
 
+def oracle(
+    items: Sequence[MemoryItem], query: Query, settings: RecallSettings, embedder: HashEmbedder
+) -> list[str]:
+    """What should be recalled of some items, told in the plainest way."""
+    vectors = dict(zip([i.id for i in items], embedder.embed([i.key for i in items]), strict=True))
+    (asked,) = embedder.embed([query.text])
+    score = {i: round(float(vector @ asked), 5) for i, vector in vectors.items()}
+    able = [
+        i for i in items if query.task not in i.tasks and score[i.id] >= settings.min_similarity
+    ]
+    able.sort(key=lambda i: (-score[i.id], i.id))
+    chosen: list[MemoryItem] = []
+    while True:
+        room = settings.tokens - sum(words(i.text) for i in chosen)
+        usable = [
+            i
+            for i in able
+            if words(i.text) <= room and not any(near_identical(i.text, c.text) for c in chosen)
+        ]
+        competing: list[tuple[float, str, MemoryItem]] = []
+        for kind, quota in settings.quotas.items():
+            before = [c for c in chosen if c.kind is kind]
+            if len(before) < quota:
+                for i in [i for i in usable if i.kind is kind][: 4 * quota]:
+                    like = max((float(vectors[i.id] @ vectors[c.id]) for c in before), default=0.0)
+                    worth = (1 - settings.diversity) * score[i.id] - settings.diversity * like
+                    competing.append((-round(worth, 5), i.id, i))
+        if not competing:
+            return [i.id for i in chosen]
+        chosen.append(min(competing)[2])
+
+
 @pytest.mark.parametrize("diversity", [0.0, 0.4])
-def test_few_candidates_recall_what_all_would(
+def test_it_recalls_what_comparing_everything_would(
     ledger: Ledger, make_item: MakeItem, tmp_path: Path, diversity: float
 ) -> None:
     """Over-fetching from Chroma, filtered, against the brute force over everything."""
@@ -270,7 +341,7 @@ def test_few_candidates_recall_what_all_would(
             " ".join(rng.choice(vocabulary, 12)),
             " ".join(rng.choice(vocabulary, 8)),
             task=f"t{i % 10}",
-            kind=Kind.REFLECTION if i % 5 == 0 else Kind.EXEMPLAR,
+            kind=REFLECTION if i % 5 == 0 else EXEMPLAR,
         )
         for i in range(600)
     ]
@@ -285,37 +356,254 @@ def test_few_candidates_recall_what_all_would(
             for i, item in enumerate(items)
         )
     )
-    queries = [Query(" ".join(rng.choice(vocabulary, 8)), f"t{i % 10}") for i in range(40)]
-    fields: dict[str, object] = {
-        "tokens": 60, "quotas": {EXEMPLAR: 3, REFLECTION: 2}, "min_similarity": 0.1,
-        "diversity": diversity,
-    }  # fmt: skip
-    few = RecallSettings.model_validate(fields | {"candidates": 40})
-    every = RecallSettings.model_validate(fields | {"candidates": 5000})
+    queries = [Query(" ".join(rng.choice(vocabulary, 8)), f"t{i % 10}") for i in range(30)]
+    settings = RecallSettings(
+        tokens=60, quotas={EXEMPLAR: 3, REFLECTION: 2}, min_similarity=0.1, candidates=40,
+        diversity=diversity,
+    )  # fmt: skip
     view = world.view()
-    found, right = view.recall(queries, few, words), view.recall(queries, every, words)
-    assert found == right
-    assert found == view.recall(queries, few, words)
-    eligible = {item.id for i, item in enumerate(items) if i % 3 == 0}
+    found = view.recall(queries, settings, words)
+    assert found == view.recall(queries, settings, words)
+    alive = items[::3]
     for query, recall in zip(queries, found, strict=True):
+        assert [item.id for item in recall.items] == oracle(alive, query, settings, embedder)
         assert recall.items
-        assert all(item.id in eligible and query.task not in item.tasks for item in recall.items)
         assert recall.tokens == sum(words(item.text) for item in recall.items) <= 60
-        assert min(recall.scores) >= 0.1
     index.close()
 
 
-def test_item_missing_from_the_index_is_loud(world: World, make_item: MakeItem) -> None:
+def test_a_large_memory_is_neither_read_nor_held(
+    ledger: Ledger, make_item: MakeItem, monkeypatch: pytest.MonkeyPatch, exact: int
+) -> None:
+    """Only what competes is read; of what the index proposes no vectors are held."""
+    read: list[str] = []
+    get_many = ledger.get_many
+
+    def reading(model: type[MemoryItem], keys: Sequence[str]) -> dict[str, MemoryItem]:
+        read.extend(keys)
+        return get_many(model, keys)
+
+    class Counting(BruteForceIndex):
+        fetched = 0
+
+        def query(self, vectors: Vectors, k: int) -> list[Hits]:
+            fetched, found = self.fetched, super().query(vectors, k)
+            self.fetched = fetched
+            return found
+
+        def vectors(self, ids: Sequence[str]) -> Vectors:
+            self.fetched += len(ids)
+            return super().vectors(ids)
+
+    index = Counting(32)
+    world = World(ledger, HashEmbedder(32), index)
+    world.add(*(make_item(f"text number {i}", f"key {i}", task=f"t{i}") for i in range(400)))
+    monkeypatch.setattr(ledger, "get_many", reading)
+    monkeypatch.setattr(memory.recall, "_CACHED", 20)
+    view = world.view()
+    queries = [Query(f"key {i}", f"t{i}") for i in range(0, 400, 40)]
+    for query in queries:
+        before = len(read)
+        (found,) = view.recall([query], RecallSettings(min_similarity=-1), words)
+        assert len(found.items) == 2
+        assert len(read) - before <= 32
+    assert len(view._items) <= 32
+    assert index.fetched == (400 if exact else 9 * len(queries))
+
+
+def test_weights_of_recency_and_utility(world: World, make_item: MakeItem) -> None:
+    old, used, good, bad = (make_item(t, f"{i}") for i, t in enumerate(["old", "used", "go", "ba"]))
+    world.add(old)
+    world.add(used, worth=Worth(used=7))
+    world.add(good, generation=3, worth=Worth(utility=0.5, used=1))
+    world.add(bad, generation=3, worth=Worth(utility=-0.5))
+    world.change(generation=9)
+
+    def order(**fields: object) -> list[str]:
+        return world.texts("0", quotas={EXEMPLAR: 4}, **fields)
+
+    assert order() == ["old", "used", "go", "ba"]
+    assert order(recency=1.0, half_life=2) == ["used", "go", "ba", "old"]
+    assert order(utility=1.0) == ["go", "old", "used", "ba"]
+    assert order(recency=1.0, half_life=2, utility=1.0) == ["go", "used", "old", "ba"]
+    settings = RecallSettings(recency=0.5, half_life=2, utility=0.25, quotas={EXEMPLAR: 4})
+    (found,) = world.view().recall([Query("0", "t")], settings, words)
+    assert found.recollection is not None
+    for candidate in found.recollection.candidates:
+        # Generation 9: unused since 1, shown in 7, changed in 3.
+        age = {old.id: 8, used.id: 2}.get(candidate.item, 6)
+        assert candidate.recency == pytest.approx(0.5 ** (age / 2), abs=1e-5)
+        assert candidate.utility == {good.id: 0.5, bad.id: -0.5}.get(candidate.item, 0.0)
+        total = candidate.similarity + 0.5 * candidate.recency + 0.25 * candidate.utility
+        assert candidate.score == pytest.approx(total, abs=2e-5)
+    # What counts beside it does not make a distant item near.
+    assert order(recency=9.0, utility=9.0, min_similarity=0.9999) == ["old"]
+
+
+def test_what_is_on_trial_is_shown_only_while_learning(world: World, make_item: MakeItem) -> None:
+    trial, proved = make_item("trial", "0"), make_item("proved", "9")
+    world.add(proved)
+    world.add(trial, status=Status.SHADOW)
+    assert world.texts("0") == ["proved"]
+    assert world.texts("0", shadow=True) == ["trial", "proved"]
+    view = world.view()
+    assert view.ids() == [proved.id]
+    assert set(view.ids(shadow=True)) == {trial.id, proved.id}
+    (found,) = view.recall([Query("0", "t")], RecallSettings(), words)
+    assert verdicts(found, trial, proved) == [None, "shown"]
+    world.change(MemoryChange(item=proved.id, status=Status.RETIRED, generation=2), generation=2)
+    assert world.view().recall([Query("0", "t")], RecallSettings(), words) == [Recall()]
+
+
+@pytest.mark.parametrize("status", [Status.RETIRED, Status.QUARANTINED])
+def test_what_does_not_live_is_never_shown(
+    world: World, make_item: MakeItem, status: Status
+) -> None:
+    gone, here = make_item("gone", "0"), make_item("here", "9")
+    world.add(gone, here)
+    world.change(MemoryChange(item=gone.id, status=status, generation=2), generation=2)
+    view = world.view()
+    assert view.ids(shadow=True) == [here.id]
+    for shadow in (False, True):
+        (found,) = view.recall([Query("0", "t")], RecallSettings(shadow=shadow), words)
+        assert found.items == (here,)
+        assert verdicts(found, gone) == [None]
+
+
+def test_least_trust(world: World, make_item: MakeItem) -> None:
+    items = [
+        make_item(t, f"{i}", trust=t) for i, t in enumerate(["untrusted", "judged", "verified"])
+    ]
+    world.add(*items)
+    four: dict[str, object] = {"quotas": {EXEMPLAR: 4}}
+    assert world.texts("0", **four) == ["untrusted", "judged", "verified"]
+    assert world.texts("0", trust="judged", **four) == ["judged", "verified"]
+    assert world.texts("0", trust="verified", **four) == ["verified"]
+    (found,) = world.view().recall([Query("0", "t")], RecallSettings(trust=Trust.JUDGED), words)
+    assert verdicts(found, *items) == ["trust", "shown", "shown"]
+
+
+def test_what_is_not_trusted_is_not_even_read(world: World, make_item: MakeItem) -> None:
+    world.add(*(make_item(f"poison {i}", f"{i / 100}", trust="untrusted") for i in range(60)))
+    world.add(make_item("sound", "30"))
+    view = world.view()
+    (found,) = view.recall(
+        [Query("0", "t")], RecallSettings(trust=Trust.VERIFIED, candidates=8), words
+    )
+    assert [item.text for item in found.items] == ["sound"]
+    assert len(view._items) == 1
+    assert found.recollection is not None
+    assert len(found.recollection.candidates) == 16
+
+
+def test_every_candidate_has_its_verdict(world: World, make_item: MakeItem) -> None:
+    shown_, second = make_item("the best of all", "0"), make_item("second", "20")
+    twin, long = make_item("The best of all!", "1"), make_item("w " * 50, "2")
+    own, far = make_item("own", "0", task="mine"), make_item("far", "89")
+    known, lesson = make_item("known", "3"), make_item("a lesson", "5", kind=REFLECTION)
+    fact = make_item("a fact", "0", kind=Kind.FACT)
+    world.add(shown_, second, twin, long, own, far, lesson, fact)
+    world.add(known, absorbed_by=("w1",))
+    settings = RecallSettings(tokens=20, diversity=0)
+    (found,) = world.view("w1").recall([Query("0", "mine")], settings, words)
+    assert found.items == (shown_, lesson)
+    assert verdicts(found, shown_, known, lesson, second, twin, long, own, far, fact) == [
+        "shown", "absorbed", "shown", "quota", "alike", "tokens", None, None, None
+    ]  # fmt: skip
+    assert found.recollection is not None
+    listed = [candidate.item for candidate in found.recollection.candidates]
+    assert listed == [i.id for i in (shown_, known, lesson, twin, long, second)]
+
+
+def test_a_record_stays_small(world: World, make_item: MakeItem) -> None:
+    world.add(*(make_item(f"{i} text {i * 7919}", f"{i / 10}") for i in range(300)))
+    text = "5 " + "and so on " * 500
+    for tokens in (4, 400):  # nothing fits; everything does
+        settings = RecallSettings(tokens=tokens - 3, quotas={EXEMPLAR: 5})
+        (found,) = world.view().recall([Query(text, "t")], settings, words)
+        assert found.recollection is not None
+        assert len(found.recollection.candidates) == 16
+        assert len(found.recollection.model_dump_json()) < 3500
+        assert text.startswith(found.recollection.query)
+
+
+def test_what_stands_in_the_prompt_is_not_shown_again(world: World, make_item: MakeItem) -> None:
+    first = make_item("Split the sentence and join its words.", "0")
+    twin = make_item("split the sentence, and join its words", "1")
+    other = make_item("Something else entirely.", "3")
+    world.add(first, twin, other)
+    view = world.view()
+    queries = [
+        Query("0", "t"),
+        Query("0", "t", shown=frozenset({first.id})),
+        Query("0", "t", shown=(first.id, other.id, "unknown")),
+    ]
+    found = view.recall(queries, RecallSettings(), words)
+    assert [recall.items for recall in found] == [(first, other), (other,), ()]
+    assert verdicts(found[1], first, twin, other) == ["alike", "alike", "shown"]
+    assert verdicts(found[2], first, twin, other) == ["alike"] * 3
+
+
+def test_what_is_counted_is_what_is_shown(world: World, make_item: MakeItem) -> None:
+    world.add(make_item("an  exemplar\nas it is", "0"))
+    world.add(make_item("a  note \n in lines", "0", kind=REFLECTION))
+    counted: list[str] = []
+    (found,) = world.view().recall(
+        [Query("0", "t")], RecallSettings(), lambda text: counted.append(text) or len(text)
+    )
+    assert sorted(counted) == ["- a note in lines", "an  exemplar\nas it is"]
+    assert found.tokens == sum(map(len, counted))
+
+
+def test_what_is_left_of_the_budget_is_filled_from_the_nearest(
+    world: World, make_item: MakeItem
+) -> None:
+    long = [make_item(f"{name} " * 4, f"{i}") for i, name in enumerate("abcdefgh")]
+    world.add(*long, make_item("short", "20"))
+    fields: dict[str, object] = {"tokens": 5, "quotas": {EXEMPLAR: 2}}
+    assert world.texts("0", **fields) == [long[0].text, "short"]
+    # It is no use to look far for what happens to fit.
+    assert world.texts("0", candidates=8, **fields) == [long[0].text]
+
+
+def test_item_missing_from_the_index_is_loud(
+    world: World, make_item: MakeItem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "EXACT", 1)
     item = make_item("a", "0")
     world.ledger.append(item.id, item)
     world.change(MemoryChange(item=item.id, status=Status.ACTIVE, generation=1))
+    view = world.view()
     with pytest.raises(VectorIndexError, match=f"lacks 1 items, '{item.id}'"):
+        view.recall([Query("0", "t")], RecallSettings(), words)
+
+
+def test_item_missing_from_the_ledger_is_loud(world: World, make_item: MakeItem) -> None:
+    world.change(MemoryChange(item=make_item("a").id, status=Status.ACTIVE, generation=1))
+    with pytest.raises(LedgerError, match="no memory item"):
         world.view()
 
 
 @pytest.mark.parametrize(
-    "fields", [{"tokens": -1}, {"quotas": {"other": 2}}, {"diversity": 2}, {"candidates": 0}]
+    "fields",
+    [
+        {"tokens": -1},
+        {"quotas": {"other": 2}},
+        {"quotas": {"fact": -1}},
+        {"diversity": 2},
+        {"candidates": 0},
+        {"recency": -1},
+        {"half_life": 0},
+        {"utility": -0.1},
+        {"trust": "much"},
+        {"exemplars": 2},
+    ],
 )
 def test_settings_are_checked(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
         RecallSettings.model_validate(fields)
+
+
+def test_working_memory_is_not_recalled() -> None:
+    with pytest.raises(ValidationError, match="carried within a task"):
+        RecallSettings(quotas={Kind.WORKING: 1})
