@@ -370,9 +370,10 @@ def test_damaged_graph_files(
     assert (process.returncode, out) == (0, "0 0\n"), err
 
 
-def test_crash_while_opening_is_not_repeated(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_opening_that_did_not_end_is_tried_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is sound is kept; what is not is rebuilt without having been opened in this process."""
     embedder = HashEmbedder(64)
     with opened(tmp_path, embedder):
         pass
@@ -380,8 +381,24 @@ def test_crash_while_opening_is_not_repeated(
     (tmp_path / "opening").touch()  # as left by a process that died there
     with opened(tmp_path, embedder) as index:
         assert_complete(index, embedder, ITEMS)
-    assert "did not end" in caplog.text
-    assert store(tmp_path) != before
+    assert store(tmp_path) == before
+    assert not (tmp_path / "opening").exists()
+    assert not caplog.records
+
+    places: list[object] = []
+    open_store = ChromaIndex.__init__
+
+    def noted(self: ChromaIndex, place: object, *arguments: object, **more: object) -> None:
+        places.append(place)
+        open_store(self, place, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ChromaIndex, "__init__", noted)
+    _garbage_database(tmp_path)
+    (tmp_path / "opening").touch()
+    with opened(tmp_path, embedder) as index:
+        assert_complete(index, embedder, ITEMS)
+    assert "the Chroma server died" in caplog.text
+    assert store(tmp_path) != before and before not in places
     assert not (tmp_path / "opening").exists()
 
 
@@ -453,7 +470,7 @@ def test_exact_backend(tmp_path: Path) -> None:
 def test_importing_is_light(start: Callable[..., subprocess.Popen[str]]) -> None:
     source = """
 import sys
-import memory.consolidate, memory.history, memory.index, memory.ledger, memory.lock, memory.recall
+import memory.history, memory.index, memory.ledger, memory.lock, memory.recall
 print(sorted({"chromadb", "torch", "sentence_transformers", "transformers"} & sys.modules.keys()))
 """
     assert start(source).communicate(timeout=30)[0] == "[]\n"
