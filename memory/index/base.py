@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -60,3 +62,13 @@ def shaped(vectors: Vectors, dimension: int) -> Vectors:
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise ValueError(f"vectors must be of shape (n, {dimension}), not {vectors.shape}")
     return vectors
+
+
+def write(path: Path, text: str) -> None:
+    """Put a text in place whole."""
+    draft = path.with_name(path.name + ".new")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -55,6 +55,7 @@ class ChromaIndex:
 
         self.place = place
         self.dimension = dimension
+        self.failed = False  # whether Chroma ever did
         self._died = died
         self._batch = _BATCH if isinstance(place, Path) else _BATCH_SENT
         self._resources = ExitStack()
@@ -147,6 +148,7 @@ class ChromaIndex:
         except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, VectorIndexError):
             raise
         except BaseException as error:
+            self.failed = True
             line = (str(error).splitlines() or [""])[0]
             said = self._died() or f"Chroma: {type(error).__name__}: {line}"
             raise VectorIndexError(f"{self.place}: {said}") from error

@@ -11,16 +11,16 @@ from typing import Literal
 import numpy as np
 
 from memory.embed import Embedder
-from memory.index.base import Index, VectorIndexError, batches
+from memory.index.base import Index, VectorIndexError, batches, write
 from memory.index.chroma import ChromaIndex
 from memory.index.exact import BruteForceIndex
-from memory.index.stores import Collections, Folders, Stores, current, fresh_name, lock, write
+from memory.index.stores import Collections, Folders, Stores, current, fresh_name, lock
 from memory.ledger import Ledger
 from memory.records import MemoryItem
 
 Backend = Literal["chroma", "chroma-server", "exact"]
 
-_CANARIES = 200
+_CANARIES, _AFTER_A_CRASH = 200, 2000
 _REEMBEDDED = 8
 _EXACT = 1e-3  # how far a stored vector's similarity to itself may be from 1
 _BATCH = 1000  # texts embedded at a time
@@ -53,6 +53,7 @@ def open_index(
     items: Mapping[str, str] | Iterable[tuple[str, str]],
     backend: Backend = "chroma",
     url: str | None = None,
+    rebuild: bool = False,
 ) -> Index:
     """Open the index and make sure that it holds just the ledger's items, or rebuild it.
 
@@ -72,6 +73,7 @@ def open_index(
             embedded anew at each opening.
         url: of a Chroma server to use, ``http://HOST:PORT``; without one, ``chroma-server``
             starts its own on the loopback, which ends with the index or with this process.
+        rebuild: build it anew, whatever is there.
 
     Raises:
         VectorIndexError: it cannot be built (a full disk, a read-only folder, no server), or
@@ -86,7 +88,7 @@ def open_index(
     try:
         with ExitStack() as held:
             stores, apart = _stores(folder, backend, url, held)
-            index = _open(folder, stores, apart, embedder, wanted)
+            index = _open(folder, stores, apart, embedder, wanted, rebuild)
             index.keep(held.pop_all())
             return index
     except OSError as error:
@@ -132,13 +134,14 @@ def check_index(
             if name is None:
                 lacking = [f"{folder}: there is no index for {len(wanted)} items"]
                 return lacking if len(wanted) else []
+            canaries = _CANARIES if stores.closed_in_order(name) else _AFTER_A_CRASH
             index = stores.open(name, embedder, len(wanted))
             held.callback(index.close)
             ids, here = list(wanted), index.ids()
             missing = [id_ for id_ in ids if id_ not in here]
             if missing:
                 return [f"{folder}: the index lacks {len(missing)} items, {min(missing)!r} first"]
-            faults = _faulty(index, stores.bytes(name), embedder, wanted, ids, here)
+            faults = _faulty(index, stores.bytes(name), embedder, wanted, ids, here, canaries)
             return [f"{folder}: {fault}" for fault in faults]
     except VectorIndexError as error:
         return [str(error)]
@@ -163,8 +166,9 @@ def _open(
     apart: Stores | None,
     embedder: Embedder,
     wanted: Mapping[str, str],
+    rebuild: bool,
 ) -> ChromaIndex:
-    name = current(folder, stores.has)
+    name = None if rebuild else current(folder, stores.has)
     opening = folder / "opening"
     reason = ""
     if name is not None:
@@ -201,11 +205,12 @@ def _reopen(
     """The store of that name, brought up to date; or None and why it is of no use."""
     with ExitStack() as opened:
         try:
+            canaries = _CANARIES if stores.closed_in_order(name) else _AFTER_A_CRASH
             index = stores.open(name, embedder, len(wanted))
             opened.callback(index.close)
             ids, here = list(wanted), index.ids()
             _fill(index, embedder, wanted, [id_ for id_ in ids if id_ not in here])
-            faults = list(_faulty(index, stores.bytes(name), embedder, wanted, ids, here))
+            faults = list(_faulty(index, stores.bytes(name), embedder, wanted, ids, here, canaries))
             if not faults:
                 opened.pop_all()
                 return index, ""
@@ -226,18 +231,21 @@ def _faulty(
     wanted: Mapping[str, str],
     ids: Sequence[str],
     here: set[str],
+    spread: int,
 ) -> Iterator[str]:
     """What is wrong with an index that takes ``size`` bytes and holds at least ``ids``.
 
     Args:
         here: the ids that it held before the missing ones were added.
+        spread: so many items all over it, and as many of the newest, are looked for.
     """
     extra = here.difference(ids)
     if extra:
         yield f"it holds {len(extra)} items that the ledger does not, {min(extra)!r} first"
     if size > 2**28 + 40 * len(ids) * embedder.dimension:
         yield f"it takes {size / 2**20:.0f} MiB for {len(ids)} items"
-    canaries = ids[:: len(ids) // _CANARIES + 1]
+    older, newest = ids[:-spread], ids[-spread:]
+    canaries = [*older[:: len(older) // spread + 1], *newest]
     vectors = index.vectors(canaries)
     found = index.query(vectors, 10)
     lost = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from memory.embed import Embedder
-from memory.index.base import VectorIndexError
+from memory.index.base import VectorIndexError, write
 from memory.index.chroma import ChromaIndex, connect
+from memory.index.seal import is_sealed, seal, unseal
 from memory.index.server import ChromaServer
 from memory.lock import LockError, RunLock
 
@@ -28,6 +28,8 @@ class Stores(Protocol):
     def has(self, name: str) -> bool: ...
 
     def open(self, name: str, embedder: Embedder, size: int) -> ChromaIndex: ...
+
+    def closed_in_order(self, name: str) -> bool: ...
 
     def sweep(self, keep: str) -> None: ...
 
@@ -47,22 +49,33 @@ class Folders:
 
     def open(self, name: str, embedder: Embedder, size: int) -> ChromaIndex:
         store = self.folder / name
-        if not self.served:
-            return ChromaIndex(store, embedder.identity, embedder.dimension, size=size)
         store.mkdir(exist_ok=True)
+        unseal(store)
+        place: Path | str = store
+        died: Callable[[], str] = str
         with ExitStack() as resources:
-            server = ChromaServer(store, self.folder / "server.log", self.lock)
-            resources.callback(server.close)
-            index = ChromaIndex(
-                server.address, embedder.identity, embedder.dimension, size=size, died=server.died
-            )
+            if self.served:
+                server = ChromaServer(store, self.folder / "server.log", self.lock)
+                resources.callback(server.close)
+                place, died = server.address, server.died
+            index = ChromaIndex(place, embedder.identity, embedder.dimension, size=size, died=died)
             index.keep(resources.pop_all())
-            return index
+        end = ExitStack()
+        end.callback(_seal, store, index)
+        index.keep(end)
+        return index
+
+    def closed_in_order(self, name: str) -> bool:
+        return is_sealed(self.folder / name)
 
     def sweep(self, keep: str) -> None:
-        for path in self.folder.glob("chroma-*"):
-            if path.name != keep and _NAME.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.iterdir():
+            name = path.name.removeprefix("seal-")
+            if name != keep and _NAME.fullmatch(name):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()  # a seal
 
     def bytes(self, name: str) -> int:
         found = (self.folder / name).rglob("*")
@@ -89,6 +102,9 @@ class Collections:
             write(self.noted, "\n".join([*names, name]))
         return ChromaIndex(f"{self.url}/{name}", embedder.identity, embedder.dimension, size=size)
 
+    def closed_in_order(self, name: str) -> bool:
+        return True  # it is not ours to watch, nor its size
+
     def sweep(self, keep: str) -> None:
         from chromadb.errors import ChromaError, NotFoundError
 
@@ -108,13 +124,19 @@ class Collections:
         write(self.noted, "\n".join(left))
 
     def bytes(self, name: str) -> int:
-        return 0  # it is not ours to watch
+        return 0
 
     def _names(self) -> list[str]:
         try:
             return _NAME.findall(self.noted.read_text(errors="replace"))
         except FileNotFoundError:
             return []
+
+
+def _seal(store: Path, index: ChromaIndex) -> None:
+    if not index.failed:
+        with suppress(OSError):  # a full disk: without a seal more is checked, no less
+            seal(store)
 
 
 def fresh_name() -> str:
@@ -129,15 +151,6 @@ def current(folder: Path, has: Callable[[str], bool]) -> str | None:
     except FileNotFoundError:
         return None
     return name if _NAME.fullmatch(name) and has(name) else None
-
-
-def write(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".new")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def lock(folder: Path) -> RunLock:

@@ -90,6 +90,7 @@ def test_damage_behind_the_server_is_mended(
 ) -> None:
     served(tmp_path).close()
     (store,) = tmp_path.glob("chroma-*")
+    (tmp_path / f"seal-{store.name}").unlink()  # it was not closed in order
     (store / "chroma.sqlite3").write_bytes(os.urandom(20_000))
     with closing(served(tmp_path)) as index:
         assert_complete(index)
