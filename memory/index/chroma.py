@@ -169,7 +169,7 @@ def graph(size: int) -> dict[str, Any]:
         "num_threads": 1,  # the graph, and so what it finds, is the same each time
         # What is not yet in the graph's files is added again at each opening. Each writing of the
         # files writes all ids, so a large index does it more rarely.
-        "sync_threshold": min(10_000, max(1000, size // 100)),
+        "sync_threshold": min(10_000, max(1000, size // 20)),
     }
 
 

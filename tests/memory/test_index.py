@@ -100,6 +100,22 @@ def test_chroma_agrees_with_brute_force(tmp_path: Path) -> None:
     index.close()
 
 
+def test_brute_force_is_what_it_says() -> None:
+    """The oracle against the definition, with many ties, replaced vectors and growth."""
+    coarse = np.random.default_rng(2).integers(-1, 2, size=(300, 3)).astype(np.float32)
+    ids = [f"{i * 7919 % 1000:03}" for i in range(300)]  # not in order
+    index = BruteForceIndex(3)
+    for start in range(0, 300, 70):
+        index.add(ids[start : start + 70], coarse[start : start + 70])
+    coarse[5] = [9, 9, 9]
+    index.add([ids[5]], coarse[5:6])
+    assert index.ids() == set(ids)
+    for k in (1, 7, 299, 300, 1000):
+        for query, found in zip(coarse[:40], index.query(coarse[:40], k), strict=True):
+            every = [(id_, float(row @ query)) for id_, row in zip(ids, coarse, strict=True)]
+            assert found == sorted(every, key=lambda hit: (-hit[1], hit[0]))[:k]
+
+
 @pytest.fixture(params=["chroma", "brute force"])
 def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Index]:
     index: Index = (
