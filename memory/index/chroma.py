@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ REQUEST_TIMEOUT_S = 300.0  # of a server that hangs; the client itself would wai
 # as JSON, some 20 bytes a number.
 _BATCH, _BATCH_SENT = 5000, 1000
 _ADDRESS = re.compile(r"(https?)://([^/:]+|\[[^/]+\])(?::(\d+))?/([\w.-]+)")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ChromaIndex:
@@ -186,8 +188,23 @@ def connect(place: Path | str) -> tuple[Any, str]:
         raise VectorIndexError(f"{place}: no address of the form http://HOST:PORT/COLLECTION")
     scheme, host, port, name = parts.groups()
     secure = scheme == "https"
-    client: Any = chromadb.HttpClient(
-        host, int(port or (443 if secure else 80)), ssl=secure, settings=settings
-    )
+    with _directly() if host in _LOOPBACK else nullcontext():
+        client: Any = chromadb.HttpClient(
+            host, int(port or (443 if secure else 80)), ssl=secure, settings=settings
+        )
     client._server._session.timeout = REQUEST_TIMEOUT_S
     return client, name
+
+
+@contextmanager
+def _directly() -> Iterator[None]:
+    """A client made meanwhile uses no proxy, whatever the environment says."""
+    before = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = "*"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["no_proxy"]
+        else:
+            os.environ["no_proxy"] = before

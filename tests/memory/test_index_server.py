@@ -213,6 +213,17 @@ def test_second_owner_is_refused(
         assert_complete(index)
 
 
+def test_proxy_is_not_asked_for_the_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with closing(served(tmp_path)) as index:
+        assert_complete(index)
+    assert "no_proxy" not in os.environ
+
+
 def test_port_that_is_taken_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
