@@ -32,6 +32,11 @@ class RunLock:
         self.folder = Path(folder)
         self._descriptor: int | None = None
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of the lock file while it is held: a child that inherits it holds the lock as well."""
+        return self._descriptor
+
     def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -144,9 +144,9 @@ POINTS: dict[str, list[dict[str, Any]]] = {
         at("os:replace", match="adapter.partial", when="after")
     ],
     "training: the adapter is in the ledger": [at("agent.evolution.cycle:new_memory")],
-    "memory: items in the ledger, no index yet": [at("memory.index:_fill")],
-    "memory: the index is filled, not current": [at("memory.index:_point_to")],
-    "memory: the index is current": [at("memory.index:_sweep")],
+    "memory: items in the ledger, no index yet": [at("memory.index.opening:_fill")],
+    "memory: the index is filled, not current": [at("memory.index.opening:write")],
+    "memory: the index is current": [at("memory.index.stores:Folders.sweep")],
     "memory: in the index, in no snapshot": [
         at("memory.index:ChromaIndex.add", nth=2, when="after")
     ],
@@ -174,7 +174,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     # not once only
     "twice: while the index is being opened again": [
         episodes(18, "gate/"),
-        at("memory.index:_reopen"),
+        at("memory.index.opening:_reopen"),
     ],
     "thrice: in each generation and the test": [
         episodes(5),

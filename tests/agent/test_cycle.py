@@ -247,8 +247,8 @@ def test_every_episode_has_one_end(ledger: Ledger) -> None:
 
 
 def test_summary_has_the_documented_shape(summary: dict[str, Any]) -> None:
-    for arm in ("base", "memory", "weights", "both", "best_of_n"):
-        score = summary["test"][arm]
+    for name in ("base", "memory", "weights", "both", "best_of_n"):
+        score = summary["test"][name]
         assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1 and score["n"] == 12
     assert set(summary["families"]) == {"double", "next", "square"}
     assert all(0 <= v <= 1 for own in summary["families"].values() for v in own.values())

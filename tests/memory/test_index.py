@@ -22,10 +22,13 @@ from memory.index import (
     BruteForceIndex,
     ChromaIndex,
     Index,
+    LedgerKeys,
     VectorIndexError,
     check_index,
     open_index,
 )
+from memory.ledger import Ledger
+from memory.records import MemoryItem
 
 ITEMS = {f"item{i:03}": f"problem {i} of family {i % 7}: {i * i} plus {i}" for i in range(120)}
 
@@ -95,6 +98,22 @@ def test_chroma_agrees_with_brute_force(tmp_path: Path) -> None:
     assert np.allclose(index.vectors(["1999", "0000", "1999"]), vectors[[1999, 0, 1999]], atol=1e-6)
     index.close()
     index.close()
+
+
+def test_brute_force_is_what_it_says() -> None:
+    """The oracle against the definition, with many ties, replaced vectors and growth."""
+    coarse = np.random.default_rng(2).integers(-1, 2, size=(300, 3)).astype(np.float32)
+    ids = [f"{i * 7919 % 1000:03}" for i in range(300)]  # not in order
+    index = BruteForceIndex(3)
+    for start in range(0, 300, 70):
+        index.add(ids[start : start + 70], coarse[start : start + 70])
+    coarse[5] = [9, 9, 9]
+    index.add([ids[5]], coarse[5:6])
+    assert index.ids() == set(ids)
+    for k in (1, 7, 299, 300, 1000):
+        for query, found in zip(coarse[:40], index.query(coarse[:40], k), strict=True):
+            every = [(id_, float(row @ query)) for id_, row in zip(ids, coarse, strict=True)]
+            assert found == sorted(every, key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
 @pytest.fixture(params=["chroma", "brute force"])
@@ -301,6 +320,7 @@ def test_damage_is_found_and_mended(tmp_path: Path, damage: Callable[[Path], Non
     with opened(folder, embedder):
         pass
     (folder / "notes.txt").write_text("not ours")
+    _unsealed(folder)
     damage(folder)
     assert len(check_index(folder, embedder, ITEMS.items())) == 1
     with opened(folder, embedder) as index:
@@ -337,6 +357,55 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _unsealed(folder: Path) -> None:
+    """As if it had not been closed in order."""
+    for seal in folder.glob("seal-*"):
+        seal.unlink()
+
+
+def _tear(folder: Path, file: str, how: str) -> None:
+    (path,) = folder.glob(f"chroma-*/{file}")
+    content = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "garbage":
+        path.write_bytes(os.urandom(len(content)))
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 3])
+    elif how == "longer":
+        path.write_bytes(content + os.urandom(5000))
+    else:  # one bit of one vector, say
+        flipped = bytearray(content)
+        flipped[len(content) * 2 // 3] ^= 0x10
+        path.write_bytes(flipped)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["chroma.sqlite3"]
+    + [f"*/{n}.bin" for n in ("header", "data_level0", "link_lists", "length")]
+    + ["*/index_metadata.pickle"],
+)
+def test_any_change_of_a_closed_index_is_found(
+    tmp_path: Path, large: Path, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedder = HashEmbedder(16)
+    items = {f"{i:04}": f"{i} {i * 7919} {i * 104729}" for i in range(1200)}
+    for how in ("one bit", "truncated", "longer", "deleted"):
+        folder = tmp_path / how
+        shutil.copytree(large, folder)
+        (path,) = folder.glob(f"chroma-*/{file}")
+        if not path.stat().st_size:
+            continue  # a graph of one level has no links beyond it
+        _tear(folder, file, how)
+        assert check_index(folder, embedder, items) == [f"{path}: differs from what was written"]
+    caplog.clear()
+    with opened(folder, embedder, items) as index:
+        assert index.ids() == items.keys()
+    assert "differs from what was written" in caplog.text
+    assert check_index(folder, embedder, items) == []
+
+
 @pytest.mark.parametrize(
     ("file", "how"),
     [
@@ -347,20 +416,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("link_lists.bin", "garbage"),
         ("link_lists.bin", "deleted"),
         ("length.bin", "truncated"),
+        ("index_metadata.pickle", "garbage"),
+        ("index_metadata.pickle", "deleted"),
     ],
 )
-def test_damaged_graph_files(
+def test_graph_files_torn_by_a_crash(
     tmp_path: Path, large: Path, file: str, how: str, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """Native code reads these: in a process of its own, which damage may crash, but only once."""
     folder = tmp_path / "index"
     shutil.copytree(large, folder)
-    (path,) = folder.glob(f"chroma-*/*/{file}")
-    if how == "deleted":
-        path.unlink()
-    else:
-        size = path.stat().st_size
-        path.write_bytes(os.urandom(size) if how == "garbage" else path.read_bytes()[: size // 3])
+    _unsealed(folder)
+    _tear(folder, f"*/{file}", how)
     process = start(LARGE, folder)
     out, err = process.communicate(timeout=60)
     if process.returncode != 0:
@@ -370,9 +437,10 @@ def test_damaged_graph_files(
     assert (process.returncode, out) == (0, "0 0\n"), err
 
 
-def test_crash_while_opening_is_not_repeated(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_opening_that_did_not_end_is_tried_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is sound is kept; what is not is rebuilt without having been opened in this process."""
     embedder = HashEmbedder(64)
     with opened(tmp_path, embedder):
         pass
@@ -380,8 +448,25 @@ def test_crash_while_opening_is_not_repeated(
     (tmp_path / "opening").touch()  # as left by a process that died there
     with opened(tmp_path, embedder) as index:
         assert_complete(index, embedder, ITEMS)
-    assert "did not end" in caplog.text
-    assert store(tmp_path) != before
+    assert store(tmp_path) == before
+    assert not (tmp_path / "opening").exists()
+    assert not caplog.records
+
+    places: list[object] = []
+    open_store = ChromaIndex.__init__
+
+    def noted(self: ChromaIndex, place: object, *arguments: object, **more: object) -> None:
+        places.append(place)
+        open_store(self, place, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ChromaIndex, "__init__", noted)
+    _unsealed(tmp_path)
+    _garbage_database(tmp_path)
+    (tmp_path / "opening").touch()
+    with opened(tmp_path, embedder) as index:
+        assert_complete(index, embedder, ITEMS)
+    assert "the Chroma server died" in caplog.text
+    assert store(tmp_path) != before and before not in places
     assert not (tmp_path / "opening").exists()
 
 
@@ -448,6 +533,44 @@ def test_exact_backend(tmp_path: Path) -> None:
     index = open_index(tmp_path / "none", embedder, ITEMS.items(), backend="exact")
     assert_complete(index, embedder, ITEMS)
     assert not (tmp_path / "none").exists()
+
+
+def test_rebuilding_when_asked_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    embedder = HashEmbedder(64)
+    with opened(tmp_path, embedder):
+        pass
+    before = store(tmp_path)
+    index = open_index(tmp_path, embedder, ITEMS, rebuild=True)
+    assert_complete(index, embedder, ITEMS)
+    index.close()
+    assert store(tmp_path) != before
+    assert len(list(tmp_path.glob("seal-*"))) == 1
+    assert not caplog.records
+
+
+def test_keys_are_read_for_missing_items_only(
+    tmp_path: Path, ledger: Ledger, make_item: Callable[..., MemoryItem]
+) -> None:
+    embedder = HashEmbedder(64)
+    items = [make_item(text) for text in ITEMS.values()]
+    ledger.append_many([(item.id, item) for item in items[:100]])
+    keys = LedgerKeys(ledger)
+    assert len(keys) == 100 and keys[items[0].id] == items[0].key
+    with pytest.raises(KeyError):
+        keys["unknown"]
+    open_index(tmp_path, embedder, keys).close()
+    ledger.append_many([(item.id, item) for item in items[100:]])
+    read: list[str] = []
+
+    class Watched(LedgerKeys):
+        def __getitem__(self, id_: str) -> str:
+            read.append(id_)
+            return super().__getitem__(id_)
+
+    index = open_index(tmp_path, embedder, Watched(ledger))
+    assert index.ids() == {item.id for item in items}
+    index.close()
+    assert len(read) <= 20 + 8 and {item.id for item in items[100:]} <= set(read)
 
 
 def test_importing_is_light(start: Callable[..., subprocess.Popen[str]]) -> None:
