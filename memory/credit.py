@@ -231,6 +231,6 @@ def _differences(episodes: Sequence[_Episode]) -> dict[str, np.ndarray]:
                 won = sum(successes)
                 found[item][task].append(won / len(successes) - (total - won) / without)
     return {
-        item: np.array([np.mean(tasks[task]) for task in sorted(tasks)])
+        item: np.array([sum(tasks[task]) / len(tasks[task]) for task in sorted(tasks)])
         for item, tasks in found.items()
     }

@@ -24,7 +24,7 @@ class AdmitSettings(BaseModel):
         trial: words begin as shadows (`status_at_birth`); false makes everything active at
             once, as most published methods do.
         distinct: when a new item says what a present one says, and so is evidence for that
-            one instead; null takes every item.
+            one instead; null takes every item (but the same words of the same episodes once).
         votes: votes that an insight begins with (ExpeL, arXiv 2308.10144).
     """
 
@@ -51,7 +51,10 @@ def admit(draft: Draft, settings: AdmitSettings | None, new: Sequence[MemoryItem
     """
     if settings is None:
         return draft
-    fresh = {item.id: item for item in new if item.id not in draft.state}
+    told = {_utterance(item) for item in draft.items.values()}
+    fresh = {
+        item.id: item for item in new if item.id not in draft.state and _utterance(item) not in told
+    }
     vectors: dict[str, Vectors] = {}
     candidates: list[MemoryItem] = []
     trust = list(Trust)
@@ -91,6 +94,11 @@ def admit(draft: Draft, settings: AdmitSettings | None, new: Sequence[MemoryItem
         )
         for present, tellers in sorted(again.items())
     )
+
+
+def _utterance(item: MemoryItem) -> tuple[object, ...]:
+    """What was said by which episodes: proposed again in each generation, it is one item."""
+    return item.kind, item.family, item.key, item.text, item.sources
 
 
 def _lineage(item: MemoryItem, fresh: Mapping[str, MemoryItem]) -> list[MemoryItem]:

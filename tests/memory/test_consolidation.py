@@ -153,6 +153,15 @@ def test_what_is_known_is_not_new_and_twice_is_once() -> None:
     assert admit(draft_of(new=[new]), None, [new]).changes() == []
 
 
+@pytest.mark.parametrize("status", Status)
+def test_the_same_words_of_the_same_episodes_are_one_item(status: Status) -> None:
+    old, again = make("alpha", born=1), make("alpha", born=3)
+    other = make("alpha", born=3, sources=("3/acquire/task/1",))
+    draft = draft_of([old], new=[again, other], status=status)
+    taken = admit(draft, AdmitSettings(distinct=None), [again, other])
+    assert summary(taken) == {other.id: "active"}
+
+
 def test_of_new_items_that_say_the_same_the_more_trusted_is_taken() -> None:
     told = make(LONG, "k", "t1", trust=Trust.UNTRUSTED)
     verified = make(LONG, "k", "t2")
