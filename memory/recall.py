@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memory.choice import Competitor, choose
-from memory.embed import Embedder
+from memory.embed import Embedder, Vectors
 from memory.frame import shown
 from memory.index import Hits, Index
 from memory.ledger import Ledger
@@ -150,6 +150,14 @@ class MemoryView:
             refused.extend(others)
             return some
 
+        seen: dict[int, Vectors] = {}  # asking the index anew for each choice would take longest
+
+        def vectors(kind: Kind, rows: Sequence[int]) -> Vectors:
+            new = [row for row in rows if row not in seen]
+            if new:
+                seen.update(zip(new, shelves[kind].vectors(new), strict=True))
+            return np.stack([seen[row] for row in rows])
+
         there = self._ledger.get_many(MemoryItem, query.shown) if query.shown else {}
         chosen = choose(
             {kind: _Ranking(hits, admit).take for kind, hits in near.items()},
@@ -157,7 +165,7 @@ class MemoryView:
             settings.tokens,
             settings.diversity,
             [item.text for item in there.values()],
-            lambda kind, rows: shelves[kind].vectors(rows),
+            vectors,
         )
         tokens = sum(one.length for one in chosen)
         lost = [one for one in admitted if one.verdict not in ("", "shown", "absorbed")]

@@ -17,7 +17,7 @@ def near_identical(a: str, b: str, ratio: float = 0.95) -> bool:
         a, b: the texts; their order does not matter.
         ratio: from 0 to 1, the least share of characters that they have in common, in order.
     """
-    (a, grams_a), (b, grams_b) = _profile(a), _profile(b)
+    a, b = _plain(a), _plain(b)
     if a == b:
         return True
     total = len(a) + len(b)
@@ -25,23 +25,28 @@ def near_identical(a: str, b: str, ratio: float = 0.95) -> bool:
         return False
     # A character that is not shared spoils at most three trigrams (Ukkonen 1992, the q-gram
     # lemma), so most pairs are told apart without an alignment.
+    ours, theirs = _trigrams(a), _trigrams(b)
     spoilt = _GRAM * (1 - ratio) * total
-    if max((grams_a & ~grams_b).bit_count(), (grams_b & ~grams_a).bit_count()) > spoilt:
+    if max((ours & ~theirs).bit_count(), (theirs & ~ours).bit_count()) > spoilt:
         return False
     return _in_common(min(a, b), max(a, b)) >= ratio
 
 
 @lru_cache(maxsize=4096)
-def _profile(text: str) -> tuple[str, int]:
-    """A text without what does not matter, and the set of its trigrams as bits (hashed)."""
-    text = " ".join(text.lower().split())
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+@lru_cache(maxsize=4096)
+def _trigrams(text: str) -> int:
+    """The set of a text's trigrams, hashed, as the bits of a number."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     if len(codes) < _GRAM:
-        return text, 0
+        return 0
     grams = (codes[:-2] * 1_000_003 + codes[1:-1]) * 1_000_003 + codes[2:]
     bits = np.zeros(_BUCKETS, np.bool_)
     bits[(grams * 0x9E3779B97F4A7C15 >> 40) % _BUCKETS] = True
-    return text, int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 @lru_cache(maxsize=4096)
