@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -260,4 +260,6 @@ def _keys(path: Sequence[int | str]) -> list[str]:
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field is not None else None
+        kinds = [kind for kind in get_args(model) if hasattr(kind, "model_fields")]
+        model = kinds[0] if kinds else model  # what may be null
     return sorted(getattr(model, "model_fields", {}))

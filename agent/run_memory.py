@@ -91,7 +91,7 @@ class RunMemory:
         version: str,
         settings: RecallSettings | None = None,
         *,
-        absorbed: bool = False,
+        learning: bool = False,
     ) -> dict[str, Callable[[], Recall]]:
         """What a memory snapshot holds for tasks, as a version of the weights sees it.
 
@@ -103,42 +103,45 @@ class RunMemory:
             snapshot: the snapshot's id, "" for none.
             version: the weights that will read it.
             settings: quotas and budget; None takes the configured ones.
-            absorbed: whether items are shown that these weights have absorbed: no use for
-                their own tasks, but a pattern for others.
+            learning: whether items on trial are shown, and those that these weights have
+                absorbed: no use for their own tasks, but a pattern for others.
         """
         if not snapshot:
             return {}
-        reader = "" if absorbed else version
-        look = self._look(snapshot, reader, version, settings or self.settings.recall)
+        look = self._look(snapshot, version, settings or self.settings.recall, learning)
         recalls: dict[str, Callable[[], Recall]] = {}
         for start in range(0, len(tasks), RECALLED_AT_ONCE):
             some = tasks[start : start + RECALLED_AT_ONCE]
-            queries = [Query(task.prompt, task.id) for task in some]
+            queries = [Query(task.prompt, task.id, family=task.family) for task in some]
             found = self._background.submit(look, queries)
             for i, task in enumerate(some):
                 recalls[task.id] = partial(lambda found, i: found.result()[i], found, i)
         return recalls
 
-    def again(self, task: Task, snapshot: str, version: str) -> Again | None:
+    def again(
+        self, task: Task, snapshot: str, version: str, *, learning: bool = False
+    ) -> Again | None:
         """Reads memory during a task's episode, where that is configured.
 
         Args:
             task: whose episode; nothing made from it is recalled.
             snapshot: the snapshot's id, "" for none.
             version: the weights that will read it.
+            learning: as of `recall`.
         """
         settings = self.settings.each_step
         if not snapshot or settings is None:
             return None
-        look = self._look(snapshot, version, version, settings)
+        look = self._look(snapshot, version, settings, learning)
 
         def again(observation: str, shown: frozenset[str]) -> Recall:
-            return look([Query(observation, task.id, shown=shown)])[0]
+            return look([Query(observation, task.id, shown=shown, family=task.family)])[0]
 
         return again
 
-    def _look(self, snapshot: str, reader: str, version: str, settings: RecallSettings) -> Look:
-        """Looks into a snapshot as ``reader`` sees it; each look is recorded."""
+    def _look(self, snapshot: str, version: str, settings: RecallSettings, learning: bool) -> Look:
+        """Looks into a snapshot as a version of the weights sees it; each look is recorded."""
+        reader = "" if learning else version
         view = self._views.get((snapshot, reader))
         if view is None:
             view = MemoryView(self._source, self.index, self.embedder, snapshot, reader)
@@ -146,7 +149,7 @@ class RunMemory:
         count = self.counter(version)
 
         def look(queries: Sequence[Query]) -> list[Recall]:
-            found = view.recall(queries, settings, count)
+            found = view.recall(queries, settings, count, shadow=learning)
             records = [recall.recollection for recall in found if recall.recollection]
             self.ledger.append_many([(record.id, record) for record in records])
             return found

@@ -28,7 +28,6 @@ class RecallSettings(BaseModel):
         half_life: generations in which the recency of an item that is neither shown nor changed
             halves.
         utility: weight of an item's measured utility (see `Worth`) in its score.
-        shadow: whether items on trial are recalled: only while learning.
         trust: the least trust that is shown.
 
     In a kind of more than `nearest.EXACT` items recency and utility decide among the ``candidates``
@@ -45,7 +44,6 @@ class RecallSettings(BaseModel):
     recency: float = Field(0.0, ge=0)
     half_life: float = Field(4.0, gt=0)
     utility: float = Field(0.0, ge=0)
-    shadow: bool = False
     trust: Trust = Trust.UNTRUSTED
 
     @model_validator(mode="after")
@@ -64,9 +62,11 @@ class Query(NamedTuple):
         leave_out: never recall what was made from this very task (while learning).
         shown: ids of items that stand in the prompt already: neither they nor what says nearly
             the same is shown again.
+        family: the task's; what was split off for another family is not recalled.
     """
 
     text: str
     task: str
     leave_out: bool = True
     shown: Collection[str] = frozenset()
+    family: str = ""

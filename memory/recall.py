@@ -93,6 +93,8 @@ class MemoryView:
         queries: Sequence[Query],
         settings: RecallSettings,
         count_tokens: Callable[[str], int],
+        *,
+        shadow: bool = False,
     ) -> list[Recall]:
         """What to show for each query; all queries are embedded in one batch.
 
@@ -101,8 +103,9 @@ class MemoryView:
             settings: quotas, budget and weights.
             count_tokens: length of a text in the reader's tokens; a view has one reader, so the
                 same at every call.
+            shadow: whether items on trial are shown: only while learning.
         """
-        shelves = {k: self._shelf(k, settings.shadow) for k, n in settings.quotas.items() if n}
+        shelves = {k: self._shelf(k, shadow) for k, n in settings.quotas.items() if n}
         if not queries or not any(shelf.visible for shelf in shelves.values()):
             return [Recall() for _ in queries]
         texts = list(dict.fromkeys(query.text for query in queries))
@@ -204,7 +207,10 @@ class MemoryView:
             id_ = self._living.ids[hit.row]
             if id_ in query.shown:
                 refused.append(self._refused(hit, "alike"))
-            elif not (query.leave_out and query.task in item.tasks):
+            elif not (
+                (query.leave_out and query.task in item.tasks)
+                or (item.made == "split" and query.family not in ("", item.family))
+            ):
                 absorbed = bool(self._living.absorbed[hit.row])
                 length = 0 if absorbed else self._length(id_, item, count_tokens)
                 competitors.append(Competitor(id_, item, absorbed, length, *hit))

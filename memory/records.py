@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -31,6 +31,11 @@ class Record(BaseModel):
     @cached_property
     def id(self) -> str:
         return content_hash(self.model_dump(mode="json"))[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)  # that of the original
+        return copied
 
 
 class StopReason(StrEnum):

@@ -55,7 +55,7 @@ class AcquireSettings(BaseModel):
     memory_share: float = Field(0.6, ge=0, le=1)
     withhold: float = Field(0.25, ge=0, lt=1)
     recall: RecallSettings = RecallSettings(
-        quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0, shadow=True
+        quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0
     )
     retries: int = Field(0, ge=0)
     carried: int = Field(3, ge=1)
@@ -130,7 +130,10 @@ def plan(
     episodes = Plan([], [])
     for number, task in enumerate(tasks):
         recall = recalls.get(task.id)
-        aided = round(settings.memory_share * settings.samples) if recall else 0
+        # By chance, so that nothing but memory tells those with it from those without.
+        chance = random.Random(seed_of(generation, task.id, "aided"))
+        share = round(settings.memory_share * settings.samples) if recall else 0
+        aided = set(chance.sample(range(settings.samples), share))
         for sample, slot in enumerate(slots(generation, task, settings.samples)):
             explore = task.family in weak
             turn = sample // 2 + number  # so that each task has other temperatures
@@ -144,10 +147,10 @@ def plan(
                     temperature=settings.temperatures[turn % len(settings.temperatures)],
                     hot_tokens=settings.hot_tokens if explore and sample % 2 else 0,
                     heat=settings.heat,
-                    memory=memory if sample < aided else "",
-                    recall=recall if sample < aided else None,
-                    look_again=look_again(task) if sample < aided else None,
-                    withhold=settings.withhold if sample < aided else 0.0,
+                    memory=memory if sample in aided else "",
+                    recall=recall if sample in aided else None,
+                    look_again=look_again(task) if sample in aided else None,
+                    withhold=settings.withhold if sample in aided else 0.0,
                 )
             )
     return episodes

@@ -134,7 +134,7 @@ def acquire(
         if settings.retries or not all(map(run.done, slots(n, t, settings.samples)))
     ]
     recalls = run.memory.recall(
-        open_, incumbent.memory, incumbent.weights, settings.recall, absorbed=True
+        open_, incumbent.memory, incumbent.weights, settings.recall, learning=True
     )
     weak = {f for f, solved_share in incumbent.families.items() if solved_share < 0.5}
     episodes = plan(
@@ -145,7 +145,9 @@ def acquire(
         memory=incumbent.memory,
         weak=weak,
         evolved=incumbent.weights != BASE,
-        look_again=lambda task: run.memory.again(task, incumbent.memory, incumbent.weights),
+        look_again=lambda task: run.memory.again(
+            task, incumbent.memory, incumbent.weights, learning=True
+        ),
     )
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)

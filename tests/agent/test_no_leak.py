@@ -135,7 +135,7 @@ def test_what_is_left_out_would_have_come_first(practised: Path) -> None:
         view = MemoryView(ledger, index, embedder, last.memory, last.weights)
         active = history.items(ledger, last.memory)
         own = next(item for item in active if item.kind is Kind.EXEMPLAR)
-        settings = RecallSettings(tokens=4000, shadow=True)
+        settings = RecallSettings(tokens=4000)
         free, ruled = view.recall(
             [
                 Query(own.key, own.tasks[0], leave_out=False),

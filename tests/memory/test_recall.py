@@ -465,7 +465,7 @@ def test_what_does_not_live_is_never_shown(
     view = world.view()
     assert view.ids(shadow=True) == [here.id]
     for shadow in (False, True):
-        (found,) = view.recall([Query("0", "t")], RecallSettings(shadow=shadow), words)
+        (found,) = view.recall([Query("0", "t")], RecallSettings(), words, shadow=shadow)
         assert found.items == (here,)
         assert verdicts(found, gone) == [None]
 

@@ -173,7 +173,7 @@ class _Lifter(ast.NodeTransformer):
             return False
         if isinstance(node.value, int | float):
             return (
-                re.search(rf"(?<![\w.]){re.escape(repr(node.value))}(?![\w])", self.prompt)
+                re.search(rf"(?<![\w.]){re.escape(repr(node.value))}(?!\w|\.\d)", self.prompt)
                 is not None
             )
         return isinstance(node.value, str) and len(node.value) > 1 and node.value in self.prompt
