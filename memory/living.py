@@ -63,8 +63,7 @@ def living(ledger: Ledger, snapshot_id: str, reader: str) -> Living:
         for id_, change in sorted(history.state(ledger, snapshot_id).items())
         if change.status in (Status.ACTIVE, Status.SHADOW)
     }
-    snapshot = ledger.get(MemorySnapshot, snapshot_id)
-    now = snapshot.generation if snapshot else 0
+    (now,) = ledger.fields(MemorySnapshot, [snapshot_id], ("generation",)).get(snapshot_id, (0,))
     fields = ledger.fields(MemoryItem, changes, ("kind", "trust"))
     lacking = changes.keys() - fields.keys()
     if lacking:

@@ -16,7 +16,7 @@ from memory.choice import Competitor, choose
 from memory.embed import Embedder, Vectors
 from memory.frame import shown
 from memory.index import Hits, Index
-from memory.ledger import Ledger
+from memory.ledger import Ledger, LedgerError
 from memory.living import TRUSTS, living
 from memory.nearest import Hit, Shelf, nearest, shelf
 from memory.query import Query as Query
@@ -60,8 +60,9 @@ class MemoryView:
         policy_version: the version of the weights that will read what is recalled.
 
     Raises:
-        LedgerError: the snapshot or one of its items is not in the ledger.
-        VectorIndexError: from `recall`, when an item is not in the index (see `open_index`).
+        LedgerError: the snapshot or one of its items is not in the ledger (any more).
+        VectorIndexError: from `recall`, when an item of a kind that is compared one by one is
+            not in the index (see `open_index`).
     """
 
     def __init__(
@@ -235,6 +236,9 @@ class MemoryView:
             missing = [id_ for id_ in ids if id_ not in self._items]
             if missing:
                 self._items |= self._ledger.get_many(MemoryItem, missing)
+                gone = [id_ for id_ in missing if id_ not in self._items]
+                if gone:  # erased since the view was opened
+                    raise LedgerError(f"{self._ledger.path}: no memory item {gone[0]!r}")
             items = [self._items[id_] for id_ in ids]
             for oldest in list(islice(self._items, max(0, len(self._items) - _CACHED))):
                 del self._items[oldest]
