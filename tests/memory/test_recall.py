@@ -88,9 +88,18 @@ class World:
         snapshot = self.snapshot if snapshot is None else snapshot
         return MemoryView(self.ledger, self.index, self.embedder, snapshot, policy)
 
-    def texts(self, text: str, task: str = "other", leave_out: bool = True, **fields: object):  # type: ignore[no-untyped-def]
+    def texts(
+        self,
+        text: str,
+        task: str = "other",
+        leave_out: bool = True,
+        shadow: bool = False,
+        family: str = "",
+        **fields: object,
+    ) -> list[str]:
         settings = RecallSettings.model_validate({"diversity": 0.0} | fields)
-        (recall,) = self.view().recall([Query(text, task, leave_out)], settings, words)
+        query = Query(text, task, leave_out, family=family)
+        (recall,) = self.view().recall([query], settings, words, shadow=shadow)
         return [item.text for item in recall.items]
 
 
@@ -607,3 +616,9 @@ def test_settings_are_checked(fields: dict[str, object]) -> None:
 def test_working_memory_is_not_recalled() -> None:
     with pytest.raises(ValidationError, match="carried within a task"):
         RecallSettings(quotas={Kind.WORKING: 1})
+
+
+def test_what_was_split_off_stays_in_its_family(world: World, make_item: MakeItem) -> None:
+    world.add(make_item("for gcd", "0", made="split"), make_item("for all", "5"))
+    assert world.texts("0", family="gcd") == ["for gcd", "for all"]
+    assert world.texts("0", family="lcm") == ["for all"]
