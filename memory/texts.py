@@ -17,7 +17,7 @@ def near_identical(a: str, b: str, ratio: float = 0.95) -> bool:
         a, b: the texts; their order does not matter.
         ratio: from 0 to 1, the least share of characters that they have in common, in order.
     """
-    a, b = _plain(a), _plain(b)
+    a, b = normal(a), normal(b)
     if a == b:
         return True
     total = len(a) + len(b)
@@ -33,7 +33,7 @@ def near_identical(a: str, b: str, ratio: float = 0.95) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _plain(text: str) -> str:
+def normal(text: str) -> str:
     return " ".join(text.lower().split())
 
 

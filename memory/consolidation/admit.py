@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from memory.consolidation.draft import Draft
 from memory.consolidation.judge import suspect, tainted_by
-from memory.consolidation.likeness import Likeness, normal, twins
+from memory.consolidation.likeness import Likeness, twins
 from memory.consolidation.rank import foremost
 from memory.credit import generation_of
 from memory.embed import Vectors
 from memory.kinds import KINDS, status_at_birth
 from memory.records import Kind, MemoryItem, Status, Trust, Worth, least
+from memory.texts import normal
 
 
 class AdmitSettings(BaseModel):

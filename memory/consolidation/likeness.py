@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from difflib import SequenceMatcher
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from memory.embed import Vectors
 from memory.records import MemoryItem
+from memory.texts import near_identical, normal
 
 _BLOCK = 512  # rows of the similarity matrix at a time
 NEAREST = 16
@@ -29,22 +28,6 @@ class Likeness(BaseModel):
 
     similarity: float = Field(0.95, ge=-1, le=1)
     text: float = Field(0.95, gt=0, le=1)
-
-
-def normal(text: str) -> str:
-    """A text without what does not matter: case and the amount of white space."""
-    return re.sub(r"\s+", " ", text).strip().lower()
-
-
-def near_identical(a: str, b: str, ratio: float = 0.95) -> bool:
-    """Whether two texts are the same but for case, white space and at most a few characters."""
-    a, b = normal(a), normal(b)
-    if a == b:
-        return True
-    if 2 * min(len(a), len(b)) < ratio * (len(a) + len(b)):
-        return False
-    matcher = SequenceMatcher(None, min(a, b), max(a, b), autojunk=False)
-    return matcher.quick_ratio() >= ratio and matcher.ratio() >= ratio
 
 
 def claim(item: MemoryItem) -> tuple[object, object]:
@@ -117,39 +100,12 @@ def _group_twins(
                 cosines = np.round(block[row - start, others], 5)
                 nearest = others[np.argpartition(-cosines, NEAREST)[:NEAREST]]
             equal = others[same[others] == same[row]][:1]
-            common = _common_with(texts[row])
             for other in sorted({*nearest.tolist(), *equal.tolist()}):
-                text = texts[other]
-                # The longest common subsequence is at least what `near_identical` matches.
-                least = settings.text * (lengths[row] + lengths[other]) / 2
-                if common(text) >= least - 1e-6 and near_identical(texts[row], text, settings.text):
+                if near_identical(texts[row], texts[other], settings.text):
                     found[members[row].id] = members[other].id
                     alone[row] = False
                     break
     return found
-
-
-def _common_with(a: str) -> Callable[[str], int]:
-    """Length of the longest common subsequence with ``a``, by bit-parallel addition.
-
-    One bit per character of ``a``; one step per character of the other text (Hyyrö 2004).
-    """
-    places: dict[str, int] = defaultdict(int)
-    for i, letter in enumerate(a):
-        places[letter] |= 1 << i
-    every = (1 << len(a)) - 1
-
-    def common(b: str) -> int:
-        if a == b:
-            return len(a)
-        open_ = every
-        for letter in b:
-            if letter in places:
-                hits = open_ & places[letter]
-                open_ = ((open_ + hits) | (open_ - hits)) & every
-        return len(a) - open_.bit_count()
-
-    return common
 
 
 def _hashable(values: tuple[object, object]) -> tuple[str, str]:

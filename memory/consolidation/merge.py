@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from memory.consolidation.draft import Draft
-from memory.consolidation.likeness import Likeness, normal, twins
+from memory.consolidation.likeness import Likeness, twins
 from memory.consolidation.rank import foremost, told
 from memory.records import Kind, MemoryItem, Status
+from memory.texts import normal
 
 _WORDS = (Kind.INSIGHT, Kind.FACT)
 

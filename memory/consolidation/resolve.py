@@ -9,9 +9,10 @@ from itertools import combinations
 from pydantic import BaseModel, ConfigDict
 
 from memory.consolidation.draft import Draft
-from memory.consolidation.likeness import claim, normal
+from memory.consolidation.likeness import claim
 from memory.consolidation.rank import counted, interval
 from memory.records import Kind, MemoryChange, MemoryItem, Status, Trust, Worth
+from memory.texts import normal
 
 
 class ResolveSettings(BaseModel):

@@ -7,33 +7,16 @@ import random
 import numpy as np
 import pytest
 
-from memory.consolidation.likeness import NEAREST, Likeness, _common_with, near_identical, twins
+from memory.consolidation.likeness import NEAREST, Likeness, twins
 from memory.embed import HashEmbedder, Vectors
 from memory.records import Kind, MemoryItem
+from memory.texts import near_identical
 from tests.memory.drafts import make
 
 
 def vectors_of(items: list[MemoryItem]) -> dict[str, Vectors]:
     embedded = HashEmbedder().embed([item.key for item in items])
     return {item.id: vector for item, vector in zip(items, embedded, strict=True)}
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "same"),
-    [
-        ("", "", True),
-        ("a b", " A\n\tB ", True),
-        ("abc", "abd", False),
-        ("x" * 99 + "y", "x" * 100, True),
-        ("x" * 50, "x" * 100, False),
-        ("print(1)", "print(2)", False),
-        ("ab" * 50, "ba" * 50, True),
-        ("one two three four", "four three two one", False),
-    ],
-)
-def test_near_identical(a: str, b: str, same: bool) -> None:
-    assert near_identical(a, b) is same
-    assert near_identical(b, a) is same
 
 
 @pytest.mark.parametrize(
@@ -108,20 +91,6 @@ def test_of_very_many_like_keys_the_nearest_and_the_equal_are_compared() -> None
         angle = np.pi / 2 - 0.001 * (n + 1)
         vectors[item.id] = np.array([np.cos(angle), np.sin(angle)], np.float32)
     assert twins([*fill, same], vectors, Likeness()) == {same.id: fill[-1].id}
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_common_letters_in_order(seed: int) -> None:
-    chance = random.Random(seed)
-    a, b = ("".join(chance.choice("abc") for _ in range(chance.randrange(90))) for _ in range(2))
-    table = np.zeros((len(a) + 1, len(b) + 1), int)
-    for i, x in enumerate(a):
-        for j, y in enumerate(b):
-            table[i + 1, j + 1] = (
-                table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
-            )
-    assert _common_with(a)(b) == _common_with(b)(a) == table[-1, -1]
-    assert _common_with(a)(a) == len(a) and _common_with("")(b) == 0
 
 
 def test_similar_keys_are_compared_in_blocks() -> None:

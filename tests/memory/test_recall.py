@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-import memory.recall
-from memory import nearest
 from memory.embed import HashEmbedder, Vectors
 from memory.index import BruteForceIndex, Hits, Index, VectorIndexError, open_index
 from memory.ledger import Ledger, LedgerError
-from memory.recall import MemoryView, Query, Recall, RecallSettings
+from memory.recall import MemoryView, Query, Recall, RecallSettings, nearest
+from memory.recall import view as recall_view
 from memory.records import (
     Kind,
     MemoryChange,
@@ -408,7 +407,7 @@ def test_a_large_memory_is_neither_read_nor_held(
     world = World(ledger, HashEmbedder(32), index)
     world.add(*(make_item(f"text number {i}", f"key {i}", task=f"t{i}") for i in range(400)))
     monkeypatch.setattr(ledger, "get_many", reading)
-    monkeypatch.setattr(memory.recall, "_CACHED", 20)
+    monkeypatch.setattr(recall_view, "_CACHED", 20)
     view = world.view()
     queries = [Query(f"key {i}", f"t{i}") for i in range(0, 400, 40)]
     for query in queries:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from memory.embed import Vectors
 from memory.index import Hits, Index
-from memory.living import Living
-from memory.query import RecallSettings
+from memory.recall.living import Living
+from memory.recall.query import RecallSettings
 from memory.records import Kind
 
 EXACT = 20_000  # living items of a kind up to which they are compared one by one

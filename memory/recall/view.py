@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memory.choice import Competitor, choose
 from memory.embed import Embedder, Vectors
 from memory.frame import shown
 from memory.index import Hits, Index
 from memory.ledger import Ledger, LedgerError
-from memory.living import TRUSTS, living
-from memory.nearest import Hit, Shelf, nearest, shelf
-from memory.query import Query as Query
-from memory.query import RecallSettings as RecallSettings
+from memory.recall.choice import Competitor, choose
+from memory.recall.living import TRUSTS, living
+from memory.recall.nearest import Hit, Shelf, nearest, shelf
+from memory.recall.query import Query, RecallSettings
 from memory.records import Candidate, Kind, MemoryItem, Recollection
 
 _READ = 16  # items read from the ledger at a time
@@ -52,7 +51,7 @@ class MemoryView:
     not replaced by something less to the point.
 
     In memory it holds a few figures of each living item, the vectors of the kinds that have few
-    of them (see `memory.nearest`) and some items. Safe to share between threads.
+    of them (see `memory.recall.nearest`) and some items. Safe to share between threads.
 
     Args:
         ledger, index, embedder: where items, their vectors and the queries' come from.
