@@ -34,6 +34,7 @@ def near_identical(a: str, b: str, ratio: float = 0.95) -> bool:
 
 @lru_cache(maxsize=4096)
 def normal(text: str) -> str:
+    """A text without what does not matter: case and the amount of white space."""
     return " ".join(text.lower().split())
 
 

@@ -318,7 +318,7 @@ def test_every_operator_can_be_turned_off() -> None:
 
 
 def test_few_texts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where keys are alike, only the nearest, and only what letters allow."""
+    """Only where keys are alike, and only the nearest."""
     compared = []
 
     def note(a: str, b: str, ratio: float = 0.95) -> bool:
@@ -333,7 +333,3 @@ def test_few_texts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     alike = [make("the same answer " * 5 + str(i), "k", f"t{i}") for i in range(300)]
     likeness.twins(alike, draft_of(alike).vectors, likeness.Likeness())
     assert 300 < len(compared) <= 300 * (likeness.NEAREST + 1)
-    compared.clear()
-    other = [make(f"answer {i} " * 5, "k", f"t{i}") for i in range(100, 400)]
-    likeness.twins(other, draft_of(other).vectors, likeness.Likeness())
-    assert len(compared) < 300
