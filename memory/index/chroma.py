@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ REQUEST_TIMEOUT_S = 300.0  # of a server that hangs; the client itself would wai
 # Chroma refuses batches above 5,461 and is quickest with the largest; vectors travel to a server
 # as JSON, some 20 bytes a number.
 _BATCH, _BATCH_SENT = 5000, 1000
+_TRIES, _PAUSE_S = 20, 0.05
 _ADDRESS = re.compile(r"(https?)://([^/:]+|\[[^/]+\])(?::(\d+))?/([\w.-]+)")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -97,8 +99,10 @@ class ChromaIndex:
         if not len(vectors) or k < 1:
             return [[] for _ in vectors]
         with self._faults():
-            found = self._collection.query(
-                query_embeddings=vectors, n_results=k, include=["distances"]
+            found = _patiently(
+                lambda: self._collection.query(
+                    query_embeddings=vectors, n_results=k, include=["distances"]
+                )
             )
             return [
                 sorted(
@@ -194,6 +198,21 @@ def connect(place: Path | str) -> tuple[Any, str]:
         )
     client._server._session.timeout = REQUEST_TIMEOUT_S
     return client, name
+
+
+def _patiently(read: Callable[[], Any]) -> Any:
+    """Read again when another client's first addition is just on its way into the graph.
+
+    Chroma then says for a moment that there is no graph at all (chroma-core/chroma#4212).
+    """
+    for _ in range(_TRIES):
+        try:
+            return read()
+        except Exception as error:
+            if "Nothing found on disk" not in str(error):
+                raise
+        time.sleep(_PAUSE_S)
+    return read()
 
 
 @contextmanager
