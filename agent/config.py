@@ -103,13 +103,17 @@ class StoreSettings(_Settings):
 
     Args:
         embedder: ``default``, ``hash``, a sentence-transformers folder or hub name.
+        index: ``chroma``, in this process; ``chroma-server``, for several; or ``exact``, in
+            memory, embedded anew at each start.
+        index_url: of a Chroma server that runs already; null starts one where it is needed.
         recall: what is shown with a task.
         each_step: what is shown besides with each new observation; null reads memory once an
-            episode. No exemplars: they
-            would stand in the middle of another episode.
+            episode. No exemplars: they would stand in the middle of another episode.
     """
 
     embedder: str = "default"
+    index: Literal["chroma", "chroma-server", "exact"] = "chroma"
+    index_url: str | None = None
     each_step: RecallSettings | None = None
     recall: RecallSettings = RecallSettings(quotas={Kind.EXEMPLAR: 2})
 

@@ -18,13 +18,12 @@ from memory import erase as erasing
 from memory import history, transfer
 from memory.embed import load_embedder
 from memory.erase import Extent
-from memory.index import open_index
+from memory.index import LedgerKeys, open_index
 from memory.ledger import Ledger
 from memory.lock import RunLock
 from memory.records import (
     Generation,
     MemoryChange,
-    MemoryItem,
     MemorySnapshot,
     Note,
     Status,
@@ -43,10 +42,8 @@ def rebuild(folder: Path) -> dict[str, Any]:
     config = _config(folder)
     with RunLock(folder), open_ledger(folder) as ledger:
         embedder = load_embedder(config.memory.embedder)
-        items = {key: item.key for key, item in ledger.all(MemoryItem)}
-        index = folder / "index"
-        shutil.rmtree(index, ignore_errors=True)
-        open_index(index, embedder, items.items()).close()
+        items, index, store = LedgerKeys(ledger), folder / "index", config.memory
+        open_index(index, embedder, items, store.index, store.index_url, rebuild=True).close()
         return {"items": len(items), "embedder": embedder.identity, "folder": str(index)}
 
 

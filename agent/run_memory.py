@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from environments.base import Task
 from memory.embed import Embedder, load_embedder
-from memory.index import Index, open_index
-from memory.kinds import KINDS
+from memory.index import Index, LedgerKeys, open_index
 from memory.ledger import Ledger
 from memory.recall import MemoryView, Query, Recall, RecallSettings
 from memory.records import MemoryItem
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from agent.config import StoreSettings
 
 RECALLED_AT_ONCE = 16  # tasks; a batch that is worth the embedder's while
+VIEWS = 4  # kept open; one over 100,000 items takes tens of megabytes
 
 Look = Callable[[Sequence[Query]], list[Recall]]
 Again = Callable[[str, frozenset[str]], Recall]
@@ -61,9 +61,13 @@ class RunMemory:
         """The vector index over all memory items, checked against the ledger when opened."""
         if self._index is None:
             borrowed = self._source is not self.ledger
-            items = stored_keys(self._source)
-            backend: Literal["chroma", "exact"] = "exact" if borrowed else "chroma"
-            self._index = open_index(self.folder, self.embedder, items, backend)
+            self._index = open_index(
+                self.folder,
+                self.embedder,
+                LedgerKeys(self._source),
+                "exact" if borrowed else self.settings.index,
+                self.settings.index_url,
+            )
         return self._index
 
     def check(self) -> None:
@@ -145,6 +149,8 @@ class RunMemory:
         view = self._views.get((snapshot, reader))
         if view is None:
             view = MemoryView(self._source, self.index, self.embedder, snapshot, reader)
+            for oldest in list(self._views)[: len(self._views) - VIEWS + 1]:
+                del self._views[oldest]
             self._views[snapshot, reader] = view
         count = self.counter(version)
 
@@ -162,9 +168,3 @@ class RunMemory:
             self._index.close()
         if self._source is not self.ledger:
             self._source.close()
-
-
-def stored_keys(ledger: Ledger) -> Iterator[tuple[str, str]]:
-    """(id, key) of every item that is kept beyond its task."""
-    items = ledger.all(MemoryItem)
-    return ((id_, item.key) for id_, item in items if KINDS[item.kind].stored)

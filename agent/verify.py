@@ -14,7 +14,8 @@ from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from environments.splits import split_of
 from memory import history
 from memory.embed import EmbedderError, load_embedder
-from memory.index import check_index
+from memory.index import LedgerKeys, check_index
+from memory.kinds import KINDS
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.records import (
@@ -73,7 +74,10 @@ def _config(ledger: Ledger, folder: Path) -> Iterator[str]:
 
 def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
     """Splits are what the task's hash says; learning never saw memory of its own task."""
-    tasks_of: dict[str, set[str]] = {key: set(item.tasks) for key, item in ledger.all(MemoryItem)}
+    tasks_of: dict[str, set[str]] = {  # what is carried from try to try is of their own task
+        key: set(item.tasks) if KINDS[item.kind].stored else set()
+        for key, item in ledger.all(MemoryItem)
+    }
     for slot, t in ledger.all(Trajectory):
         if t.slot != slot:
             yield f"trajectory {slot} is stored under another slot than its own, {t.slot}"
@@ -160,7 +164,7 @@ def _generations(ledger: Ledger, folder: Path) -> Iterator[str]:
 
 def _index(ledger: Ledger, folder: Path) -> Iterator[str]:
     """The vector index holds just the ledger's items, and each is found by its own key."""
-    items = [(key, item.key) for key, item in ledger.all(MemoryItem)]
+    items = LedgerKeys(ledger)
     if not items:
         return
     try:

@@ -32,15 +32,21 @@ _lock = threading.Lock()
 _folded: WeakKeyDictionary[Ledger, OrderedDict[str, State]] = WeakKeyDictionary()
 
 
-def state(ledger: Ledger, snapshot_id: str) -> State:
+def state(ledger: Ledger, snapshot_id: str, *, as_it_was: bool = False) -> State:
     """Item id → its latest change, as of a snapshot, in the order in which items came.
 
-    An item that was erased since is shown as retired, whatever it was.
+    Args:
+        ledger: holds the snapshot.
+        snapshot_id: its id, "" for the empty memory.
+        as_it_was: whether an item that was erased since is told of as it was; else it is shown
+            as retired.
 
     Raises:
         LedgerError: the snapshot or one of its ancestors is not in the ledger.
     """
     folded = _fold(ledger, snapshot_id)
+    if as_it_was:
+        return dict(folded)
     gone = ledger.erased(MemoryItem)
     return {i: _without(c) if i in gone else c for i, c in folded.items()}
 

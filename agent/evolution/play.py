@@ -94,7 +94,7 @@ def arm(ledger: Ledger, settings: StoreSettings, memory: str, weights: str) -> s
     by_worth = any(r.recency or r.utility for r in (settings.recall, settings.each_step) if r)
     seen = {
         item: [weights in change.absorbed_by, change.worth.model_dump() if by_worth else None]
-        for item, change in history.state(ledger, memory).items()
+        for item, change in history.state(ledger, memory, as_it_was=True).items()
         if change.status is Status.ACTIVE
     }
     return f"{content_hash(seen)[:16] if seen else 'none'}+{weights}"

@@ -48,7 +48,7 @@ def retry(
             break
         situation = Situation(run, n, incumbent.weights, failed, (), {}, ())
         notes = {item.tasks[0]: item for item in carry(situation, failed, settings.note_tokens)}
-        run.ledger.append_many([(note.id, note) for note in notes.values()])
+        run.memory.add(list(notes.values()))
         carried = {
             task: (*carried.get(task, ()), note)[-settings.carried :]
             for task, note in notes.items()
