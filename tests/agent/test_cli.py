@@ -321,7 +321,7 @@ def test_memory_list(
     rows = call_json("memory", "list", "--run", evolved)
     with open_ledger(evolved) as ledger:
         assert {row["id"] for row in rows} == set(ledger.keys(MemoryItem))
-    assert {row["status"] for row in rows} <= {"active", "absorbed", "retired"}
+    assert {row["status"] for row in rows} <= {"shadow", "active", "absorbed", "retired"}
     first = call_json("memory", "list", "--run", evolved, "--generation", 1)
     assert 0 < len(first) < len(rows) and all(row["born"] == 1 for row in first)
     assert call_json("memory", "list", "--run", evolved, "--generation", 0) == []

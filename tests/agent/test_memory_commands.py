@@ -473,5 +473,5 @@ def test_run_opens_after_an_import(mine: Path, ask: Callable[..., Any], tmp_path
     file.write_text('{"kind": "fact", "text": "So it is."}\n')
     (id_,) = ask("import", file, "--run", mine)["imported"]
     with Run(mine, quiet=True) as run:
-        assert id_ in run.index.ids()
+        assert id_ in run.memory.index.ids()
         assert run.roll_back(0).n == 4
