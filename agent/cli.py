@@ -19,6 +19,7 @@ from rich.text import Text
 
 from agent.environment_commands import check, new_env, suite_setting
 from agent.openmp import share_cores
+from agent.view_command import view
 
 app = typer.Typer(
     name="instar",
@@ -319,6 +320,7 @@ def suites(
 
 app.command()(check)
 app.command("new-env")(new_env)
+app.command()(view)
 
 
 @app.command()

@@ -39,12 +39,15 @@ FAMILIES = {
     "chain_sum": ("State the final answer: {a} + {b} - {c} =", "print({a} + {b} - {c})"),
     "products": ("Calculate {a} * {b}.", "print({a} * {b})"),
     "count_bits": ("How many 1 bits are there in the number {a}?", "print(bin({a}).count('1'))"),
-    "letter_counting": ("How often does the letter {w[0]} occur in: {w}?", "print('{w}'.count('{w[0]}'))"),
+    "letter_counting": (
+        "How often does the letter {w[0]} occur in: {w}?",
+        "print('{w}'.count('{w[0]}'))",
+    ),
     "spell_backward": ("Spell this word backward: {w}", "print('{w}'[::-1])"),
     "reversal": ("Reverse this list of words: {w}, {v}, {w}", "print('{w}, {v}, {w}')"),
     "sorting": ("Sort these words by the alphabet: {w}, {v}", "print(sorted(['{w}', '{v}']))"),
 }
-WORDS = "amber basalt cedar delta ember fjord garnet harbour indigo juniper kelp lichen".split()
+WORDS = ("amber", "basalt", "cedar", "delta", "ember", "fjord", "garnet", "juniper", "kelp")
 RULES = (
     "Print the answer itself and nothing else; the verifier compares the whole output.",
     "Read the question to its end before writing code: the unit is often in the last sentence.",
@@ -186,11 +189,16 @@ class Made:
             text = f"{rng.choice(RULES)} (seen in {family}, {rng.randint(2, 40)} times)"
             if olds:
                 parents, made = olds[:1], "revised"
-                text = olds[0].text.split(" (")[0] + f" In {family} this holds as well. (case {self.items})"
+                text = (
+                    olds[0].text.split(" (")[0]
+                    + f" In {family} this holds as well. (case {self.items})"
+                )
         elif kind is Kind.SKILL:
-            text = f"def solve_{family}_{self.items}(question: str) -> str:\n    # {prompt}\n    {answer}"
+            text = f"def solve_{family}_{self.items}():\n    # {prompt}\n    {answer}"
         elif kind is Kind.FACT:
-            text = f"Tasks of {family} give {rng.randint(1, 9)} numbers below {rng.randint(10, 999)}."
+            text = (
+                f"Tasks of {family} give {rng.randint(1, 9)} numbers below {rng.randint(10, 999)}."
+            )
         if len(olds) > 1 and made == "added" and rng.random() < 0.3:
             parents, made = olds[:2], "merged"
         if self.hostile and i % 9 == 0:
@@ -215,9 +223,7 @@ class Made:
         changes = {
             item.id: MemoryChange(
                 item=item.id,
-                status=rng.choices(
-                    (Status.ACTIVE, Status.SHADOW, Status.RETIRED), (70, 22, 8)
-                )[0],
+                status=rng.choices((Status.ACTIVE, Status.SHADOW, Status.RETIRED), (70, 22, 8))[0],
                 generation=n,
                 reason=f"new {item.kind} of {item.family or 'any family'}",
                 because=item.sources,
@@ -279,7 +285,15 @@ class Made:
             broken = rng.random() < 0.01
             steps = [self.step(answer, "", None, won, last=won)]
             if not won:
-                steps.insert(0, self.step(f"prnt({answer})", "NameError: name 'prnt' is not defined", "NameError", False))
+                steps.insert(
+                    0,
+                    self.step(
+                        f"prnt({answer})",
+                        "NameError: name 'prnt' is not defined",
+                        "NameError",
+                        False,
+                    ),
+                )
             trajectory = Trajectory(
                 slot=slot,
                 task=task,
@@ -297,7 +311,11 @@ class Made:
                 steps=tuple(steps),
                 reward=float(won and not broken),
                 success=won and not broken,
-                stop=StopReason.FAILED if broken else StopReason.TERMINATED if won else StopReason.TURNS,
+                stop=StopReason.FAILED
+                if broken
+                else StopReason.TERMINATED
+                if won
+                else StopReason.TURNS,
                 failure=Failure(source="sandbox", message="the sandbox ended") if broken else None,
             )
             self.new_slots.append(slot)

@@ -174,9 +174,7 @@ class Digest:
                 if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                     return False
                 seq = int(_meta(db, "seq", 0))
-                chain = source.execute(
-                    "SELECT chain FROM records WHERE seq = ?", (seq,)
-                ).fetchone()
+                chain = source.execute("SELECT chain FROM records WHERE seq = ?", (seq,)).fetchone()
                 return seq == 0 or (chain is not None and chain[0] == _meta(db, "chain", ""))
         except sqlite3.Error:
             return False
@@ -267,7 +265,9 @@ def _item(db: sqlite3.Connection, key: str, body: dict[str, Any], seq: int, _at:
     )
 
 
-def _snapshot(db: sqlite3.Connection, key: str, body: dict[str, Any], _seq: int, _at: float) -> None:
+def _snapshot(
+    db: sqlite3.Connection, key: str, body: dict[str, Any], _seq: int, _at: float
+) -> None:
     db.execute(
         "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?)",
         (key, body["parent"], body["generation"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,6 @@ from memory.embed import Embedder, EmbedderError, HashEmbedder
 from memory.inspector.digest import Digest
 from memory.inspector.place import place
 from memory.ledger import Ledger, LedgerError
-
-_log = logging.getLogger(__name__)
 
 
 class Followed:
@@ -44,11 +41,12 @@ class Followed:
         self.name, self.path, self.summary = name, path, summary
         self.ledger = Ledger(path, read_only=True)
         self.digest = Digest(path, folder)
-        self._make_embedder, self._embedder = embedder, None
+        self._make_embedder = embedder
+        self._embedder: Embedder | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._work: dict[str, Any] = {"what": "", "done": 0, "of": 0}
-        self.warning = ""
+        self.warning = self.note = ""
 
     def start(self, every_s: float = 1.0) -> None:
         """Begin to follow, in a thread of its own."""
@@ -71,8 +69,7 @@ class Followed:
                 place(
                     self.digest, self._embedder, self._progress("placing items"), self._stop.is_set
                 )
-            if self.warning.startswith(str(self.path.parent)):
-                self.warning = ""
+            self.warning = ""
         except (LedgerError, EmbedderError) as error:
             self.warning = str(error)
         finally:
@@ -80,7 +77,12 @@ class Followed:
 
     def state(self) -> dict[str, Any]:
         """How far the digest is, what is being done, and what went wrong."""
-        return {**self.digest.state(), "work": self._work, "warning": self.warning}
+        return {
+            **self.digest.state(),
+            "work": self._work,
+            "warning": self.warning,
+            "note": self.note,
+        }
 
     def close(self) -> None:
         """Stop following; safe to call twice."""
@@ -102,6 +104,5 @@ class Followed:
             embedder.embed(["a word"])
             return embedder
         except EmbedderError as error:
-            self.warning = f"the map shows keys by their words, not their meaning: {error}"
-            _log.warning("%s", self.warning)
+            self.note = f"the embedder cannot be loaded: {error}"
             return HashEmbedder()

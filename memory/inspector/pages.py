@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memory.inspector.digest import Digest
-from memory.inspector.queries import _all, changes, episode_rows
+from memory.inspector.queries import changes, episode_rows, explain, rows_of
 from memory.inspector.spans import EVENTS
 from memory.kinds import KINDS
 from memory.ledger import Ledger
@@ -39,26 +39,30 @@ def item(digest: Digest, ledger: Ledger, id_: str) -> dict[str, Any] | None:
         id_: its id, or the number that it has on the map.
     """
     with digest.open() as db:
-        column, value = ("no", int(id_) + 1) if id_.isdecimal() and len(id_) < 16 else ("id", id_)
-        known = db.execute(f"SELECT no, id FROM items WHERE {column} = ?", (value,)).fetchone()
+        on_map = int(id_) + 1 if id_.isdecimal() and len(id_) < 16 else 0
+        known = db.execute(
+            "SELECT no, id FROM items WHERE no = ? OR id = ?", (on_map, id_)
+        ).fetchone()
         if known is None:
             return None
         number, id_ = known
         record = ledger.get(MemoryItem, id_)
-        spans = _all(
+        spans = rows_of(
             db,
-            "SELECT s.start, s.stop, s.standing, s.event, c.reason, c.because, c.uses, c.wins, "
-            "c.pairs, c.utility, c.low, c.high, c.votes, c.absorbed_by FROM spans s "
-            "JOIN changes c ON c.no = s.change WHERE s.item = ? ORDER BY s.start",
+            "SELECT s.start, s.stop, s.standing, s.event, c.generation changed, c.reason, "
+            "c.because, c.uses, c.wins, c.pairs, c.utility, c.low, c.high, c.votes, "
+            "c.absorbed_by FROM spans s JOIN changes c ON c.no = s.change WHERE s.item = ? "
+            "ORDER BY s.start",
             (number,),
         )
         for span in spans:
-            span["because"] = json.loads(span["because"])
+            explain(span)
             span["absorbed_by"] = json.loads(span["absorbed_by"])
-        used = _all(
+        used = rows_of(
             db,
             "SELECT coalesce(e.generation, -1) generation, count(*) uses, sum(e.success) wins "
-            "FROM uses u JOIN episodes e ON e.no = u.episode WHERE u.item = ? GROUP BY 1 ORDER BY 1",
+            "FROM uses u JOIN episodes e ON e.no = u.episode WHERE u.item = ? "
+            "GROUP BY 1 ORDER BY 1",
             (number,),
         )
         children = [
@@ -69,7 +73,7 @@ def item(digest: Digest, ledger: Ledger, id_: str) -> dict[str, Any] | None:
             )
         ]
         sources = list(record.sources[:_MANY]) if record else []
-        adapters = _all(
+        adapters = rows_of(
             db,
             "SELECT version, count(*) episodes FROM trained WHERE slot IN "
             "(SELECT slot FROM sources WHERE item = ?) GROUP BY 1 ORDER BY 1",
@@ -117,7 +121,7 @@ def episode(digest: Digest, ledger: Ledger, slot: str) -> dict[str, Any] | None:
     wanted = [*dict.fromkeys([*trajectory.recalled, *sorted(shown)])][:_MANY]
     with digest.open() as db:
         row = episode_rows(db, [slot])
-        made = _all(
+        made = rows_of(
             db,
             "SELECT id, kind, family, born FROM sources JOIN items ON no = item WHERE slot = ?",
             (slot,),
@@ -156,14 +160,14 @@ def generation(digest: Digest, ledger: Ledger, n: int) -> dict[str, Any] | None:
         events = Counter(
             dict(db.execute("SELECT event, count(*) FROM spans WHERE start = ? GROUP BY 1", (n,)))
         )
-        played = _all(
+        played = rows_of(
             db,
             "SELECT phase, count(*) episodes, sum(success) won, sum(tokens) tokens, "
             "sum(failure IS NOT NULL) broken FROM episodes WHERE generation = ? "
             "GROUP BY 1 ORDER BY min(no)",
             (n,),
         )
-        families = _all(
+        families = rows_of(
             db,
             "SELECT family, count(*) episodes, sum(success) won FROM episodes "
             "WHERE generation = ? AND phase = 'acquire' GROUP BY 1 ORDER BY 1",
@@ -173,7 +177,12 @@ def generation(digest: Digest, ledger: Ledger, n: int) -> dict[str, Any] | None:
         "generation": _dump(record),
         "parent": _dump(parent) if parent else None,
         "events": [
-            {"event": event, "n": events[event], "means": means, "rows": changes(digest, n, event, 0, 8)}
+            {
+                "event": event,
+                "n": events[event],
+                "means": means,
+                "rows": changes(digest, n, event, 0, 8),
+            }
             for event, means in EVENTS.items()
             if events[event]
         ],

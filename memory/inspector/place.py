@@ -63,10 +63,10 @@ def place(
             "SELECT count(*), count(x) FROM items WHERE kind IS NOT NULL"
         ).fetchone()
         stored = dict(db.execute("SELECT key, value FROM meta WHERE key LIKE 'basis%'"))
-        if not total or (placed == total and "basis" in stored):
-            return
-    fitted = int(stored.get("basis_items", 0))
-    if stored.get("basis_embedder") == embedder.identity and total < _OUTGROWN * fitted:
+    same = stored.get("basis_embedder") == embedder.identity
+    if not total or (same and placed == total):
+        return
+    if same and total < _OUTGROWN * int(stored["basis_items"]):
         basis = np.frombuffer(stored["basis"], np.float32).reshape(3, -1)
     else:
         basis = _fit(digest, embedder, total)

@@ -45,8 +45,10 @@ def timeline(digest: Digest) -> dict[str, Any]:
     with digest.open() as db:
         return {
             "generations": [n for (n,) in db.execute("SELECT n FROM generations ORDER BY n")],
-            "counts": _all(db, "SELECT generation, kind, standing, n FROM counts ORDER BY 1, 2, 3"),
-            "events": _all(
+            "counts": rows_of(
+                db, "SELECT generation, kind, standing, n FROM counts ORDER BY 1, 2, 3"
+            ),
+            "events": rows_of(
                 db,
                 "SELECT start generation, event, count(*) n FROM spans GROUP BY 1, 2 ORDER BY 1, 2",
             ),
@@ -136,7 +138,10 @@ def items(
     limit: int = PAGE,
 ) -> dict[str, Any]:
     """A page of the items as of a generation, and how many there are."""
-    where, values = ["s.start <= ?", "s.stop > ?", "s.standing != ?"], [generation, generation, GONE]
+    where, values = (
+        ["s.start <= ?", "s.stop > ?", "s.standing != ?"],
+        [generation, generation, GONE],
+    )
     filters: list[Any] = []
     for column, value in (("i.kind", kind), ("s.standing", standing), ("i.family", family)):
         if value:
@@ -146,7 +151,9 @@ def items(
         if text:
             where.append("i.no IN (SELECT value FROM json_each(?))")
             filters.append(json.dumps(_holding(digest, db, text)))
-        source = "FROM items i CROSS JOIN spans s ON s.item = i.no JOIN changes c ON c.no = s.change "
+        source = (
+            "FROM items i CROSS JOIN spans s ON s.item = i.no JOIN changes c ON c.no = s.change "
+        )
         source += f"WHERE {' AND '.join(where)}"
         if family or text:
             sql = f"SELECT count(*) {source}"
@@ -157,38 +164,62 @@ def items(
                 "AND (? = '' OR kind = ?) AND (? = '' OR standing = ?)",
                 (generation, kind, kind, standing, standing),
             ).fetchone()[0]
-        rows = _all(
+        rows = rows_of(
             db,
             "SELECT i.no - 1 no, i.id, i.seq, i.kind, i.family, i.born, i.trust, i.made, "
-            f"s.standing, s.start, c.uses, c.wins, c.utility, c.low, c.high, c.pairs {source} "
+            f"s.standing, s.start, c.uses measured, c.utility, c.low, c.high {source} "
             f"ORDER BY {_SORTS.get(sort, _SORTS['newest'])} LIMIT ? OFFSET ?",
             [*values, *filters, min(max(limit, 1), MOST), max(offset, 0)],
         )
+        _count_uses(db, rows, generation)
     return {"total": total, "rows": _told(digest, rows)}
 
 
 def changes(
     digest: Digest, generation: int, event: str, offset: int = 0, limit: int = PAGE
 ) -> Rows:
-    """A page of a generation's memory diff: the items to which ``event`` happened."""
+    """A page of a generation's memory diff: the items to which ``event`` happened.
+
+    What was made from other items comes with those, as ``parents``.
+    """
     with digest.open() as db:
-        rows = _all(
+        rows = rows_of(
             db,
-            "SELECT i.no - 1 no, i.id, i.seq, i.kind, i.family, i.born, s.standing, c.reason, "
-            "c.because, c.uses, c.wins, c.utility, c.low, c.high FROM spans s "
+            "SELECT i.no - 1 no, i.id, i.seq, i.kind, i.family, i.born, s.standing, s.event, "
+            "s.start, c.generation changed, c.reason, c.because, c.uses measured, c.utility, "
+            "c.low, c.high FROM spans s "
             "JOIN items i ON i.no = s.item JOIN changes c ON c.no = s.change "
             "WHERE s.start = ? AND s.event = ? ORDER BY s.item LIMIT ? OFFSET ?",
             (generation, event, min(max(limit, 1), MOST), max(offset, 0)),
         )
+        _count_uses(db, rows, generation)
+        for row in rows:
+            explain(row)
+            row["parents"] = rows_of(
+                db,
+                "SELECT i.id, i.seq, i.kind FROM parents JOIN items i ON i.no = parent "
+                "WHERE child = ?",
+                (row["no"] + 1,),
+            )
     for row in rows:
-        row["because"] = json.loads(row["because"])
+        _told(digest, row["parents"])
     return _told(digest, rows)
+
+
+def explain(row: dict[str, Any]) -> None:
+    """Give a span's row the reason and the episodes of its change, if that is what began it.
+
+    Otherwise nothing was changed about the item, but other weights read it.
+    """
+    row["because"] = json.loads(row["because"])
+    if row.pop("changed") < row["start"]:
+        row["reason"], row["because"] = EVENTS[row["event"]], []
 
 
 def label(digest: Digest, number: int) -> dict[str, Any]:
     """One point of the map: its item's id and the beginning of its text."""
     with digest.open() as db:
-        rows = _all(
+        rows = rows_of(
             db, "SELECT id, seq, kind, family, born FROM items WHERE no = ?", (number + 1,)
         )
     return _told(digest, rows)[0] if rows else {}
@@ -240,10 +271,10 @@ def episodes(
     joined = "FROM episodes e JOIN tasks t ON t.no = e.task" if text or task else "FROM episodes e"
     with digest.open() as db:
         total, won = db.execute(
-            f"SELECT count(*), coalesce(sum(e.success), 0) {joined} {condition}",  # noqa: S608
+            f"SELECT count(*), coalesce(sum(e.success), 0) {joined} {condition}",
             values,
         ).fetchone()
-        rows = _all(
+        rows = rows_of(
             db,
             f"{_EPISODE} {condition} "
             f"ORDER BY {_EPISODE_SORTS.get(sort, _EPISODE_SORTS['newest'])} LIMIT ? OFFSET ?",
@@ -264,13 +295,28 @@ def episode_rows(db: sqlite3.Connection, slots: list[str]) -> Rows:
     """The episodes of some slots, in that order, as in a list; those not known are left out."""
     found = {
         row["slot"]: row
-        for row in _all(
+        for row in rows_of(
             db,
-            f"{_EPISODE} WHERE e.slot IN (SELECT value FROM json_each(?))",
+            f"{_EPISODE} WHERE e.slot IN (SELECT value FROM json_each(?))",  # noqa: S608
             (json.dumps(slots),),
         )
     }
     return [found[slot] for slot in slots if slot in found]
+
+
+def _count_uses(db: sqlite3.Connection, rows: Rows, generation: int) -> None:
+    """Add to each item's row in how many episodes it stood until then, and how many were won."""
+    counted = {
+        item: (uses, wins)
+        for item, uses, wins in db.execute(
+            "SELECT u.item, count(*), sum(e.success) FROM uses u "
+            "JOIN episodes e ON e.no = u.episode "
+            "WHERE u.item IN (SELECT value FROM json_each(?)) AND e.generation <= ? GROUP BY 1",
+            (json.dumps([row["no"] + 1 for row in rows]), generation),
+        )
+    }
+    for row in rows:
+        row["uses"], row["wins"] = counted.get(row["no"] + 1, (0, 0))
 
 
 def _holding(digest: Digest, db: sqlite3.Connection, text: str) -> list[int]:
@@ -308,7 +354,7 @@ def _told(digest: Digest, rows: Rows) -> Rows:
     return rows
 
 
-def _all(db: sqlite3.Connection, sql: str, values: Any = ()) -> Rows:
+def rows_of(db: sqlite3.Connection, sql: str, values: Any = ()) -> Rows:
     cursor = db.execute(sql, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

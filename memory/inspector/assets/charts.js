@@ -165,7 +165,7 @@ export function phaseBars(generations, what) {
     el("div", { class: "dumbbells" }, generations.map((g) => {
       const bar = el("div", { css: { display: "flex", height: "16px", width: `${(100 * total(g)) / longest}%`, "border-radius": "3px", overflow: "hidden" } },
         phases.filter((p) => g[what][p]).map((p) => el("div", { css: { flex: `${g[what][p]} 0 0`, background: colour(p) }, title: `${p}: ${say(g[what][p])}` })));
-      return [el("span", { class: "name dim" }, `generation ${g.n}`), bar, el("span", { class: "num dim" }, say(total(g)))];
+      return el("div", { class: "dumbbell" }, el("span", { class: "name dim" }, `generation ${g.n}`), bar, el("span", { class: "num dim" }, say(total(g))));
     })),
   ];
 }
@@ -188,9 +188,9 @@ export function familyChanges(before, after) {
         from !== undefined ? svg("circle", { cx: x(from), cy: 9, r: 4.5, fill: "var(--card)", stroke: "var(--soft)", "stroke-width": 2 }) : null,
         to !== undefined ? svg("circle", { cx: x(to), cy: 9, r: 5, fill: colour }) : null);
     });
-    return [el("span", { class: "name" }, family), chart,
+    return el("div", { class: "dumbbell" }, el("span", { class: "name" }, family), chart,
       el("span", { class: "num" }, el("span", { class: "dim" }, `${number(from)} → ${number(to)} `),
-        el("b", { css: { color: colour } }, known ? signed(change) : "new"))];
+        el("b", { css: { color: colour } }, known ? signed(change) : "new")));
   }));
 }
 

@@ -51,13 +51,17 @@ async function ask(url, signal) {
   return answer.json();
 }
 
-function fromExport(run, path, params) {
+function fromExport(run, asked, params) {
+  let path = asked;
   if (path === "items") return itemsOf(run, params);
   if (path === "episodes") return episodesOf(run, params);
   if (path === "changes") {
     const rows = run.changes[`${params.generation}/${params.event}`] || [];
     return page(rows, params).rows;
   }
+  const number = /^(label|item)\/(\d{1,15})$/.exec(path);
+  if (number && number[1] === "label") return run.texts[number[2]] || {};
+  if (number) path = `item/${run.texts[number[2]]?.id}`;
   const key = path === "episode" ? `episode/${params.slot}` : path;
   if (run.pages[key] === undefined) {
     throw Object.assign(new Error("it was left out of this export, or is not known"), { status: 404 });
@@ -74,8 +78,8 @@ const has = (text, part) => String(text || "").toLowerCase().includes(part.toLow
 
 function itemsOf(run, params) {
   const rows = (run.items[params.generation] || []).map(([no, ...rest]) => {
-    const [standing, start, uses, wins, utility, low, high, pairs] = rest;
-    return { ...run.texts[no], no, standing, start, uses, wins, utility, low, high, pairs };
+    const [standing, start, uses, wins, measured, utility, low, high] = rest;
+    return { ...run.texts[no], no, standing, start, uses, wins, measured, utility, low, high };
   }).filter((row) =>
     (!params.kind || row.kind === params.kind) &&
     (!params.standing || row.standing === params.standing) &&

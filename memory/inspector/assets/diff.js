@@ -5,8 +5,7 @@ import { el } from "./dom.js";
 const LONGEST = 1500; // words; beyond that the texts are shown one after the other
 
 export function diffed(before, after) {
-  const a = before.split(/(\s+)/);
-  const b = after.split(/(\s+)/);
+  const [a, b] = [before, after].map((text) => text.split(/(\s+|[^\w\s])/).filter(Boolean));
   const parts = a.length > LONGEST || b.length > LONGEST
     ? [["del", before], ["ins", after]]
     : merged(a, b);

@@ -119,6 +119,11 @@ export function rgb(colour) {
 
 // Parts that many pages have.
 
+// The beginning of a text for a list: what stands in a fence is set as code.
+export function brief(text) {
+  return text.split(/```/).map((part, i) => (i % 2 ? el("code", null, part.replace(/^(?:\w*\n|(?:python|sql|bash|sh)\s)/, "").trim()) : `${part.trim()} `));
+}
+
 export function dot(colour) {
   return el("i", { class: "dot", css: { background: colour }, "aria-hidden": "true" });
 }

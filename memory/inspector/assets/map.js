@@ -27,7 +27,7 @@ export class Standings {
     this.deltas.push(...deltas);
   }
 
-  // The changes of generation n, with the state moved to after it.
+  // Moves to the state after generation n; returns the items that it gave another standing.
   go(n) {
     let target = -1;
     while (target + 1 < this.deltas.length && this.deltas[target + 1].generation <= n) target += 1;
@@ -49,7 +49,8 @@ export class Standings {
       }
     }
     const own = this.deltas[this.at];
-    return own && own.generation === n ? own.items : [];
+    if (!own || own.generation !== n) return [];
+    return own.items.filter((_, i) => own.before[0][i] !== own.standings[i]);
   }
 }
 
@@ -113,7 +114,7 @@ export class ItemMap {
       kind: kinds.map((k) => KIND_COLOURS[k] || "var(--p5)"),
       standing: STANDINGS.map((s) => STANDING_COLOURS[s] || "var(--line)"),
       family: families.map((f, i) => (f ? familyColour(i) : "var(--p5)")),
-      utility: Array.from({ length: 21 }, (_, i) => `color-mix(in oklab, var(${i < 10 ? "--p6" : "--p3"}) ${Math.min(100, Math.abs(i - 10) * 14)}%, var(--soft))`),
+      utility: Array.from({ length: 21 }, (_, i) => `color-mix(in oklab, var(${i < 10 ? "--p6" : "--p3"}) ${Math.min(100, Math.abs(i - 10) * 14)}%, color-mix(in oklab, var(--soft) 45%, var(--card)))`),
     }[this.by];
     this.colours = names.map(rgb);
     this.faint = rgb("var(--line)");
@@ -153,8 +154,10 @@ export class ItemMap {
     if (!many) this.discs(pen);
     const ring = getComputedStyle(this.box).getPropertyValue("color");
     pen.strokeStyle = ring;
-    pen.lineWidth = 1.2;
+    pen.lineWidth = 1;
+    pen.globalAlpha = 0.45;
     if (this.changed.length <= 400) for (const i of this.changed) if (this.visible(i)) this.ring(pen, i, 6.5);
+    pen.globalAlpha = 1;
     if (this.over >= 0 && this.visible(this.over)) {
       pen.lineWidth = 2.2;
       this.ring(pen, this.over, 8);

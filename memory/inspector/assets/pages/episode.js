@@ -2,7 +2,7 @@
 
 import { meter } from "../charts.js";
 import { load } from "../data.js";
-import { count, el, facts, kindChip, number, plural, signed } from "../dom.js";
+import { brief, count, el, facts, kindChip, number, plural, signed } from "../dom.js";
 import { outcomeOf } from "./rows.js";
 
 const VERDICTS = {
@@ -57,7 +57,7 @@ function looked(look, e, link) {
   const rows = look.candidates.map((c) => {
     const item = e.items[c.item] || {};
     return el("tr", { class: c.verdict === "shown" ? "shown" : null },
-      el("td", null, el("a", { href: link("item", c.item), class: "said" }, item.text ?? c.item), item.kind ? kindChip(item.kind) : null),
+      el("td", null, el("a", { href: link("item", c.item), class: "said" }, item.text ? brief(item.text) : c.item), item.kind ? kindChip(item.kind) : null),
       columns.map((name) => el("td", { class: "num" }, name === "utility" ? signed(c[name]) : number(c[name]), meter(c[name]))),
       el("td", null, el("span", { class: `verdict ${c.verdict}`, title: VERDICTS[c.verdict] }, c.verdict), el("div", { class: "dim", css: { "font-size": ".8rem" } }, VERDICTS[c.verdict] || "")));
   });
@@ -70,7 +70,7 @@ function looked(look, e, link) {
 function recalled(e, link) {
   return turn("look", "Recalled", [plural(e.recalled.length, "item")], el("ul", null, e.recalled.map((id) => {
     const item = e.items[id] || {};
-    return el("li", null, item.kind ? [kindChip(item.kind), " "] : null, el("a", { href: link("item", id) }, item.text ?? id));
+    return el("li", null, item.kind ? [kindChip(item.kind), " "] : null, el("a", { href: link("item", id) }, item.text ? brief(item.text) : id));
   })));
 }
 

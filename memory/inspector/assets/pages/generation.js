@@ -1,6 +1,7 @@
 import { familyChanges, promotedRate, twoByTwo } from "../charts.js";
 import { load, SIZE } from "../data.js";
 import { card, count, decisionChip, el, empty, facts, interval, number, plural, seconds, section } from "../dom.js";
+import { diffed } from "../diff.js";
 import { itemRow } from "./rows.js";
 
 export async function generationsPage(_to, { link }) {
@@ -74,8 +75,16 @@ function changed({ generation: g, events }, opened, link) {
   }));
 }
 
+// An item's line in the diff; below it what it was made from, and by which episodes.
 function changeRow(row, link) {
-  return itemRow(row, link);
+  const { reason, ...plain } = row;
+  const from = row.parents.filter((p) => p.text !== null);
+  const revised = row.event === "revised" && from.length === 1 && row.text !== null;
+  return el("div", { class: "change" }, itemRow(plain, link),
+    el("p", { class: "why" }, reason, row.because.length ? [" · by ", row.because.slice(0, 2).map((slot, i) => [i ? ", " : "", el("a", { href: link("episode", slot), class: "mono" }, slot)]),
+      row.because.length > 2 ? ` and ${row.because.length - 2} more` : ""] : null,
+    !revised && from.length ? [" · from ", from.map((p, i) => [i ? ", " : "", el("a", { href: link("item", p.id), class: "mono", title: p.text }, p.id.slice(0, 8))])] : null),
+    revised ? el("div", { class: "why" }, diffed(from[0].text, row.text)) : null);
 }
 
 function played({ played: phases, practised }, n, link) {

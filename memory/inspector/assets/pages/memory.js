@@ -29,7 +29,7 @@ export async function memoryPage(to, { link, remember }) {
   const happened = el("div", { class: "happened", "aria-live": "polite" });
   const at = el("span", { class: "at" });
   const slider = el("input", { type: "range", min: 0, step: 1, "aria-label": "generation", oninput: () => go(generations[Number(slider.value)]) });
-  const play = el("button", { type: "button", title: "play (Space)", onclick: () => toggle() }, "▶");
+  const play = el("button", { type: "button", title: "play (Space)", onclick: () => toggle() }, "play");
   const rows = el("div", { class: "rows", id: "items" });
   const found = el("span", { class: "found", role: "status" });
   const more = el("button", { class: "more", type: "button", hidden: true, onclick: () => list(true) }, "more");
@@ -103,11 +103,12 @@ export async function memoryPage(to, { link, remember }) {
   }
 
   async function points() {
-    const [all, deltas] = await Promise.all([load("points"), load("deltas")]);
+    const [all, deltas, state] = await Promise.all([load("points"), load("deltas"), load("state")]);
     map.set(all, new Standings(all.x.length, deltas));
     const missing = all.x.filter((x) => x === null).length;
     const how = all.embedder.startsWith("hash") ? "by their keys' words" : "by their keys' meaning";
     mapNote.textContent = missing ? `${count(missing)} items are not placed yet` : `near means alike ${how}; two principal components`;
+    if (state.note) mapNote.textContent += ` (${state.note})`;
     map.show(n);
     map.box.dataset.ready = "yes";
   }
@@ -124,7 +125,7 @@ export async function memoryPage(to, { link, remember }) {
         else go(next);
       }, TICK_MS);
     }
-    play.textContent = timer ? "❚❚" : "▶";
+    play.textContent = timer ? "pause" : "play";
   }
 
   const step = (by) => go(generations[generations.indexOf(n) + by]);
@@ -145,9 +146,7 @@ export async function memoryPage(to, { link, remember }) {
   }, { "": null, kind: "by kind", standing: "by standing", family: "by family", utility: "by utility" });
 
   const scrubber = el("div", { class: "scrub" }, at, slider,
-    el("span", { class: "steps" }, el("button", { type: "button", title: "a generation back (←)", onclick: () => step(-1) }, "◀"), play, el("button", { type: "button", title: "a generation on (→)", onclick: () => step(1) }, "▶▶")));
-  play.nextSibling && (play.nextSibling.textContent = "▶");
-  play.textContent = "▶";
+    el("span", { class: "steps" }, el("button", { type: "button", title: "a generation back (←)", onclick: () => step(-1) }, "‹"), play, el("button", { type: "button", title: "a generation on (→)", onclick: () => step(1) }, "›")));
   const mapCard = el("div", { class: "card" },
     el("div", { class: "head" }, el("h3", null, "Map"), colours), el("div", { css: { height: ".6rem" } }), map.box, map.legendBox, mapNote);
   const listCard = el("div", { class: "card" },

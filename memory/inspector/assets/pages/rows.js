@@ -1,15 +1,15 @@
 // An item or an episode as a line of a list.
 
-import { count, el, interval, kindChip, number, plural, signed, standingChip } from "../dom.js";
+import { brief, count, el, interval, kindChip, number, plural, signed, standingChip } from "../dom.js";
 
 export function itemRow(row, link) {
-  const used = row.uses > 0;
   return el("a", { class: "rowlink", href: link("item", row.id) },
-    row.text === null ? el("span", { class: "said erased" }, "its text was erased") : el("span", { class: "said" }, row.text),
+    row.text === null ? el("span", { class: "said erased" }, "its text was erased") : el("span", { class: "said" }, brief(row.text)),
     el("span", { class: "about" }, kindChip(row.kind), row.standing ? standingChip(row.standing) : null,
       el("span", null, row.family || "any family"), el("span", null, `born ${row.born}`),
       row.reason ? el("span", null, row.reason) : null),
-    el("span", { class: "side" }, used ? [el("b", { title: `utility ${interval(row)}` }, signed(row.utility)), el("span", null, `${row.wins} of ${row.uses} won`)] : el("span", null, "not used")));
+    el("span", { class: "side" }, row.measured ? el("b", { title: `utility, with its interval: ${interval(row)}` }, signed(row.utility)) : null,
+      el("span", null, row.uses ? `${row.wins} of ${row.uses} won` : "not used")));
 }
 
 export function outcomeOf(e) {
