@@ -63,7 +63,7 @@ def export(
 
 def _data(run: Followed, most_items: int, most_episodes: int, missing: list[str]) -> dict[str, Any]:
     digest, ledger = run.digest, run.ledger
-    state = run.state()
+    state = {**run.state(), "warning": "", "note": ""}  # these are of this machine
     timeline = queries.timeline(digest)
     kept: dict[str, Any] = {
         "overview": pages.overview(ledger, run.summary),

@@ -244,7 +244,7 @@ def episodes(
         generation: a number, or ``final`` for the final test.
         outcome: ``success``, ``wrong`` (ended without success), ``error`` (some step had one)
             or ``broken`` (something failed).
-        text: part of a slot, or of the beginning of a task's prompt.
+        text: part of a slot, a family, or the beginning of a task's prompt.
         task, item: only of this task, only where this item stood in the prompt.
     """
     where, values = ["1"], list[Any]()
@@ -260,8 +260,9 @@ def episodes(
     if outcome in _OUTCOMES:
         where.append(_OUTCOMES[outcome])
     if text:
-        where.append("(t.prompt LIKE ? ESCAPE '\\' OR e.slot LIKE ? ESCAPE '\\')")
-        values += [_pattern(text)] * 2
+        columns = ("t.prompt", "e.slot", "e.family")
+        where.append("(" + " OR ".join(f"{c} LIKE ? ESCAPE '\\'" for c in columns) + ")")
+        values += [_pattern(text)] * len(columns)
     if item:
         where.append(
             "e.no IN (SELECT episode FROM uses WHERE item = (SELECT no FROM items WHERE id = ?))"

@@ -106,7 +106,7 @@ function episodesOf(run, params) {
     (!params.task || e.task === params.task) &&
     (!params.item || (e.items || []).includes(params.item)) &&
     (!outcomes[params.outcome] || outcomes[params.outcome](e)) &&
-    (!params.text || has(e.prompt, params.text) || has(e.slot, params.text)));
+    (!params.text || has(e.prompt, params.text) || has(e.slot, params.text) || has(e.family, params.text)));
   const orders = {
     newest: () => 0, oldest: () => 0,
     longest: (a, b) => b.tokens - a.tokens, reward: (a, b) => b.reward - a.reward,

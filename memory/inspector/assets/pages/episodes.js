@@ -43,7 +43,7 @@ export async function episodesPage(to, { link, remember }) {
   const node = el("div", null,
     el("p", { class: "eyebrow" }, "What the agent did"), el("h1", null, "Episodes"),
     el("div", { class: "filters", css: { "margin-top": "1.2rem" } },
-      searchBox(params.text, "search tasks and slots", set("text")),
+      searchBox(params.text, "search tasks, families, slots", set("text")),
       choose("generation", [...facets.episode_generations, "final"], params.generation, set("generation"), { final: "final test", ...Object.fromEntries(facets.episode_generations.map((n) => [n, `generation ${n}`])) }),
       choose("phase", facets.phases, params.phase, set("phase")), choose("family", facets.episode_families, params.family, set("family")),
       choose("outcome", Object.keys(OUTCOMES), params.outcome, set("outcome"), OUTCOMES),
