@@ -310,6 +310,7 @@ export class ItemMap {
     if (found === this.over) return;
     this.over = found;
     this.tip.hidden = true;
+    this.canvas.style.cursor = found < 0 ? "crosshair" : "pointer";
     this.draw();
     if (found < 0) return;
     if (!this.labels.has(found)) this.labels.set(found, load(`label/${found}`).catch(() => ({})));
