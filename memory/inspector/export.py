@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
 
 from memory.inspector import pages, queries
+from memory.inspector.bundle import assets, bundle
 from memory.inspector.follow import Followed
-from memory.inspector.server import assets
 
 MOST_ITEMS = 3000
 MOST_EPISODES = 1500
-_ENTRY = "main.js"
-_IMPORT = re.compile(r'^import (\{[^}]*\}) from "([^"]+)";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=(?:async )?function|class|const)", re.MULTILINE)
-_NAME = re.compile(r"^export (?:async )?(?:function|class|const) (\w+)", re.MULTILINE)
 
 
 def export(
@@ -158,43 +153,6 @@ def _page(data: str) -> str:
         f'<script type="application/json" id="data">{data}</script>\n'
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
-
-
-def bundle(files: Mapping[str, str]) -> str:
-    """The modules as one classic script: browsers load no module from ``file://``.
-
-    Each becomes a function of its own, run in the order of the imports, which form no circle.
-
-    Args:
-        files: the assets by path; `main.js` is where it begins.
-    """
-    done: dict[str, str] = {}
-
-    def add(name: str) -> None:
-        if name in done:
-            return
-        folder, body = name.rpartition("/")[0], files[name]
-        for _, where in _IMPORT.findall(body):
-            add(_resolve(folder, where))
-        names = ", ".join(_NAME.findall(body))
-        body = _IMPORT.sub(
-            lambda found: f'const {found[1]} = modules["{_resolve(folder, found[2])}"];\n', body
-        )
-        body = _EXPORT.sub("", body)
-        done[name] = f'modules["{name}"] = (() => {{\n{body}\nreturn {{ {names} }};\n}})();\n'
-
-    add(_ENTRY)
-    return '"use strict";\nconst modules = {};\n' + "".join(done.values())
-
-
-def _resolve(folder: str, where: str) -> str:
-    parts = folder.split("/") if folder else []
-    for part in where.split("/"):
-        if part == "..":
-            parts.pop()
-        elif part != ".":
-            parts.append(part)
-    return "/".join(parts)
 
 
 def _hash(text: str) -> str:

@@ -10,19 +10,18 @@ import ipaddress
 import mimetypes
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
 from memory.inspector import pages, queries
+from memory.inspector.bundle import assets, bundle
 from memory.inspector.follow import Followed
 from memory.ledger import LedgerError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ASSETS = files("memory.inspector") / "assets"
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -50,6 +49,10 @@ def application(runs: Sequence[Followed], hosts: Sequence[str] = ()) -> "FastAPI
     """
     from fastapi import FastAPI, HTTPException, Response
 
+    shipped = assets()
+    sources = {name: body.decode() for name, body in shipped.items() if name.endswith(".js")}
+    served = {name: body for name, body in shipped.items() if name not in sources}
+    served["app.js"] = bundle(sources).encode()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, hosts=tuple(hosts))
 
@@ -164,25 +167,14 @@ def application(runs: Sequence[Followed], hosts: Sequence[str] = ()) -> "FastAPI
 
     @app.get("/{path:path}")
     def asset(path: str) -> Response:
-        # One of our own files by its name in a listing; what is asked for is never a path.
-        body = assets().get(path or "index.html")
+        # One of our own files by its name; what is asked for is never a path.
+        body = served.get(path or "index.html")
         if body is None:
             raise HTTPException(404, "there is no such page")
         kind = mimetypes.guess_type(path or "index.html")[0] or "text/plain"
         return Response(body, media_type="text/javascript" if path.endswith(".js") else kind)
 
     return app
-
-
-def assets() -> Mapping[str, bytes]:
-    """The pages' own files, by their paths."""
-    found: dict[str, bytes] = {}
-    for entry in ASSETS.iterdir():
-        if entry.is_dir():
-            found |= {f"{entry.name}/{e.name}": e.read_bytes() for e in entry.iterdir()}
-        else:
-            found[entry.name] = entry.read_bytes()
-    return found
 
 
 class Guard:

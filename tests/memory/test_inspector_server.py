@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from memory.inspector.server import Guard, assets
+from memory.inspector.bundle import assets
+from memory.inspector.server import Guard
 from tests.made_run import write_run
 from tests.memory.inspector_pages import follow, served
 
 PATHS = [
-    "/", "/main.js", "/pages/item.js", "/style.css", "/icon.svg", "/api/runs", "/api/0/state",
+    "/", "/app.js", "/style.css", "/icon.svg", "/api/runs", "/api/0/state",
     "/api/0/overview", "/api/0/timeline", "/api/0/facets", "/api/0/points", "/api/0/deltas",
     "/api/0/deltas?since=2", "/api/0/label/3", "/api/0/items?generation=3", "/api/0/item/3",
     "/api/0/episodes?generation=2&outcome=error", "/api/0/episodes?generation=final",
@@ -24,7 +25,8 @@ PATHS = [
 ]  # fmt: skip
 UNKNOWN = [
     "/../digest.py", "/..%2fdigest.py", "/%2e%2e/server.py", "/pages/../../server.py", "/pages",
-    "/etc/passwd", "/docs", "/openapi.json", "/api/0/item/nobody", "/api/0/item/99999",
+    "/etc/passwd", "/main.js", "/pages/item.js", "/docs", "/openapi.json",
+    "/api/0/item/nobody", "/api/0/item/99999",
     "/api/0/episode?slot=nowhere", "/api/0/generation/77", "/api/1/state", "/api/7/overview",
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ import { load } from "./data.js";
 import { dot, el, familyColour, kindChip, legend, number, replace, rgb, KIND_COLOURS, STANDING_COLOURS } from "./dom.js";
 
 export const STANDINGS = ["", "shadow", "active", "absorbed", "retired", "quarantined"];
-const MANY = 12000; // from here on points are single squares of pixels
+const MANY = 2500; // from here on points are set pixel by pixel
 const OUT = new Set([4, 5]); // retired, quarantined: faint, unless standing is the colour
 
 // Which standing and utility each item has, at any generation; moves by what generations changed.
@@ -176,7 +176,7 @@ export class ItemMap {
   }
 
   discs(pen) {
-    const radius = this.points.x.length > 2500 ? 3 : 4.5;
+    const radius = 4.5;
     for (const faint of [true, false]) {
       for (let i = 0; i < this.points.x.length; i += 1) {
         if (!this.visible(i)) continue;
@@ -191,7 +191,7 @@ export class ItemMap {
     }
   }
 
-  // 100,000 points in one picture: two or three pixels each.
+  // 100,000 points in one picture, each a small disc of pixels.
   dots(pen, scale) {
     const [width, height] = [this.canvas.width, this.canvas.height];
     const picture = pen.createImageData(width, height);
@@ -199,7 +199,16 @@ export class ItemMap {
     const pack = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
     const palette = this.colours.map(pack);
     const faint = pack(this.faint);
-    const size = Math.round((this.points.x.length > 40000 ? 1.6 : 2.4) * scale * Math.min(2, Math.sqrt(this.view.zoom)));
+    const breadth = this.points.x.length > 40000 ? 2 : this.points.x.length > 12000 ? 3.4 : 5.4;
+    const room = Math.max(0.6, Math.min(1, Math.sqrt(width * height) / scale / 700));
+    const size = Math.round(breadth * room * scale * Math.min(2, Math.sqrt(this.view.zoom)));
+    const disc = [];
+    for (let row = 0; row < size; row += 1) {
+      for (let column = 0; column < size; column += 1) {
+        const off = Math.hypot(row - (size - 1) / 2, column - (size - 1) / 2);
+        if (size < 3 || off <= size / 2 - 0.1) disc.push(row * width + column);
+      }
+    }
     const { x: xs, y: ys } = this.points;
     const { standing, utility } = this.standings;
     const code = { kind: this.points.kind, family: this.points.family }[this.by];
@@ -211,8 +220,8 @@ export class ItemMap {
         if (s === 0 || xs[i] === null) continue;
         const out = s > 3 && this.by !== "standing";
         if (out === last) continue;
-        const px = Math.round(width * (0.5 + (((xs[i] - left) / wide - 0.5) * 0.9 - dx) * zoom));
-        const py = Math.round(height * (0.5 - (((ys[i] - low) / high - 0.5) * 0.9 - dy) * zoom));
+        const px = Math.round(width * (0.5 + (((xs[i] - left) / wide - 0.5) * 0.9 - dx) * zoom) - size / 2);
+        const py = Math.round(height * (0.5 - (((ys[i] - low) / high - 0.5) * 0.9 - dy) * zoom) - size / 2);
         if (px < 0 || py < 0 || px + size > width || py + size > height) continue;
         let colour = faint;
         if (!out) {
@@ -220,10 +229,8 @@ export class ItemMap {
           else if (this.by === "standing") colour = palette[s];
           else colour = palette[Math.round(Math.max(0, Math.min(20, 10 + utility[i] * 25)))];
         }
-        for (let row = 0; row < size; row += 1) {
-          const start = (py + row) * width + px;
-          for (let column = 0; column < size; column += 1) pixels[start + column] = colour;
-        }
+        const start = py * width + px;
+        for (const offset of disc) pixels[start + offset] = colour;
       }
     }
     pen.putImageData(picture, 0, 0);

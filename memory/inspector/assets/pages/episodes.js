@@ -7,12 +7,14 @@ const SORTS = { newest: "newest first", oldest: "oldest first", longest: "most t
 
 export async function episodesPage(to, { link, remember }) {
   const params = { generation: "", phase: "", family: "", outcome: "", text: "", task: "", item: "", sort: "newest", ...to.params };
+  const first = load("episodes", { ...params, offset: 0, limit: SIZE });
   const facets = await load("facets");
   const rows = el("div", { class: "rows card", id: "episodes" });
   const found = el("span", { class: "found", role: "status" });
   const more = el("button", { class: "more", type: "button", hidden: true, onclick: () => list(true) }, "more");
   let offset = 0;
   let asked = null;
+  let again = false;
 
   async function list(further = false) {
     asked?.abort();
@@ -20,7 +22,8 @@ export async function episodesPage(to, { link, remember }) {
     const mine = asked;
     const from = further ? offset : 0;
     try {
-      const page = await load("episodes", { ...params, offset: from, limit: SIZE }, mine.signal);
+      const page = await (again ? load("episodes", { ...params, offset: from, limit: SIZE }, mine.signal) : first);
+      again = true;
       if (mine !== asked) return;
       offset = from + page.rows.length;
       found.textContent = page.total ? `${count(page.total)} episode${page.total === 1 ? "" : "s"}, ${number((100 * page.won) / page.total, 0)} % successful` : "";

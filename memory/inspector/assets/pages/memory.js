@@ -11,12 +11,12 @@ const TICK_MS = 700;
 
 export async function memoryPage(to, { link, remember }) {
   const large = to.name === "map";
-  let timeline = await load("timeline");
+  const [begun, facets] = await Promise.all([load("timeline"), load("facets")]);
+  let timeline = begun;
   const title = large ? "Map" : "Memory";
   if (!timeline.generations.length || !timeline.counts.length) {
     return { title, node: el("div", null, heading(large), empty("The memory is empty", "Items appear here when a generation with new memory passes the gate. This page fills by itself.")) };
   }
-  const facets = await load("facets");
   const params = { kind: "", standing: "", family: "", text: "", sort: "newest", by: "standing", colour: "kind", ...to.params };
   let generations = timeline.generations;
   let n = generations.includes(Number(params.g)) && params.g !== undefined ? Number(params.g) : generations.at(-1);
