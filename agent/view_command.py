@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +38,9 @@ def view(
         Path | None,
         typer.Option(metavar="FILE|DIR", help="Write the pages as one HTML file, serve nothing."),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the address, or what was written, as JSON.")
+    ] = False,
 ) -> None:
     """Look at a run in a browser; works while it goes on, and changes nothing.
 
@@ -55,11 +59,16 @@ def view(
 
             missing = write(runs, export)
             path = export if export.suffix == ".html" else export / "index.html"
-            out.print(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
+            size = path.stat().st_size
+            if as_json:
+                found = {"path": str(path), "bytes": size, "left_out": missing}
+                typer.echo(json.dumps(found, indent=1))
+                return
+            out.print(f"{path} ({size / 2**20:.1f} MiB)")
             for what in missing:
                 out.print(f"left out: {what}")
             return
-        _serve(runs, host, port, out)
+        _serve(runs, host, port, out, as_json)
 
 
 def _followed(folder: Path) -> Followed:
@@ -83,7 +92,7 @@ def _embedder(folder: Path) -> Embedder:
         raise EmbedderError(str(error)) from error
 
 
-def _serve(runs: list[Followed], host: str, port: int | None, out: Console) -> None:
+def _serve(runs: list[Followed], host: str, port: int | None, out: Console, as_json: bool) -> None:
     from agent.config import ConfigError
 
     try:
@@ -99,8 +108,12 @@ def _serve(runs: list[Followed], host: str, port: int | None, out: Console) -> N
     shown = f"[{host}]" if ":" in host else host
     for followed in runs:
         followed.start()
-    out.print(f"http://{shown}:{number}/  [dim](Ctrl-C ends it)[/dim]")
-    if host not in ("127.0.0.1", "localhost", "::1"):
+    url = f"http://{shown}:{number}/"
+    if as_json:
+        print(json.dumps({"url": url}), flush=True)  # noqa: T201
+    else:
+        out.print(f"{url}  [dim](Ctrl-C ends it)[/dim]")
+    if not as_json and host not in ("127.0.0.1", "localhost", "::1"):
         out.print("[yellow]everybody who reaches this address can read the run[/yellow]")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     try:

@@ -101,11 +101,16 @@ class Digest:
             if not self.path.exists():
                 sqlite.create(self.path, _SCHEMA)
 
-    def update(self, progress: Callable[[int, int], None] = lambda _done, _of: None) -> bool:
+    def update(
+        self,
+        progress: Callable[[int, int], None] = lambda _done, _of: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Take in what the ledger has gained.
 
         Args:
             progress: told (sequence number reached, the ledger's last) after each batch.
+            stop: whether to leave off after a batch; what is done stays.
 
         Returns:
             Whether there was anything new.
@@ -113,7 +118,7 @@ class Digest:
         gained = False
         with self._explained(), closing(self._ledger()) as source, self.open(write=True) as db:
             last = source.execute("SELECT coalesce(max(seq), 0) FROM records").fetchone()[0]
-            while True:
+            while not stop():
                 with sqlite.transaction(db):
                     done = int(_meta(db, "seq", 0))
                     rows = source.execute(
@@ -121,17 +126,23 @@ class Digest:
                         "WHERE seq > ? ORDER BY seq LIMIT ?",
                         (done, _BATCH),
                     ).fetchall()
-                    for _, kind, key, body, _, created in rows:
+                    for seq, kind, key, body, _, created in rows:
                         if (reader := _READERS.get(kind)) is not None and body:
-                            reader(db, key, from_json(body), done + 1, created)
-                        done += 1
+                            try:
+                                reader(db, key, from_json(body), seq, created)
+                            except (KeyError, TypeError, ValueError) as error:
+                                raise LedgerError(
+                                    f"{self.ledger}: record {seq} ({kind} {key!r}) is not of a "
+                                    f"form that is known here ({error!r}); see instar verify"
+                                ) from error
                     if rows:
                         done, chain = rows[-1][0], rows[-1][4]
                         _put(db, seq=done, chain=chain, touched=rows[-1][5])
                 if not rows:
-                    return gained
+                    break
                 gained = True
                 progress(done, max(last, done))
+        return gained
 
     @contextmanager
     def open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:

@@ -62,7 +62,7 @@ class Followed:
     def catch_up(self) -> None:
         """Bring the digest and the map up to date once; what goes wrong becomes `warning`."""
         try:
-            self.digest.update(self._progress("reading the ledger"))
+            self.digest.update(self._progress("reading the ledger"), self._stop.is_set)
             if self._embedder is None and self.digest.state()["items"]:
                 self._embedder = self._load()
             if self._embedder is not None:

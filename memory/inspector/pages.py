@@ -173,8 +173,12 @@ def generation(digest: Digest, ledger: Ledger, n: int) -> dict[str, Any] | None:
             "WHERE generation = ? AND phase = 'acquire' GROUP BY 1 ORDER BY 1",
             (n,),
         )
+        (sources,) = db.execute(
+            "SELECT count(*) FROM trained WHERE version = ?", (record.weights,)
+        ).fetchone()
     return {
         "generation": _dump(record),
+        "trained_on": sources,
         "parent": _dump(parent) if parent else None,
         "events": [
             {

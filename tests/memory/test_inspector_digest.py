@@ -24,6 +24,7 @@ from memory.records import (
     MemoryChange,
     MemoryItem,
     MemorySnapshot,
+    Note,
     Status,
     Trajectory,
     standing,
@@ -327,6 +328,17 @@ def test_the_ledger_is_left_as_it_was(made: Path, tmp_path: Path) -> None:
     assert followed.state()["placed"] == 90
     followed.close()
     assert made.read_bytes() == before
+
+
+def test_a_record_of_another_form_is_named(tmp_path: Path) -> None:
+    """It stops there, loudly; what came before is kept."""
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.append("date/1", Note(data={"date": "today"}))
+        ledger.append("adapter/x", Note(data={"sources": 5}))
+        followed = Followed("odd", ledger.path)
+        followed.catch_up()
+        assert "record 2 (Note 'adapter/x')" in followed.state()["warning"]
+        followed.close()
 
 
 def test_no_ledger_is_one_line(tmp_path: Path) -> None:

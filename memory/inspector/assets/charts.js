@@ -268,3 +268,16 @@ export function usesColumns(used, height = 130) {
 export function meter(value, colour = "var(--both)") {
   return el("div", { class: "meter" }, el("i", { css: { width: `${Math.max(0, Math.min(1, value)) * 100}%`, background: colour } }));
 }
+
+// A rate from 0 to 1 with a whisker for its interval.
+export function rateBar(rate, colour, name, height = 22) {
+  return drawn((width) => {
+    const x = (v) => width * Math.max(0, Math.min(1, v));
+    const known = rate.low !== null && rate.low !== undefined;
+    const ends = known ? [[x(rate.low), x(rate.high), height / 2, height / 2], ...[rate.low, rate.high].map((v) => [x(v), x(v), height / 2 - 4, height / 2 + 4])] : [];
+    const lines = (how) => ends.map(([x1, x2, y1, y2]) => svg("line", { class: how, x1, x2, y1, y2 }));
+    return svg("svg", { width, height, role: "img", "aria-label": `${name}: ${number(rate.mean)} ${interval(rate)}` },
+      svg("rect", { width, height, rx: 3, fill: "var(--track)" }), svg("rect", { width: x(rate.mean), height, rx: 3, fill: colour }),
+      lines("halo"), lines("whisker"));
+  });
+}

@@ -77,6 +77,7 @@ async function show({ again = false } = {}) {
   if (mine !== turn) return page.close?.();
   if (again) shown.page?.close?.();
   shown.page = page;
+  main.style.minHeight = again ? `${main.offsetHeight}px` : ""; // no jump while charts are drawn anew
   replace(main, note(), page.node);
   page.shown?.();
   document.title = `${page.title || "Instar"} · ${known[to.run].name}`;
@@ -203,7 +204,7 @@ async function watch() {
     live.lastChild.textContent = fresh ? "live" : "";
     live.title = fresh ? "the run goes on" : "nothing new is written";
     if ((moved || placed) && shown.page?.live !== false) {
-      if (shown.page?.refresh) await shown.page.refresh({ moved, placed });
+      if (shown.page?.refresh) await shown.page.refresh({ moved, placed, state });
       else if (moved && shown.page) await show({ again: true });
     }
   } catch {

@@ -327,7 +327,7 @@ export class ItemMap {
     const utility = this.standings.utility[found];
     replace(this.tip,
       el("div", null, kindChip(label.kind), " ", el("span", { class: "dim" }, ` ${label.family || "any family"} · ${standing}${utility ? ` · utility ${number(utility)}` : ""}`)),
-      el("div", { class: "said" }, label.text ?? "its text was erased"));
+      el("div", { class: "said" }, label.text ?? (label.id ? "its text was erased" : "it is not in this snapshot")));
     const [x, y] = this.place(found);
     this.tip.hidden = false;
     const [w, h] = [this.tip.offsetWidth, this.tip.offsetHeight];

@@ -33,7 +33,7 @@ export async function generationPage(to, { link }) {
     el("p", { class: "reason", css: { "margin-top": ".6rem" } }, g.reason),
     facts([
       ["gate", rate ? `${number(rate.mean)} ${interval(rate)}` : null], ["bred from", n ? el("a", { href: link("generation", g.parent) }, `generation ${g.parent}`) : null],
-      ["weights", el("span", { class: "mono" }, g.weights)], ["memory", el("span", { class: "mono" }, g.memory || "empty")],
+      ["weights", [el("span", { class: "mono" }, g.weights), told.trained_on ? el("span", { class: "dim" }, ` trained on ${plural(told.trained_on, "episode")}`) : null]], ["memory", el("span", { class: "mono" }, g.memory || "empty")],
       ["tokens", count(Object.values(g.tokens).reduce((a, b) => a + b, 0))], ["time", seconds(Object.values(g.seconds).reduce((a, b) => a + b, 0))],
     ]),
     el("section", { class: "halves" },

@@ -8,6 +8,7 @@ import { itemRow } from "./rows.js";
 
 const SORTS = { newest: "newest first", oldest: "oldest first", utility: "most useful first", harm: "most harmful first", uses: "most used first" };
 const TICK_MS = 700;
+const PLACED_MS = 5000; // while many items are being placed, the map is drawn anew so often
 
 export async function memoryPage(to, { link, remember }) {
   const large = to.name === "map";
@@ -38,6 +39,8 @@ export async function memoryPage(to, { link, remember }) {
   let timer = 0;
   let asked = null;
   let offset = 0;
+  let standings = null;
+  let pointed = 0;
 
   function stack() {
     const layers = layersOf(params.by, timeline);
@@ -103,8 +106,12 @@ export async function memoryPage(to, { link, remember }) {
   }
 
   async function points() {
-    const [all, deltas, state] = await Promise.all([load("points"), load("deltas"), load("state")]);
-    map.set(all, new Standings(all.x.length, deltas));
+    pointed = performance.now();
+    const since = standings?.deltas.at(-1)?.generation;
+    const [all, deltas, state] = await Promise.all([load("points"), load("deltas", { since }), load("state")]);
+    if (standings) standings.extend(all.x.length, deltas);
+    else standings = new Standings(all.x.length, deltas);
+    map.set(all, standings);
     const missing = all.x.filter((x) => x === null).length;
     const how = all.embedder.startsWith("hash") ? "by their keys' words" : "by their keys' meaning";
     mapNote.textContent = missing ? `${count(missing)} items are not placed yet` : `near means alike ${how}; two principal components`;
@@ -175,17 +182,18 @@ export async function memoryPage(to, { link, remember }) {
       clearInterval(timer);
       asked?.abort();
     },
-    async refresh({ moved, placed }) {
+    async refresh({ moved, placed, state }) {
       const before = generations.length;
       timeline = await load("timeline");
       generations = timeline.generations;
-      if (generations.length !== before || placed) {
+      if (generations.length !== before) {
         const was = follow;
         stack();
         if (was && !timer) go(generations.at(-1), true);
         slider.value = generations.indexOf(n);
         await points();
-      } else if (moved) told();
+      } else if (placed && (state.placed === state.items || performance.now() - pointed > PLACED_MS)) await points();
+      else if (moved) told();
     },
   };
 }

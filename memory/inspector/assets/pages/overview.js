@@ -1,4 +1,4 @@
-import { heatTable, itemColumns, layersOf, learningCurve, lineKey, markOf, phaseBars, promotedRate, CELLS } from "../charts.js";
+import { heatTable, rateBar, itemColumns, layersOf, learningCurve, lineKey, markOf, phaseBars, promotedRate, CELLS } from "../charts.js";
 import { load } from "../data.js";
 import { card, count, decisionChip, el, empty, facts, interval, legend, number, seconds, section, signed, swatch } from "../dom.js";
 
@@ -12,7 +12,7 @@ export async function overviewPage(_to, { link }) {
     facts([["suite", summary.suite], ["model", summary.model], ["machine", summary.machine], ["date", summary.date],
       ["episodes", count(state.episodes)], ["items ever made", count(state.items)]]),
     generations.length ? tiles(generations, timeline, summary, link) : null,
-    generations.length ? [curve(generations, at), decisions(generations, at), memory(timeline, link), families(generations, at), cost(generations)]
+    generations.length ? [curve(generations, at), testSplit(summary), decisions(generations, at), memory(timeline, link), families(generations, at), cost(generations)]
       : section("Not begun yet", "", empty("No generation is finished", "The first one is the agent before any evolution, measured on the gate split. This page fills by itself.")));
   return { node, title: "Overview" };
 }
@@ -44,6 +44,19 @@ function curve(generations, at) {
   return section("Learning curve", "Success rate on the gate split after each generation, with its 95 % interval; the marks are all that was tried. A hollow knot: the incumbent was kept.",
     card(legend([["the agent that goes on", lineKey()], ...cells.map((c) => [`tried: ${c}`, markOf(c)])]),
       learningCurve([{ generations, colour: "var(--both)", link: at }])));
+}
+
+const ARMS = { base: "base", incumbent: "incumbent", memory: "memory", weights: "weights", both: "both", best_of_n: "best of n", pass_at_n: "pass@n" };
+
+function testSplit({ test = {} }) {
+  const arms = Object.keys(ARMS).filter((arm) => test[arm] && Number.isFinite(test[arm].mean));
+  if (!arms.length) return null;
+  const colour = (arm) => (["base", "memory", "weights", "both", "best_of_n"].includes(arm) ? `var(--${arm})` : "var(--p5)");
+  const says = (arm) => (arm.endsWith("_n") && test[arm].samples ? `${ARMS[arm].slice(0, -1)}${test[arm].samples}` : ARMS[arm]);
+  return section("Test split", "Success rate at the end, on tasks that influenced nothing; whiskers are 95 % intervals.",
+    card(el("div", { class: "dumbbells" }, arms.map((arm) => el("div", { class: "dumbbell" },
+      el("span", { class: "name" }, says(arm)), rateBar(test[arm], colour(arm), says(arm)),
+      el("span", { class: "num" }, el("b", null, number(test[arm].mean)), el("span", { class: "dim" }, ` ${interval(test[arm])}`)))))));
 }
 
 function decisions(generations, at) {
