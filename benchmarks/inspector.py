@@ -29,9 +29,10 @@ from rich.table import Table
 
 from memory.embed import HashEmbedder
 from memory.inspector import queries
-from memory.inspector.digest import Digest
+from memory.inspector.digest import Digest, discard
 from memory.inspector.place import place
 from memory.ledger import Ledger
+from memory.records import Trajectory
 from tests.made_run import Made, write_run
 from tests.memory.inspector_pages import open_chromium
 
@@ -81,8 +82,11 @@ def prepared(folder: Path, items: int, episodes: int) -> dict[str, float]:
         yield
         seconds[name] = round(time.perf_counter() - began, 3)
 
-    with timed("write the run"):
-        path = write_run(folder, items, episodes, GENERATIONS, prompt_tokens=PROMPT_TOKENS)
+    path = folder / "ledger.sqlite"
+    if not path.exists():
+        with timed("write the run"):
+            write_run(folder, items, episodes, GENERATIONS, prompt_tokens=PROMPT_TOKENS)
+    discard(path)
     digest = Digest(path)
     with timed("digest"):
         digest.update()
@@ -90,7 +94,7 @@ def prepared(folder: Path, items: int, episodes: int) -> dict[str, float]:
         place(digest, HashEmbedder())
     with Ledger(path) as ledger:
         made = Made(random.Random(1), GENERATIONS, PROMPT_TOKENS, "")
-        made.episodes = 10**9  # slots of their own
+        made.episodes = ledger.count(Trajectory)  # slots of their own
         made.new_slots = []
         ledger.append_many(made.play(GENERATIONS, 100))
     with timed("keep up with 100 episodes"):
@@ -165,13 +169,14 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--items", type=int, default=100_000)
     options.add_argument("--episodes", type=int, default=50_000)
+    options.add_argument("--keep", type=Path, metavar="DIR", help="write the run here, or use it")
     options.add_argument("--times", type=int, default=5, help="how often each page is opened")
     arguments = options.parse_args()
     items, episodes = arguments.items, arguments.episodes
     if arguments.quick:
         items, episodes = min(items, 10_000), min(episodes, 5_000)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "run"
+        folder = arguments.keep or Path(temporary) / "run"
         seconds = prepared(folder, items, episodes)
         driver = open_chromium()
         try:

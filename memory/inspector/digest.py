@@ -62,6 +62,7 @@ CREATE TABLE counts (
     generation INTEGER, kind TEXT, standing TEXT, n INTEGER,
     PRIMARY KEY (generation, kind, standing)
 ) WITHOUT ROWID;
+CREATE TABLE deltas (generation INTEGER PRIMARY KEY, body TEXT);
 CREATE TABLE tasks (no INTEGER PRIMARY KEY, id TEXT UNIQUE, prompt TEXT);
 CREATE TABLE episodes (
     no INTEGER PRIMARY KEY, slot TEXT UNIQUE, task INTEGER, suite TEXT, family TEXT, split TEXT,

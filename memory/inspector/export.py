@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from memory.inspector import pages, queries
 from memory.inspector.bundle import assets, bundle
@@ -66,7 +66,7 @@ def _data(run: Followed, most_items: int, most_episodes: int, missing: list[str]
         "facets": queries.facets(digest),
         "state": state,
         "points": queries.points(digest),
-        "deltas": queries.deltas(digest),
+        "deltas": from_json(queries.deltas(digest)),
     }
     changes: dict[str, Any] = {}
     for n in timeline["generations"]:

@@ -103,27 +103,17 @@ def points(digest: Digest) -> dict[str, Any]:
     }
 
 
-def deltas(digest: Digest, since: int = -1) -> Rows:
-    """What each generation after ``since`` changed: items (numbers), standings, utilities.
+def deltas(digest: Digest, since: int = -1) -> str:
+    """What each generation after ``since`` changed, as JSON that was made when it ended.
 
-    A standing is its place in `STANDINGS` + 1, and 0 for an item that is not known.
+    A list of objects: ``generation``, and in columns ``items`` (numbers), ``standings`` (the
+    place in `STANDINGS` + 1, 0 for an item that is not known) and ``utilities``.
     """
-    codes = {name: i + 1 for i, name in enumerate(STANDINGS)}
-    found: dict[int, dict[str, Any]] = {}
     with digest.open() as db:
-        numbers = [n for (n,) in db.execute("SELECT n FROM generations WHERE n > ?", (since,))]
-        for n in sorted(numbers):
-            found[n] = {"generation": n, "items": [], "standings": [], "utilities": []}
-        for start, item, standing, utility in db.execute(
-            "SELECT s.start, s.item, s.standing, round(c.utility, 3) FROM spans s "
-            "JOIN changes c ON c.no = s.change WHERE s.start > ? ORDER BY s.start",
-            (since,),
-        ):
-            entry = found[start]
-            entry["items"].append(item - 1)
-            entry["standings"].append(codes.get(standing, 0))
-            entry["utilities"].append(utility)
-    return list(found.values())
+        found = db.execute(
+            "SELECT body FROM deltas WHERE generation > ? ORDER BY generation", (since,)
+        )
+        return f"[{','.join(body for (body,) in found)}]"
 
 
 def items(

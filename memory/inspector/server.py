@@ -97,7 +97,7 @@ def application(runs: Sequence[Followed], hosts: Sequence[str] = ()) -> "FastAPI
 
     @app.get("/api/{r}/deltas")
     def deltas(r: int, since: int = -1) -> Response:
-        return answer(queries.deltas(chosen(r).digest, since))
+        return Response(queries.deltas(chosen(r).digest, since), media_type="application/json")
 
     @app.get("/api/{r}/label/{number}")
     def label(r: int, number: int) -> Response:

@@ -13,6 +13,7 @@ import sqlite3
 OPEN = 1 << 40  # the stop of a span that has not ended
 GONE = "gone"  # of an item that a rollback has made unknown
 STANDINGS = ("shadow", "active", "absorbed", "retired", "quarantined")
+_CODES = {GONE: 0} | {name: i + 1 for i, name in enumerate(STANDINGS)}
 EVENTS = {
     "added": "new",
     "merged": "made from several",
@@ -71,9 +72,10 @@ def settle(db: sqlite3.Connection, n: int, weights: str, memory: str) -> None:
         moved += [(item, change) for item, change in after.items() if change in depends]
     made = dict(db.execute("SELECT no, made FROM items")) if moved else {}
     rows: list[tuple[int, int, int, int, str, str]] = []
+    utilities: list[float] = []
     for item, change in dict(moved).items():
-        status, absorbed_by = db.execute(
-            "SELECT status, absorbed_by FROM changes WHERE no = ?", (change,)
+        status, absorbed_by, utility = db.execute(
+            "SELECT status, absorbed_by, utility FROM changes WHERE no = ?", (change,)
         ).fetchone()
         absorbed = status == "active" and weights in json.loads(absorbed_by)
         standing = "absorbed" if absorbed else status
@@ -81,11 +83,11 @@ def settle(db: sqlite3.Connection, n: int, weights: str, memory: str) -> None:
         if known != (change, standing):
             event = _event(known and known[1], standing, made.get(item) or "added")
             rows.append((item, n, OPEN, change, standing, event))
-    rows += [
-        (item, n, OPEN, change, GONE, "undone")
-        for item, (change, standing) in before.items()
-        if item not in after and standing != GONE
-    ]
+            utilities.append(round(utility, 3))
+    for item, (change, standing) in before.items():
+        if item not in after and standing != GONE:
+            rows.append((item, n, OPEN, change, GONE, "undone"))
+            utilities.append(0.0)
     db.executemany(
         "UPDATE spans SET stop = ? WHERE item = ? AND start = "
         "(SELECT max(start) FROM spans WHERE item = ?)",
@@ -97,6 +99,14 @@ def settle(db: sqlite3.Connection, n: int, weights: str, memory: str) -> None:
         "FROM spans JOIN items ON no = item WHERE stop = ? AND standing != ? GROUP BY 2, 3",
         (n, OPEN, GONE),
     )
+    delta = {
+        "generation": n,
+        "items": [row[0] - 1 for row in rows],
+        "standings": [_CODES[row[4]] for row in rows],
+        "utilities": utilities,
+    }
+    body = json.dumps(delta, separators=(",", ":"))
+    db.execute("INSERT OR REPLACE INTO deltas VALUES (?, ?)", (n, body))
     db.execute("INSERT OR REPLACE INTO generations VALUES (?, ?, ?)", (n, weights, memory))
 
 

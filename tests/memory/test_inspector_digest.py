@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import threading
@@ -91,7 +92,7 @@ def test_memory_of_every_generation_is_the_ledgers(made: Path, digest: Digest) -
 def test_deltas_add_up_to_every_generation(digest: Digest) -> None:
     names = ["gone", "shadow", "active", "absorbed", "retired", "quarantined"]
     now: dict[int, str] = {}
-    for delta in queries.deltas(digest):
+    for delta in json.loads(queries.deltas(digest)):
         now |= dict(zip(delta["items"], (names[s] for s in delta["standings"]), strict=True))
         rows = all_items(digest, delta["generation"])
         assert {r["no"]: r["standing"] for r in rows} == {
