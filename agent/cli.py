@@ -20,6 +20,7 @@ from rich.text import Text
 from agent.environment_commands import AsJson, Unsafe, check, new_env, suite_setting
 from agent.memory_commands import memory_app
 from agent.openmp import share_cores
+from agent.view_command import view
 
 app = typer.Typer(
     name="instar",
@@ -309,6 +310,7 @@ def suites(
 
 app.command()(check)
 app.command("new-env")(new_env)
+app.command()(view)
 
 
 @app.command()
