@@ -147,6 +147,31 @@ def e_value(wins: int, losses: int) -> float:
     return math.exp(min(log_e, math.log(MAX_E_VALUE)))
 
 
+def paired_p(new: Values, old: Values) -> float:
+    """Two-sided p of a paired permutation test: that new and old only differ by chance.
+
+    Under the null hypothesis a task's two values might as well be exchanged; each resample
+    exchanges some (Fisher 1935). Ties say nothing.
+
+    Raises:
+        ValueError: no tasks, a value outside [0, 1], or lengths that differ.
+    """
+    difference = _paired([("new", new, 1), ("old", old, -1)])
+    observed = abs(difference.sum())
+    signs = np.random.default_rng(SEED).choice((-1.0, 1.0), (RESAMPLES, len(difference)))
+    at_least = int((np.abs(signs @ difference) >= observed - 1e-9).sum())
+    return (at_least + 1) / (RESAMPLES + 1)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """p-values corrected for being several (Holm 1979), in their order."""
+    corrected, least = [0.0] * len(chances), 0.0
+    for rank, place in enumerate(sorted(range(len(chances)), key=lambda i: chances[i])):
+        least = max(least, min(1.0, chances[place] * (len(chances) - rank)))
+        corrected[place] = least
+    return corrected
+
+
 def _values(name: str, values: Values) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:

@@ -246,3 +246,20 @@ def test_e_value_never_overflows() -> None:
 
 
 # The rest
+
+
+# Permutation test and Holm
+
+
+def test_paired_p_against_enumeration() -> None:
+    new, old = [1.0] * 7 + [0.0, 0.5, 0.5], [0.0] * 7 + [1.0, 0.5, 0.5]
+    # Eight tasks differ, sum 6: |sum| is at least 6 with 0 or 1 of them the other way.
+    exact = 2 * (1 + 8) / 2**8
+    assert stats.paired_p(new, old) == pytest.approx(exact, abs=0.01)
+    assert stats.paired_p(new, old) == stats.paired_p(old, new) == stats.paired_p(new, old)
+    assert stats.paired_p(old, old) == 1.0
+
+
+def test_holm() -> None:  # R: p.adjust(c(0.01, 0.04, 0.03), "holm")
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0] and stats.holm([]) == []

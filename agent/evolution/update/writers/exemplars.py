@@ -1,13 +1,15 @@
-"""Exemplars: solved episodes, stored whole.
+"""Exemplars: episodes, stored whole.
 
-Either what an environment verified, or, where there is no verifier, what the policy is sure of:
-the answer that most of a task's samples agree on (MoT, arXiv 2305.05181, self-consistency).
+What an environment verified; or, where there is no verifier, what the policy is sure of: the
+answer that most of a task's samples agree on (MoT, arXiv 2305.05181, self-consistency); or, as a
+baseline, simply all.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,30 +22,32 @@ class ExemplarSettings(BaseModel):
 
     Args:
         per_family: new ones of each family and generation.
-        verified: take what an environment graded right; else what the samples agree on.
+        which: ``verified``: what an environment graded right; ``agreed``: what a task's samples
+            agree on; ``all``: right or wrong.
         agreement: least share of a task's samples that must have given the same answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     per_family: int = Field(6, ge=1)
-    verified: bool = True
+    which: Literal["verified", "agreed", "all"] = "verified"
     agreement: float = Field(0.5, ge=0, le=1)
 
 
 def exemplars(situation: Situation, settings: ExemplarSettings) -> Written:
     """One exemplar per task, the most reliable (or most agreed) of each family first."""
-    if settings.verified:
-        candidates = [s.trajectory for s in situation.solutions]
-    else:
+    candidates: Sequence[Trajectory] = [s.trajectory for s in situation.solutions]
+    if settings.which == "agreed":
         candidates = list(_agreed(situation.recent, settings.agreement))
+    elif settings.which == "all":
+        candidates = [t for t in situation.recent if t.steps]
     items: list[MemoryItem] = []
     taken: dict[str, set[str]] = defaultdict(set)
     for t in candidates:
         tasks = taken[t.family]
         if t.task not in tasks and len(tasks) < settings.per_family:
             tasks.add(t.task)
-            trust = Trust.VERIFIED if settings.verified else Trust.JUDGED
+            trust = Trust.VERIFIED if settings.which == "verified" else Trust.JUDGED
             items.append(exemplar(t, situation.generation, situation.keys.get(t.task, ""), trust))
     return Written(items, [])
 
