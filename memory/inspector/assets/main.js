@@ -33,7 +33,7 @@ function route() {
   return { run: Math.min(run, known.length - 1), name: PAGES[parts[0]] ? parts[0] : "overview", args: parts.slice(1), params: Object.fromEntries(new URLSearchParams(query)) };
 }
 
-export function link(...parts) {
+function link(...parts) {
   return linkTo(runNumber(), parts);
 }
 

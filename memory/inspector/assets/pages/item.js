@@ -2,7 +2,7 @@
 
 import { lifeline, usesColumns, utilityChart } from "../charts.js";
 import { load } from "../data.js";
-import { card, count, el, empty, facts, interval, kindChip, legend, number, plural, section, signed, standingChip, swatch, STANDING_COLOURS } from "../dom.js";
+import { card, count, el, empty, facts, interval, kindChip, legend, plural, section, signed, standingChip, swatch, STANDING_COLOURS } from "../dom.js";
 import { diffed } from "../diff.js";
 import { episodeRow } from "./rows.js";
 
