@@ -4,7 +4,8 @@ Pages ask about 100,000 items and 50,000 episodes; reading the ledger's bodies e
 take minutes. The digest reads each body once, in the ledger's order, and goes on where it
 stopped. It is derived: delete it at any time. It holds no item's text and no episode's words
 (these are read from the ledger when they are shown), but the beginnings of the tasks' prompts,
-so that episodes can be found; whoever erases from a ledger calls `discard`.
+so that episodes can be found, and points that come from keys; after an erasure in the ledger it
+is made anew.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _BATCH = 200
 _SCHEMA = f"""
 PRAGMA user_version = {VERSION};
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE erased (seq INTEGER PRIMARY KEY);
 CREATE TABLE generations (n INTEGER PRIMARY KEY, weights TEXT, memory TEXT);
 CREATE TABLE snapshots (id TEXT PRIMARY KEY, parent TEXT, generation INTEGER) WITHOUT ROWID;
 CREATE TABLE items (
@@ -40,7 +42,7 @@ CREATE TABLE items (
     trust TEXT, made TEXT, x REAL, y REAL
 );
 CREATE INDEX items_family ON items (family);
-CREATE INDEX items_unplaced ON items (no) WHERE x IS NULL;
+CREATE INDEX items_unplaced ON items (no) WHERE x IS NULL AND seq IS NOT NULL;
 CREATE TABLE parents (child INTEGER, parent INTEGER, PRIMARY KEY (child, parent)) WITHOUT ROWID;
 CREATE INDEX parents_parent ON parents (parent);
 CREATE TABLE sources (slot TEXT, item INTEGER, PRIMARY KEY (slot, item)) WITHOUT ROWID;
@@ -81,6 +83,8 @@ CREATE TABLE trained (slot TEXT, version TEXT, PRIMARY KEY (slot, version)) WITH
 class Digest:
     """The digest of one ledger; made if it is missing, made anew if it is another ledger's.
 
+    An item that was erased, or that was only heard of, has no ``seq``.
+
     Several processes may use it at once: each batch is one transaction, and begins where the
     last one ended, whoever wrote it.
 
@@ -97,10 +101,7 @@ class Digest:
         self.ledger = Path(ledger)
         self.path = (folder or _folder(self.ledger)) / NAME
         with self._explained():
-            if self.path.exists() and not self._usable():
-                _remove(self.path)
-            if not self.path.exists():
-                sqlite.create(self.path, _SCHEMA)
+            self._begin()
 
     def update(
         self,
@@ -117,6 +118,8 @@ class Digest:
             Whether there was anything new.
         """
         gained = False
+        with self._explained():
+            self._begin()
         with self._explained(), closing(self._ledger()) as source, self.open(write=True) as db:
             last = source.execute("SELECT coalesce(max(seq), 0) FROM records").fetchone()[0]
             while not stop():
@@ -162,22 +165,38 @@ class Digest:
         """How far it is, and how much there is."""
         with self.open() as db:
             (episodes,) = db.execute("SELECT count(*) FROM episodes").fetchone()
-            (items, placed) = db.execute("SELECT count(*), count(x) FROM items").fetchone()
+            (items, there, placed) = db.execute(
+                "SELECT count(*), count(seq), count(x) FROM items"
+            ).fetchone()
             (generations,) = db.execute("SELECT count(*) FROM generations").fetchone()
             return {
                 "seq": int(_meta(db, "seq", 0)),
                 "touched": _meta(db, "touched", None),
                 "episodes": episodes,
                 "items": items,
-                "placed": placed,
+                "unplaced": there - placed,
                 "generations": generations,
             }
 
     def _ledger(self) -> sqlite3.Connection:
         return sqlite.connect(self.ledger, read_only=True)
 
+    def _begin(self) -> None:
+        """Make it, if there is none that can go on; what was erased until now is known then."""
+        if self.path.exists() and not self._usable():
+            _remove(self.path)
+        if self.path.exists():
+            return
+        sqlite.create(self.path, _SCHEMA)
+        with closing(self._ledger()) as source, self.open(write=True) as db:
+            erasures = source.execute("SELECT body FROM records WHERE kind = 'Erasure'").fetchall()
+            gone = [(seq,) for (body,) in erasures for seq, _ in from_json(body)["records"]]
+            with sqlite.transaction(db):
+                db.executemany("INSERT OR IGNORE INTO erased VALUES (?)", gone)
+                _put(db, erasures=len(erasures))
+
     def _usable(self) -> bool:
-        """Whether the file is a digest of this version, and of this very ledger."""
+        """Whether it is of this version and this very ledger, and nothing was erased since."""
         try:
             with (
                 closing(sqlite.connect(self.path, read_only=True)) as db,
@@ -187,7 +206,11 @@ class Digest:
                     return False
                 seq = int(_meta(db, "seq", 0))
                 chain = source.execute("SELECT chain FROM records WHERE seq = ?", (seq,)).fetchone()
-                return seq == 0 or (chain is not None and chain[0] == _meta(db, "chain", ""))
+                (erasures,) = source.execute(
+                    "SELECT count(*) FROM records WHERE kind = 'Erasure'"
+                ).fetchone()
+                same = seq == 0 or (chain is not None and chain[0] == _meta(db, "chain", ""))
+                return same and erasures == _meta(db, "erasures", 0)
         except sqlite3.Error:
             return False
 
@@ -217,7 +240,7 @@ def read_bodies(ledger: Path, seqs: Sequence[int]) -> dict[int, dict[str, Any]]:
 
 
 def discard(ledger: Path) -> None:
-    """Delete a ledger's digest, as when something was erased; the next page makes it anew."""
+    """Delete a ledger's digest; the next page makes it anew."""
     for folder in (ledger.parent / "index", _cache(ledger)):
         _remove(folder / NAME)
 
@@ -263,10 +286,19 @@ def item_number(db: sqlite3.Connection, id_: str) -> int:
 def _item(db: sqlite3.Connection, key: str, body: dict[str, Any], seq: int, _at: float) -> None:
     number = item_number(db, key)
     made = body.get("made", "added")
+    gone = db.execute("SELECT 1 FROM erased WHERE seq = ?", (seq,)).fetchone()
     db.execute(
         "UPDATE items SET seq = ?, kind = ?, family = ?, born = ?, trust = ?, made = ? "
         "WHERE no = ?",
-        (seq, body["kind"], body["family"], body["born"], body.get("trust"), made, number),
+        (
+            None if gone else seq,
+            body["kind"],
+            body["family"],
+            body["born"],
+            body.get("trust"),
+            made,
+            number,
+        ),
     )
     db.executemany(
         "INSERT OR IGNORE INTO parents VALUES (?, ?)",
@@ -322,9 +354,11 @@ def _note(db: sqlite3.Connection, key: str, body: dict[str, Any], *_: Any) -> No
 def _trajectory(
     db: sqlite3.Connection, key: str, body: dict[str, Any], _seq: int, at: float
 ) -> None:
+    prompt = body.get("prompt", "")[:PROMPT_CHARS]
     db.execute(
-        "INSERT OR IGNORE INTO tasks (id, prompt) VALUES (?, ?)",
-        (body["task"], body.get("prompt", "")[:PROMPT_CHARS]),
+        "INSERT INTO tasks (id, prompt) VALUES (?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET prompt = excluded.prompt WHERE prompt = ''",
+        (body["task"], prompt),
     )
     (task,) = db.execute("SELECT no FROM tasks WHERE id = ?", (body["task"],)).fetchone()
     steps = body.get("steps", [])
@@ -342,7 +376,9 @@ def _trajectory(
         body.get("stop"),
         failure and f"{failure['source']}: {failure['message']}"[:200],
         len(steps),
-        sum(len(step["logprobs"]) for step in steps),  # one for each token that was produced
+        # One log-probability for each token that was produced.
+        sum(len(step["logprobs"]) for step in steps)
+        + int(body.get("metrics", {}).get("erased_tokens", 0)),
         sum(step.get("error") is not None for step in steps),
         len(recalled),
         at,

@@ -41,12 +41,13 @@ def item(digest: Digest, ledger: Ledger, id_: str) -> dict[str, Any] | None:
     with digest.open() as db:
         on_map = int(id_) + 1 if id_.isdecimal() and len(id_) < 16 else 0
         known = db.execute(
-            "SELECT no, id FROM items WHERE no = ? OR id = ?", (on_map, id_)
+            "SELECT no, id, seq, kind, family, born FROM items WHERE no = ? OR id = ?",
+            (on_map, id_),
         ).fetchone()
         if known is None:
             return None
-        number, id_ = known
-        record = ledger.get(MemoryItem, id_)
+        number, id_, seq, kind, family, born = known
+        record = ledger.get(MemoryItem, id_) if seq is not None else None
         spans = rows_of(
             db,
             "SELECT s.start, s.stop, s.standing, s.event, c.generation changed, c.reason, "
@@ -85,14 +86,17 @@ def item(digest: Digest, ledger: Ledger, id_: str) -> dict[str, Any] | None:
     return {
         "no": number - 1,
         "id": id_,
+        "kind": kind or "",
+        "family": family or "",
+        "born": born,
         "item": _dump(record) if record else None,
         "says": KINDS[record.kind].says if record else "",
         "spans": spans,
         "used": used,
         "generations": generations,
         "sources": from_episodes,
-        "parents": _relatives(ledger, parents),
-        "children": _relatives(ledger, children),
+        "parents": _relatives(digest, ledger, parents),
+        "children": _relatives(digest, ledger, children),
         "adapters": adapters,
     }
 
@@ -142,7 +146,7 @@ def episode(digest: Digest, ledger: Ledger, slot: str) -> dict[str, Any] | None:
     return {
         **told,
         "generation": row[0]["generation"] if row else None,
-        "items": {relative["id"]: relative for relative in _relatives(ledger, wanted)},
+        "items": {relative["id"]: relative for relative in _relatives(digest, ledger, wanted)},
         "made": made,
         "trained": trained,
         **around,
@@ -195,8 +199,14 @@ def generation(digest: Digest, ledger: Ledger, n: int) -> dict[str, Any] | None:
     }
 
 
-def _relatives(ledger: Ledger, ids: list[str]) -> list[dict[str, Any]]:
-    found = [(id_, ledger.get(MemoryItem, id_)) for id_ in ids]
+def _relatives(digest: Digest, ledger: Ledger, ids: list[str]) -> list[dict[str, Any]]:
+    with digest.open() as db:
+        found = db.execute(
+            "SELECT id FROM items WHERE seq IS NULL AND id IN (SELECT value FROM json_each(?))",
+            (json.dumps(ids),),
+        )
+        erased = {id_ for (id_,) in found}
+    relatives = [(id_, ledger.get(MemoryItem, id_)) for id_ in ids]
     return [
         {
             "id": id_,
@@ -204,9 +214,9 @@ def _relatives(ledger: Ledger, ids: list[str]) -> list[dict[str, Any]]:
             "family": relative.family if relative else "",
             "born": relative.born if relative else None,
             "made": relative.made if relative else "",
-            "text": relative.text if relative else None,
+            "text": relative.text if relative and id_ not in erased else None,
         }
-        for id_, relative in found
+        for id_, relative in relatives
     ]
 
 

@@ -60,7 +60,7 @@ def place(
     """
     with digest.open() as db:
         (total, placed) = db.execute(
-            "SELECT count(*), count(x) FROM items WHERE kind IS NOT NULL"
+            "SELECT count(*), count(x) FROM items WHERE seq IS NOT NULL"
         ).fetchone()
         stored = dict(db.execute("SELECT key, value FROM meta WHERE key LIKE 'basis%'"))
     same = stored.get("basis_embedder") == embedder.identity
@@ -73,7 +73,7 @@ def place(
     while not stop():
         with digest.open() as db:
             rows = db.execute(
-                "SELECT no, seq FROM items WHERE x IS NULL AND kind IS NOT NULL LIMIT ?", (_BATCH,)
+                "SELECT no, seq FROM items WHERE x IS NULL AND seq IS NOT NULL LIMIT ?", (_BATCH,)
             ).fetchall()
             placed = total - len(rows) if len(rows) < _BATCH else placed
         if not rows:
@@ -91,7 +91,7 @@ def place(
 
 def _fit(digest: Digest, embedder: Embedder, total: int) -> Vectors:
     with digest.open() as db:
-        seqs = [seq for (seq,) in db.execute("SELECT seq FROM items WHERE kind IS NOT NULL")]
+        seqs = [seq for (seq,) in db.execute("SELECT seq FROM items WHERE seq IS NOT NULL")]
     sample = seqs[:: max(1, len(seqs) // _SAMPLE)]
     parts = [
         embedder.embed(_keys(digest, sample[start : start + _BATCH]))

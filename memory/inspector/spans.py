@@ -31,6 +31,7 @@ EVENTS = {
     "retired": "no longer recalled",
     "quarantined": "did harm, or comes from what did",
     "undone": "unknown again after a rollback",
+    "erased": "what it said was erased since",
 }
 """Events in the order in which a diff lists them, and what they mean."""
 
@@ -70,18 +71,21 @@ def settle(db: sqlite3.Connection, n: int, weights: str, memory: str) -> None:
     if weights != old_weights:
         depends = {no for (no,) in db.execute("SELECT no FROM changes WHERE absorbed_by != '[]'")}
         moved += [(item, change) for item, change in after.items() if change in depends]
-    made = dict(db.execute("SELECT no, made FROM items")) if moved else {}
+    made = dict(db.execute("SELECT no, made FROM items WHERE seq IS NOT NULL")) if moved else {}
     rows: list[tuple[int, int, int, int, str, str]] = []
     utilities: list[float] = []
     for item, change in dict(moved).items():
         status, absorbed_by, utility = db.execute(
             "SELECT status, absorbed_by, utility FROM changes WHERE no = ?", (change,)
         ).fetchone()
-        absorbed = status == "active" and weights in json.loads(absorbed_by)
-        standing = "absorbed" if absorbed else status
+        standing = status
+        if item not in made:  # erased, so no longer recalled
+            standing = "retired"
+        elif status == "active" and weights in json.loads(absorbed_by):
+            standing = "absorbed"
         known = before.get(item)
         if known != (change, standing):
-            event = _event(known and known[1], standing, made.get(item) or "added")
+            event = _event(known and known[1], standing, made.get(item))
             rows.append((item, n, OPEN, change, standing, event))
             utilities.append(round(utility, 3))
     for item, (change, standing) in before.items():
@@ -110,8 +114,10 @@ def settle(db: sqlite3.Connection, n: int, weights: str, memory: str) -> None:
     db.execute("INSERT OR REPLACE INTO generations VALUES (?, ?, ?)", (n, weights, memory))
 
 
-def _event(before: str | None, after: str, made: str) -> str:
+def _event(before: str | None, after: str, made: str | None) -> str:
     if before is None:
+        if made is None:
+            return "erased"
         return {"retired": "rejected", "quarantined": "quarantined"}.get(after, made)
     if before == after:
         return "updated"

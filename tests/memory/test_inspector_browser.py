@@ -402,3 +402,19 @@ def test_an_export_says_what_it_left_out(
     assert "370 of 400 episodes" in page.text("#left-out")
     page.go("episodes")
     assert page.text(".found").startswith("30 episodes")
+
+
+def test_an_item_without_its_text_is_still_told_of(
+    browser: webdriver.Chrome, tmp_path: Path, make_item
+) -> None:
+    """As after an erasure, or where only another item names it."""
+    ghost = "0123456789abcdef"
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        child = make_item("what came of it", made="revised", parents=(ghost,))
+        ledger.append(child.id, child)
+    with served(follow(ledger.path, tmp_path)) as address:
+        page = Page(browser, f"{address}/").go(f"item/{ghost}")
+        assert "What it said was erased" in page.text()
+        page.go(f"item/{child.id}")
+        assert "its text was erased" in page.text()
+        assert page.complaints() == []

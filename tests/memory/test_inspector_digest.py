@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sqlite3
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -322,11 +324,51 @@ def test_it_holds_no_items_text(made: Path, digest: Digest) -> None:
     assert not [text for text in insights if text in stored]
 
 
+def test_what_is_erased_is_gone_from_here_as_well(made: Path, tmp_path: Path) -> None:
+    """Written by hand as `Ledger.erase` does it: an Erasure record, and stand-ins."""
+    path = Path(shutil.copy(made, tmp_path / "ledger.sqlite"))
+    digest = Digest(path)
+    digest.update()
+    place(digest, HashEmbedder())
+    episode = queries.episodes(digest, generation="3", outcome="success")["rows"][0]
+    item = next(r for r in all_items(digest, 6) if r["standing"] == "active" and r["uses"])
+    total = queries.items(digest, 6)["total"]
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TRIGGER records_no_update")
+        for kind, key, gone in (
+            ("MemoryItem", item["id"], {"text": "erased", "key": "erased", "content": {}}),
+            ("Trajectory", episode["slot"], {
+                "prompt": "", "steps": [], "metrics": {"erased_tokens": episode["tokens"]},
+            }),
+        ):  # fmt: skip
+            seq, body = db.execute(
+                "SELECT seq, body FROM records WHERE kind = ? AND key = ?", (kind, key)
+            ).fetchone()
+            stand_in = json.dumps(json.loads(body) | gone)
+            db.execute("UPDATE records SET body = ? WHERE seq = ?", (stand_in, seq))
+            db.execute(
+                "INSERT INTO records (kind, key, id, body, chain, created) "
+                "VALUES ('Erasure', ?, ?, ?, ?, 0)",
+                (key, key, json.dumps({"records": [[seq, "digest"]]}), key),
+            )
+    digest.update()
+    place(digest, HashEmbedder())
+    assert digest.state()["unplaced"] == 0
+    assert episode["prompt"][:40] not in str(content(digest)["tasks"])
+    assert queries.items(digest, 6)["total"] == total, "that it was is still told"
+    (row,) = [r for r in all_items(digest, 6) if r["id"] == item["id"]]
+    assert (row["text"], row["standing"], row["uses"]) == (None, "retired", item["uses"])
+    assert queries.points(digest)["x"][row["no"]] is None
+    (played,) = queries.episodes(digest, text=episode["slot"])["rows"]
+    assert (played["tokens"], played["success"]) == (episode["tokens"], 1)
+    assert not digest.update(), "made anew once"
+
+
 def test_the_ledger_is_left_as_it_was(made: Path, tmp_path: Path) -> None:
     before = made.read_bytes()
     followed = Followed("made", made, folder=tmp_path)
     followed.catch_up()
-    assert followed.state()["placed"] == 90
+    assert followed.state()["unplaced"] == 0
     followed.close()
     assert made.read_bytes() == before
 

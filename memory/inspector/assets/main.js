@@ -22,7 +22,7 @@ const LIVE_S = 45; // so long after the last record the run counts as going on
 let known = [];
 let shown = { page: null, name: "" };
 let turn = 0;
-let seen = { seq: -1, placed: -1 };
+let seen = { seq: -1, unplaced: -1 };
 
 // #/memory?g=3 is a page of the first run, #/b/memory?g=3 of the second.
 function route() {
@@ -33,7 +33,7 @@ function route() {
   return { run: Math.min(run, known.length - 1), name: PAGES[parts[0]] ? parts[0] : "overview", args: parts.slice(1), params: Object.fromEntries(new URLSearchParams(query)) };
 }
 
-export function link(...parts) {
+function link(...parts) {
   return linkTo(runNumber(), parts);
 }
 
@@ -192,7 +192,7 @@ function mark(step) {
 async function watch() {
   try {
     const state = await load("state");
-    const [moved, placed] = [seen.seq >= 0 && state.seq !== seen.seq, seen.seq >= 0 && state.placed !== seen.placed];
+    const [moved, placed] = [seen.seq >= 0 && state.seq !== seen.seq, seen.seq >= 0 && state.unplaced !== seen.unplaced];
     seen = state;
     const { what, done, of } = state.work;
     const busy = what && of > 0 && done < of;
@@ -224,7 +224,7 @@ async function begin() {
   }
   known = await runs();
   window.addEventListener("hashchange", () => {
-    seen = { seq: -1, placed: -1 };
+    seen = { seq: -1, unplaced: -1 };
     show();
   });
   document.addEventListener("keydown", key);

@@ -54,6 +54,11 @@ export class Standings {
   }
 }
 
+// A few pixels, the same each time: items with the same key do not hide each other.
+function aside(i) {
+  return [((i * 0.618034) % 1) * 8 - 4, ((i * 0.754878) % 1) * 8 - 4];
+}
+
 export class ItemMap {
   constructor({ tall = false, open }) {
     this.canvas = el("canvas", { role: "img", "aria-label": "map of memory items" });
@@ -102,7 +107,8 @@ export class ItemMap {
     const { width, height } = this;
     const u = ((this.points.x[i] - left) / wide - 0.5) * 0.9;
     const v = ((this.points.y[i] - low) / high - 0.5) * 0.9;
-    return [width * (0.5 + (u - this.view.x) * this.view.zoom), height * (0.5 - (v - this.view.y) * this.view.zoom)];
+    const [dx, dy] = aside(i);
+    return [width * (0.5 + (u - this.view.x) * this.view.zoom) + dx, height * (0.5 - (v - this.view.y) * this.view.zoom) + dy];
   }
 
   palette() {

@@ -13,7 +13,7 @@ const VERDICTS = {
 export async function episodePage(to, { link }) {
   const slot = to.args.join("/");
   const e = await load("episode", { slot });
-  const many = e.looks.length > 1 && e.looks.length === e.steps.length;
+  const many = e.looks.length > 1; // one before the first step, then one after each
   const node = el("div", null,
     el("p", { class: "eyebrow" }, `Episode · ${e.family} · ${e.phase}`),
     el("h1", null, outcomeOf(e), e.failure ? "" : ` in ${plural(e.steps.length, "step")}`),
@@ -27,12 +27,14 @@ export async function episodePage(to, { link }) {
       ["sampling", e.temperature ? `temperature ${number(e.temperature)}` : "greedy"],
     ]),
     e.failure ? el("p", { class: "banner", css: { "margin-top": "1.2rem" } }, el("strong", null, `The ${e.failure.source} broke it: `), e.failure.message) : null,
+    e.stop === "erased" ? el("p", { class: "banner", css: { "margin-top": "1.2rem" } }, "What was said here was erased; what it scored stays.") : null,
     el("section", null, el("div", { class: "talk" },
       frame(e.frame),
       many ? null : e.looks.map((look) => looked(look, e, link)),
       e.looks.length || !e.recalled.length ? null : recalled(e, link),
       turn("task", "Task", [], el("pre", null, e.prompt || "(no first observation)")),
-      e.steps.map((step, i) => [many ? looked(e.looks[i], e, link) : null, acted(step, i), answered(step)]))),
+      e.steps.map((step, i) => [many && e.looks[i] ? looked(e.looks[i], e, link) : null, acted(step, i), answered(step)]),
+      many ? e.looks.slice(e.steps.length).map((look) => looked(look, e, link)) : null)),
     after(e, link),
     el("section", { class: "head" },
       e.before ? el("a", { href: link("episode", e.before) }, "← the episode before") : el("span"),

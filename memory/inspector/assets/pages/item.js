@@ -2,7 +2,7 @@
 
 import { lifeline, usesColumns, utilityChart } from "../charts.js";
 import { load } from "../data.js";
-import { card, count, el, empty, facts, interval, kindChip, legend, number, plural, section, signed, standingChip, swatch, STANDING_COLOURS } from "../dom.js";
+import { card, count, el, empty, facts, interval, kindChip, legend, plural, section, signed, standingChip, swatch, STANDING_COLOURS } from "../dom.js";
 import { diffed } from "../diff.js";
 import { episodeRow } from "./rows.js";
 
@@ -11,12 +11,15 @@ const TRUST = { verified: "an environment graded it", judged: "the policy's own 
 export async function itemPage(to, { link }) {
   const it = await load(`item/${to.args[0]}`);
   const item = it.item;
-  if (!item) {
-    return { title: "Item", node: empty("Its text was erased", `The item ${it.id} is known, but what it said is gone from the ledger.`) };
-  }
   const now = it.spans.at(-1);
   const worth = [...it.spans].reverse().find((s) => s.uses > 0);
   const seen = it.spans.filter((s, i) => !i || s.standing !== it.spans[i - 1].standing || s.event !== "updated");
+  if (!item) {
+    return { title: "Item", live: false, node: el("div", null,
+      el("p", { class: "eyebrow" }, "Memory item"), el("h1", null, it.kind || "Unknown", el("span", { class: "dim" }, ` · ${it.family || "any family"}`)),
+      el("section", null, empty("What it said was erased", `The item ${it.id} is known, and what it was worth; its text is gone from the ledger.`)),
+      life(it, seen, link), uses(it, link)) };
+  }
   const node = el("div", null,
     el("p", { class: "eyebrow" }, `Memory item · ${it.says}`),
     el("h1", null, `${item.kind[0].toUpperCase()}${item.kind.slice(1)}`, el("span", { class: "dim" }, item.family ? ` · ${item.family}` : " · any family")),

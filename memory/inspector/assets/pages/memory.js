@@ -112,9 +112,8 @@ export async function memoryPage(to, { link, remember }) {
     if (standings) standings.extend(all.x.length, deltas);
     else standings = new Standings(all.x.length, deltas);
     map.set(all, standings);
-    const missing = all.x.filter((x) => x === null).length;
     const how = all.embedder.startsWith("hash") ? "by their keys' words" : "by their keys' meaning";
-    mapNote.textContent = missing ? `${count(missing)} items are not placed yet` : `near means alike ${how}; two principal components`;
+    mapNote.textContent = state.unplaced ? `${count(state.unplaced)} items are not placed yet` : `near means alike ${how}; two principal components`;
     if (state.note) mapNote.textContent += ` (${state.note})`;
     map.show(n);
     map.box.dataset.ready = "yes";
@@ -192,7 +191,7 @@ export async function memoryPage(to, { link, remember }) {
         if (was && !timer) go(generations.at(-1), true);
         slider.value = generations.indexOf(n);
         await points();
-      } else if (placed && (state.placed === state.items || performance.now() - pointed > PLACED_MS)) await points();
+      } else if (placed && (state.unplaced === 0 || performance.now() - pointed > PLACED_MS)) await points();
       else if (moved) told();
     },
   };
