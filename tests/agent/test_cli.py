@@ -30,9 +30,24 @@ COMMANDS = (
     ("check",),
     ("new-env",),
     ("doctor",),
-    ("memory", "list"),
-    ("memory", "show"),
-    ("memory", "search"),
+    ("view",),
+    *(
+        ("memory", name)
+        for name in (
+            "list",
+            "show",
+            "search",
+            "why",
+            "history",
+            "timeline",
+            "diff",
+            "stats",
+            "export",
+            "import",
+            "rebuild",
+            "erase",
+        )
+    ),
 )
 
 
