@@ -168,6 +168,11 @@ class Suite(Protocol):
 
     It may also have ``gold(task)``, which returns the ``Action`` sequence of a solution: what
     ``instar check`` replays, and what supervised baselines are made of. No agent sees it.
+
+    And it may have ``vouched(task)``, which returns whether it answers for a task. Where
+    strangers can write the task, its grading or what its world says (users' questions, web
+    pages), it returns False: such tasks are practised, but what they teach has to prove itself
+    on tasks that are vouched for.
     """
 
     name: str

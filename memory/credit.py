@@ -51,11 +51,15 @@ class Evidence(NamedTuple):
     Args:
         worths: by item.
         families: by item and family of the task, from the episodes of that family alone.
+        beside: by item, what it adds to all else that was shown: its success against that of
+            episodes that had everything but it. In the plain difference a note that does
+            nothing is credited with what stood beside it.
         won, lost: by item, slots of the last episodes that read it and succeeded or failed.
     """
 
     worths: Mapping[str, Worth] = {}
     families: Mapping[str, Mapping[str, Worth]] = {}
+    beside: Mapping[str, Worth] = {}
     won: Mapping[str, tuple[str, ...]] = {}
     lost: Mapping[str, tuple[str, ...]] = {}
 
@@ -132,7 +136,13 @@ def evidence(
         for item, worth in _credit(by_family[family], {}, settings).items():
             families[item][family] = worth
     lost, won = ({i: tuple(slots[-_SLOTS:]) for i, slots in each.items()} for each in outcomes)
-    return Evidence(_credit(episodes, earlier or {}, settings), dict(families), won, lost)
+    return Evidence(
+        worths=_credit(episodes, earlier or {}, settings),
+        families=dict(families),
+        beside=_credit(episodes, {}, settings, beside=True),
+        won=won,
+        lost=lost,
+    )
 
 
 def generation_of(slot: str) -> int:
@@ -168,7 +178,11 @@ def _episodes(trajectories: Iterable[Trajectory], items: Iterable[MemoryItem]) -
 
 
 def _credit(
-    episodes: Sequence[_Episode], earlier: Mapping[str, Worth], settings: CreditSettings
+    episodes: Sequence[_Episode],
+    earlier: Mapping[str, Worth],
+    settings: CreditSettings,
+    *,
+    beside: bool = False,
 ) -> dict[str, Worth]:
     uses: dict[str, int] = defaultdict(int)
     wins: dict[str, int] = defaultdict(int)
@@ -182,7 +196,7 @@ def _credit(
                 wins[item] += 1
                 solved[item].pop(t.task, None)  # the latest stand last
                 solved[item][t.task] = None
-    differences = _differences(episodes)
+    differences = _differences(episodes, beside)
     every = np.concatenate([d for _, d in sorted(differences.items())] or [np.zeros(0)])
     mean = float(np.mean(every)) if len(every) else 0.0
     spread = sum(float(np.sum((d - np.mean(d)) ** 2)) for _, d in sorted(differences.items()))
@@ -212,14 +226,21 @@ def _credit(
     return {**earlier, **{item: worth(item) for item in sorted(uses)}}
 
 
-def _differences(episodes: Sequence[_Episode]) -> dict[str, np.ndarray]:
-    """Per item, its difference on each task that was tried both with and without it."""
+def _differences(episodes: Sequence[_Episode], beside: bool = False) -> dict[str, np.ndarray]:
+    """Per item, its difference on each task that was tried both with and without it.
+
+    With ``beside`` an episode with it is only compared with those that had all else.
+    """
     groups: dict[tuple[str, str, int, bool], list[_Episode]] = defaultdict(list)
     for episode in episodes:
         t = episode.trajectory
         groups[t.task, t.policy, generation_of(t.slot), t.temperature > 0].append(episode)
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (task, *_), members in sorted(groups.items()):
+        if beside:
+            for item, difference in _added(members).items():
+                found[item][task].append(difference)
+            continue
         total = sum(t.success for t, _ in members)
         with_it: dict[str, list[bool]] = defaultdict(list)
         for t, shown in members:
@@ -234,3 +255,14 @@ def _differences(episodes: Sequence[_Episode]) -> dict[str, np.ndarray]:
         item: np.array([sum(tasks[task]) / len(tasks[task]) for task in sorted(tasks)])
         for item, tasks in found.items()
     }
+
+
+def _added(members: Sequence[_Episode]) -> dict[str, float]:
+    """Per item, the mean difference of episodes with it to those that had all else but it."""
+    differences: dict[str, list[float]] = defaultdict(list)
+    for t, shown in members:
+        for item in shown:
+            others = [o.success for o, had in members if item not in had and shown - {item} <= had]
+            if others:
+                differences[item].append(t.success - sum(others) / len(others))
+    return {item: sum(own) / len(own) for item, own in differences.items()}

@@ -146,14 +146,18 @@ class Draft:
         ]
         return [self.state[i] for i in (*born, *changed)]
 
-    def unseen(self) -> list[MemoryChange]:
-        """Those of `changes` that no agent notices when it counts: of items not active before
-        or after (new trials, trials that ended). They alter no answer, so they need no gate.
+    def ungated(self) -> list[MemoryChange]:
+        """Those of `changes` that need no gate.
+
+        No agent notices those of items not active before or after when it counts (new trials,
+        trials that ended): they alter no answer. And what was measured to do harm leaves at
+        once: a gate asks for proof of a gain, which the end of a rare harm seldom gives.
         """
         return [
             change
             for change in self.changes()
-            if change.status is not Status.ACTIVE and not self._began_active(change.item)
+            if change.status is Status.QUARANTINED
+            or (change.status is not Status.ACTIVE and not self._began_active(change.item))
         ]
 
     def _began_active(self, item: str) -> bool:

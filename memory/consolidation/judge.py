@@ -18,8 +18,10 @@ class PromoteSettings(BaseModel):
     Args:
         successes: tasks that were solved with the item, none of them one that it was made
             from, until it becomes active.
-        untrusted: the same for untrusted items, of which also …
-        margin: … the utility must not be below minus this at the low end of its interval.
+        untrusted: the same for untrusted items.
+        margin: what the item adds to all else that was shown (`Evidence.beside`) must not be
+            below minus this; of untrusted items not even at the low end of its interval, so
+            that what only rides along stays where it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,9 +73,10 @@ def promote(draft: Draft, settings: PromoteSettings | None, evidence: Evidence) 
     for item in draft.having(Status.SHADOW):
         worth = draft.worth(item.id)
         solved = set(worth.solved) - set(item.tasks)
+        added = evidence.beside.get(item.id, worth)
         doubted = item.trust is Trust.UNTRUSTED
         needed = settings.untrusted if doubted else settings.successes
-        least = worth.low if doubted else worth.utility if worth.pairs else 0.0
+        least = added.low if doubted else added.utility if added.pairs else 0.0
         if len(solved) >= needed and least >= -settings.margin:
             reason = f"{counted(len(solved), 'other task')} solved with it; {told(worth)}"
             slots = evidence.won.get(item.id, ())

@@ -51,7 +51,7 @@ def fact(subject: str, value: str, task: str = "t", **fields: object) -> MemoryI
 
 def test_a_draft_that_nothing_changed_has_no_changes() -> None:
     draft = draft_of([make("alpha")])
-    assert draft.changes() == draft.new_items() == draft.unseen() == []
+    assert draft.changes() == draft.new_items() == draft.ungated() == []
     same = draft.apply([draft.state[make("alpha").id]])
     assert same.changes() == []
 
@@ -109,7 +109,7 @@ def test_what_nobody_sees_when_it_counts_needs_no_gate() -> None:
     draft = remove(remove(draft, shown.id, "x"), over.id, "x")
     draft = draft.apply([draft.change(trial.id, "up", status=ACTIVE)])
     assert set(summary(draft)) == {shown.id, trial.id, over.id, fresh.id}
-    assert {c.item for c in draft.unseen()} == {over.id, fresh.id}
+    assert {c.item for c in draft.ungated()} == {over.id, fresh.id}
 
 
 def test_what_a_living_item_was_made_from_is_kept_with_it() -> None:

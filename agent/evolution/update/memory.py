@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agent.evolution.acquire import TRY
 from agent.evolution.refine import Solution
+from agent.evolution.update.provenance import by_origin, strange
 from agent.evolution.update.writers import WriteSettings, write
 from agent.evolution.update.writers.base import Edit, Situation, Written
 from memory import history
@@ -55,8 +56,8 @@ class Proposal(NamedTuple):
 
     Args:
         memory: the candidate.
-        trial: the incumbent's memory with items on trial brought up to date. No agent sees
-            those when it counts, so there is nothing to decide; it goes live either way.
+        trial: the incumbent's memory with items on trial brought up to date, which no agent
+            sees when it counts, and without what did harm; it goes live either way.
     """
 
     memory: str
@@ -83,7 +84,7 @@ def written(
         keys={task.id: task.prompt for task in run.tasks("train")},
         known=history.items(run.ledger, incumbent.memory, LIVING),
     )
-    return write(situation, settings.write)
+    return by_origin(write(situation, settings.write), strange(run))
 
 
 def proposed(
@@ -102,9 +103,10 @@ def proposed(
     known = {i.id: i for i in history.items(run.ledger, incumbent.memory, tuple(Status))}
     draft = Draft.begin(n, known, state, _vectors(run, known, new.items))
     draft = edited(draft, new.edits, {t.slot: t.task for t in experience})
+    strangers = strange(run)
     proof = evidence(
         # What a further try did, it did with notes that others had not.
-        [t for t in experience if TRY not in t.slot],
+        [t for t in experience if TRY not in t.slot and t.task not in strangers],
         {i: change.worth for i, change in draft.state.items()},
         draft.items.values(),
         settings.credit,
@@ -112,7 +114,7 @@ def proposed(
     count = run.memory.counter(weights)
     draft = consolidate(draft, new.items, proof, settings, count)
     run.memory.add(draft.new_items())
-    trial = remembered(run, n, incumbent.memory, draft.unseen())
+    trial = remembered(run, n, incumbent.memory, draft.ungated())
     memory = remembered(run, n, incumbent.memory, draft.changes())
     return Proposal(memory, trial)
 

@@ -107,10 +107,19 @@ def operations(answer: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _rules(situation: Situation, family: str, settings: InsightSettings) -> Sequence[MemoryItem]:
-    """The present rules that a family's episodes may change, in a stable order."""
+    """The present rules that a family's episodes may change, in a stable order.
+
+    None that is untrusted: what the policy writes after it has read one is not its own.
+    """
     if not settings.edit:
         return []
-    own = [i for i in situation.known if i.kind is Kind.INSIGHT and i.family in (family, "")]
+    own = [
+        item
+        for item in situation.known
+        if item.kind is Kind.INSIGHT
+        and item.family in (family, "")
+        and item.trust is not Trust.UNTRUSTED
+    ]
     return own[: settings.known]
 
 
