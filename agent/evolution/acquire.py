@@ -17,9 +17,15 @@ from agent.evolution.objective import allocate
 from agent.loop import Assignment, seed_of
 from environments.base import Task
 from memory.recall import Recall, RecallSettings
-from memory.records import Kind
+from memory.records import Kind, Trust
 
 TRY = "/try"  # stands, with its number, in the slot of a task's further tries
+
+
+class PracticeRecall(RecallSettings):
+    """As `RecallSettings`, but untrusted items are shown too: practice is where they are tried."""
+
+    trust: Trust = Trust.UNTRUSTED
 
 
 class AcquireSettings(BaseModel):
@@ -37,7 +43,8 @@ class AcquireSettings(BaseModel):
         withhold: chance that an item which was recalled for a sample is left out of it, as long
             as one stays: with and without it on the same task tell what it is worth.
         recall: what they see; less alike than when acting, since a solution of another
-            family can be the pattern for a first success. Items on trial are among them.
+            family can be the pattern for a first success. Items on trial are among them, and
+            untrusted ones.
         retries: how often the first sample of a task that fails is tried again, each time with
             what the policy says went wrong so far (Reflexion, arXiv 2303.11366).
         carried: at most so many of those notes, the last ones.
@@ -54,7 +61,7 @@ class AcquireSettings(BaseModel):
     heat: float = Field(3.0, ge=1)
     memory_share: float = Field(0.6, ge=0, le=1)
     withhold: float = Field(0.25, ge=0, lt=1)
-    recall: RecallSettings = RecallSettings(
+    recall: PracticeRecall = PracticeRecall(
         quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0
     )
     retries: int = Field(0, ge=0)

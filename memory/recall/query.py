@@ -28,7 +28,9 @@ class RecallSettings(BaseModel):
         half_life: generations in which the recency of an item that is neither shown nor changed
             halves.
         utility: weight of an item's measured utility (see `Worth`) in its score.
-        trust: the least trust that is shown.
+        trust: the least trust that is shown. Untrusted items teach while the agent practises
+            (see ``acquire.recall``): what it solves with them is then its own and verified. A
+            rule that is right but for a trigger nobody practised would pass any trial.
 
     In a kind of more than `nearest.EXACT` items recency and utility decide among the ``candidates``
     nearest only.
@@ -44,7 +46,7 @@ class RecallSettings(BaseModel):
     recency: float = Field(0.0, ge=0)
     half_life: float = Field(4.0, gt=0)
     utility: float = Field(0.0, ge=0)
-    trust: Trust = Trust.UNTRUSTED
+    trust: Trust = Trust.JUDGED
 
     @model_validator(mode="after")
     def _storable(self) -> Self:

@@ -484,8 +484,8 @@ def test_least_trust(world: World, make_item: MakeItem) -> None:
     ]
     world.add(*items)
     four: dict[str, object] = {"quotas": {EXEMPLAR: 4}}
-    assert world.texts("0", **four) == ["untrusted", "judged", "verified"]
-    assert world.texts("0", trust="judged", **four) == ["judged", "verified"]
+    assert world.texts("0", trust="untrusted", **four) == ["untrusted", "judged", "verified"]
+    assert world.texts("0", **four) == ["judged", "verified"]  # untrusted ones only if asked for
     assert world.texts("0", trust="verified", **four) == ["verified"]
     (found,) = world.view().recall([Query("0", "t")], RecallSettings(trust=Trust.JUDGED), words)
     assert verdicts(found, *items) == ["trust", "shown", "shown"]
