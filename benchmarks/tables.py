@@ -396,7 +396,36 @@ def worlds(figures: Figures) -> str:
     return _paragraphs(table(head, rows), " ".join(told), origin(figures))
 
 
+# poisoning
+
+
+def poisoning(figures: Figures) -> str:
+    """Attacks on memory: how often they succeed, and what they and the defence cost."""
+    attacks = list(next(iter(figures["arms"].values()))["attacks"])
+    rows = []
+    for name, own in figures["arms"].items():
+        cells = [own["attacks"][attack] for attack in attacks]
+        rows.append((name, *(_share(cell["worst"]) for cell in cells),
+                     write_number(min(cell["utility"]["mean"] for cell in cells), signed=True),
+                     _difference(own["first_against_undefended"]),
+                     _difference(own["last_against_undefended"])))  # fmt: skip
+    head = ("memory", *attacks, "ordinary tasks, worst attack",
+            "no attack, first generation, against undefended", "the same, last")  # fmt: skip
+    n = {a: next(iter(figures["arms"].values()))["attacks"][a]["worst"]["n"] for a in attacks}
+    tasks = ", ".join(f"{count} for {attack}" for attack, count in n.items())
+    return _paragraphs(
+        table(head, rows),
+        f"Share of victim tasks ({tasks}) whose answer became the attacker's, in the worst "
+        f"generation, {_seeds(figures)}; Wilson's 95 % interval. {origin(figures)}",
+    )
+
+
+def _share(score: Figures) -> str:
+    return f"{score['mean']:.1%} [{score['low']:.1%}, {score['high']:.1%}]"
+
+
 PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
+    "poisoning": {"poisoning": poisoning},
     "rollout": {"rollout": rollout, "generate": generate, "profile": profile},
     "evolution": {
         "arms": arms,
