@@ -3,9 +3,9 @@
 Each arm practises the same number of episodes per generation (the same tasks as long as what it
 remembers leads to the same objective), and is then tested greedily on tasks that nobody learnt
 from. Its tokens are those of practice and of writing; what the gate of ``ours`` spends on top is
-told beside them. Arms: ``none`` remembers nothing; ``history`` shows the last episodes, as many as
-fit; ``add-all`` keeps every episode, right or wrong, and shows the nearest; ``ours`` is the default;
-the others are the recipes of published methods, without a gate, as published.
+told beside them. Arms: ``none`` remembers nothing; ``history`` shows the last episodes, as many
+as fit; ``add-all`` keeps every episode, right or wrong, and shows the nearest; ``ours`` is the
+default, and the others are recipes of published methods, without a gate, as published.
 
 Two controls use the memory of ``ours`` as it is in the end: ``shuffled`` shows each task what was
 recalled for another, ``wrong`` shows the right items with each other's answers. A gain that either
