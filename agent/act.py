@@ -14,7 +14,7 @@ from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
 from agent.run import Run
 from agent.run_folder import BASE, open_ledger, settle_config, stored_adapter
-from environments.splits import Split
+from environments.splits import Split, families_in_turn
 from memory.records import Generation, Trajectory
 
 
@@ -66,7 +66,9 @@ def act(
             )
         config = with_overrides(config, overrides)
         with Run(Path(scratch), config, console=console, quiet=quiet, unsafe=unsafe) as run:
-            tasks = _spread(run.tasks(cast(Split, split)), limit)
+            tasks = run.tasks(cast(Split, split))
+            if limit is not None and limit < len(tasks):
+                tasks = families_in_turn(tasks, limit)
             recalls = {}
             if folder is not None:
                 run.borrow(folder, weights, adapter)
@@ -129,15 +131,3 @@ def _agent(
             raise ConfigError(f"{folder} has no generation {wanted}; it has 0 to {every[-1].n}")
         snapshot = chosen.memory if memory == "on" else ""
         return config, chosen.weights, snapshot, stored_adapter(folder, ledger, chosen.weights)
-
-
-def _spread(tasks: list[Any], limit: int | None) -> list[Any]:
-    """The first tasks, taken from the families in turn."""
-    if limit is None or limit >= len(tasks):
-        return tasks
-    seen: dict[str, int] = {}
-    order = []
-    for position, task in enumerate(tasks):
-        seen[task.family] = seen.get(task.family, 0) + 1
-        order.append((seen[task.family], position))
-    return [tasks[position] for _, position in sorted(order)[:limit]]

@@ -22,8 +22,7 @@ LIBRARIES = ("torch", "transformers", "peft", "chromadb", "sentence-transformers
 SANDBOX_BARS = {"bubblewrap / bare interpreter": 2.0, "docker warm, ms": 40.0, "worker, ms": 3.0}
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says when it starts and stops
-# Works in a checkout that is not installed.
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed
 
 from agent.openmp import share_cores  # noqa: E402
 

@@ -32,7 +32,7 @@ from agent.policies.transformers import TransformersPolicy
 from agent.rollout import rollout
 from environments.base import Suite
 from environments.sandbox import make_sandbox
-from environments.splits import split_tasks
+from environments.splits import families_in_turn, split_tasks
 from environments.suites import load_suite
 
 TARGET = 0.85
@@ -241,7 +241,7 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
     """All figures of one call."""
     config = Config()
     suite = load_suite(config.suite.name, sandbox=make_sandbox)
-    tasks = _spread(split_tasks(suite.tasks())["train"], arguments.tasks)
+    tasks = families_in_turn(split_tasks(suite.tasks())["train"], arguments.tasks)
     acquire = config.acquire.model_copy(update={"samples": arguments.samples})
     families = {task.family for task in tasks}
     episodes = plan(tasks, {}, acquire, generation=1, weak=families, evolved=False).incumbent
@@ -323,16 +323,6 @@ def _first_turns(recorder: Recorder) -> list[Request]:
     shortest = min(len(r.prompt_ids) for r in every)
     seen = [r for r in every if r.keep]  # a last turn keeps nothing
     return seen or [r for r in every if len(r.prompt_ids) < 2 * shortest]
-
-
-def _spread(tasks: Sequence[Any], count: int) -> list[Any]:
-    """``count`` tasks, as many of each family as can be."""
-    seen: dict[str, int] = {}
-    order = []
-    for position, task in enumerate(tasks):
-        seen[task.family] = seen.get(task.family, 0) + 1
-        order.append((seen[task.family], position))
-    return [tasks[position] for _, position in sorted(order)[:count]]
 
 
 def _summary(timings: Sequence[Timing]) -> dict[str, Any]:

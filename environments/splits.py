@@ -7,7 +7,7 @@ are, so no run can learn from what another one tests on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 from environments.base import Task
@@ -36,6 +36,16 @@ def split_tasks(tasks: Iterable[Task]) -> dict[Split, list[Task]]:
     for task in {task.id: task for task in tasks}.values():
         parts[split_of(task.id)].append(task)
     return parts
+
+
+def families_in_turn(tasks: Sequence[Task], count: int) -> list[Task]:
+    """``count`` tasks, as many of each family as can be: the first of each, the second, …"""
+    seen: dict[str, int] = {}
+    order = []
+    for position, task in enumerate(tasks):
+        seen[task.family] = seen.get(task.family, 0) + 1
+        order.append((seen[task.family], position))
+    return [tasks[position] for _, position in sorted(order)[:count]]
 
 
 def first_of_each_family(tasks: Iterable[Task], count: int) -> list[Task]:

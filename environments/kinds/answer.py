@@ -22,13 +22,18 @@ def code_of(action: Action, tool: Tool) -> str | StepResult:
         observation = f"No {LANGUAGES[media].name} code block found."
         return StepResult(observation=observation, error="no code")
     if action.tool != tool.name:
-        observation = f"Unknown tool {action.tool[:50]!r}. The only tool is {tool.name}."
-        return StepResult(observation=observation, error="unknown tool")
+        return unknown_tool(action.tool, tool)
     code = action.arguments.get(name)
     if not isinstance(code, str):
         observation = f"The tool {tool.name} takes one argument, {name}, which is a string."
         return StepResult(observation=observation, error="bad arguments")
     return code
+
+
+def unknown_tool(name: str, tool: Tool) -> StepResult:
+    """What to answer a call of a tool that is not the only one there is."""
+    observation = f"Unknown tool {name[:50]!r}. The only tool is {tool.name}."
+    return StepResult(observation=observation, error="unknown tool")
 
 
 def as_reward(grade: float) -> float:

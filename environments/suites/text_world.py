@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from environments.base import Action, StepResult, Tool
 from environments.calls import clean, write_action
+from environments.kinds.answer import unknown_tool
 
 COMMAND_CHARS = 200  # no world knows a longer command
 ACT = Tool(
@@ -22,10 +23,7 @@ def command_of(action: Action) -> tuple[str | None, StepResult | None]:
     if action.tool is None:
         return None, StepResult(observation="Write one command on a line.", error="no call")
     if action.tool != ACT.name:
-        return None, StepResult(
-            observation=f"Unknown tool {action.tool[:50]!r}. The only tool is act.",
-            error="unknown tool",
-        )
+        return None, unknown_tool(action.tool, ACT)
     command = action.arguments.get("command")
     if not isinstance(command, str) or not command.strip():
         return None, StepResult(observation="The command is empty.", error="no command")

@@ -148,7 +148,7 @@ def test_a_broken_grader_is_the_environments_failure(how: str) -> None:
     assert "\n" not in str(error.value)
     environment.close()
     while any(thread.name == "environment" for thread in threading.enumerate()):
-        time.sleep(0.02)  # the abandoned one sleeps for a while
+        time.sleep(0.02)  # the abandoned one is stopped at its next line
 
 
 @pytest.mark.parametrize(
