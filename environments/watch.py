@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, cast
@@ -55,13 +57,31 @@ class _Thread:
         self._thread.join(CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        """Stop it at its next line of Python; a call into C goes on until it returns."""
-        if self._thread.ident is not None:  # first: until told to end, the thread is this one
+        """Stop it at its next line of Python; a call into C goes on until it returns.
+
+        Under a tracer (coverage, a debugger) one that waits in C is left to end by itself: until
+        the exception arrives there, Python 3.11 holds every traced thread where it next enters
+        a function.
+        """
+        ident = self._thread.ident  # until told to end, the thread is this one
+        traced = sys.gettrace() is not None or threading.gettrace() is not None
+        if ident is not None and not (traced and _waits(ident)):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Abandoned)
+                ctypes.c_ulong(ident), ctypes.py_object(_Abandoned)
             )
         self._calls.put(None)
         self._thread.join(0.05)
+
+
+def _waits(ident: int) -> bool:
+    """Whether a thread computes nothing at all for a second."""
+    clock, computed = time.pthread_getcpuclockid(ident), -1.0
+    for _ in range(50):
+        before, computed = computed, time.clock_gettime(clock)
+        if computed > before >= 0:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _work(calls: SimpleQueue[_Call | None]) -> None:
