@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from memory.frame import block
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.formats import Format
 from agent.policies.base import Message
 from environments.base import Briefing
+from memory.frame import block
 from memory.kinds import KINDS
 from memory.records import Frame, MemoryItem
 

@@ -53,7 +53,7 @@ def show(
     if as_json:
         typer.echo(json.dumps(load_config(name).model_dump(mode="json"), indent=1))
     else:
-        Console(highlight=False, soft_wrap=True).print(Text(find_recipe(name).read_text().rstrip()))
+        typer.echo(find_recipe(name).read_text().rstrip())
 
 
 def _first(body: str) -> str:
