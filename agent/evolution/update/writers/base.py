@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pydantic import JsonValue
+
 from agent.evolution.refine import Solution, instructive_failures
 from agent.policies.base import Message
 from memory.records import MemoryItem, Step, Trajectory
@@ -47,16 +49,20 @@ class Edit(NamedTuple):
 
     Args:
         does: ``agree`` and ``disagree`` are votes; ``revise`` replaces its text and is a vote
-            for it.
+            for it; ``combine`` puts one text in place of this item and others.
         item: its id.
         text: the new text.
         because: slots of the episodes behind it.
+        others: ids of the others.
+        content: the parts of what they are combined into.
     """
 
-    does: Literal["agree", "disagree", "revise"]
+    does: Literal["agree", "disagree", "revise", "combine"]
     item: str
     text: str
     because: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    content: Mapping[str, JsonValue] | None = None
 
 
 class Written(NamedTuple):
