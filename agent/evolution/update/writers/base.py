@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import JsonValue
 
-from agent.evolution.refine import Solution, instructive_failures
+from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.policies.base import Message
 from memory.records import MemoryItem, Step, Trajectory
 
@@ -93,10 +93,9 @@ def groups(
                 of_family[failed[0].family].append((failed[0],))
     else:
         solved: dict[str, list[Trajectory]] = defaultdict(list)
-        for solution in situation.solutions:
-            t = solution.trajectory
-            if t.slot.startswith(f"{situation.generation}/"):
-                solved[t.family].append(t)
+        # Of this generation alone: among those of all, what is new would soon be too few to see.
+        for solution in refine(situation.recent, situation.run.config.refine):
+            solved[solution.trajectory.family].append(solution.trajectory)
         size = batch if source == "batches" else 1
         for family, own in solved.items():
             chunks = [tuple(own[i : i + size]) for i in range(0, len(own), size)]
