@@ -110,12 +110,15 @@ class StoreSettings(_Settings):
         recall: what is shown with a task.
         each_step: what is shown besides with each new observation; null reads memory once an
             episode. No exemplars: they would stand in the middle of another episode.
+        search: what the agent finds when it searches (see `agent.overflow`); null: only in the
+            turns that were paged out.
     """
 
     embedder: str = "default"
     index: Literal["chroma", "chroma-server", "exact"] = "chroma"
     index_url: str | None = None
     each_step: RecallSettings | None = None
+    search: RecallSettings | None = None
     recall: RecallSettings = RecallSettings(quotas={Kind.EXEMPLAR: 2})
 
     @model_validator(mode="after")

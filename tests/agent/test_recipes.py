@@ -11,7 +11,7 @@ import pytest
 
 from agent.config import load_config, recipes
 from agent.evolution.cycle import evolve
-from agent.evolution.update.weights import conversation
+from agent.evolution.update.weights import conversations
 from agent.policies.scripted import ScriptedPolicy
 from agent.run import Run
 from agent.run_folder import BASE, open_ledger
@@ -34,7 +34,7 @@ from memory.records import (
 from tests.memory.drafts import draft_of, make, summary
 
 METHODS = (
-    *("ace", "awm", "expel", "ice", "iml", "memorybank"),
+    *("ace", "awm", "expel", "ice", "iml", "memgpt", "memorybank"),
     *("mot", "reasoningbank", "reflexion", "tim", "tran", "voyager"),
 )
 SCRIPTS = {"mot": "agreed", "voyager": "programs"}
@@ -144,7 +144,7 @@ def test_reflexion_carries_its_notes_from_try_to_try(method: Method) -> None:
     assert not [t.slot for t in others if t.recalled or "Hint" in read(t)]
     # What is learnt from a try is the episode without the note.
     policy = ScriptedPolicy("tests.agent.doors:script", context=10**6)
-    example = conversation(next(t for t in tries if t.success), policy)
+    (example,) = conversations(next(t for t in tries if t.success), policy)
     assert "Hint" not in "".join(map(chr, example.token_ids))
 
 
