@@ -76,7 +76,16 @@ def act(
             trajectories = run.episodes(
                 f"{run.config.suite.name} · {split}",
                 [
-                    Assignment(f"act/{t.id}", t, split, "act", 0.0, snapshot, recalls.get(t.id))
+                    Assignment(
+                        slot=f"act/{t.id}",
+                        task=t,
+                        split=split,
+                        phase="act",
+                        memory=snapshot,
+                        recall=recalls.get(t.id),
+                        look_again=run.memory.again(t, snapshot, weights),
+                        search=run.memory.search(t, snapshot, weights),
+                    )
                     for t in tasks
                 ],
                 weights,

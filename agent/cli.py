@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from rich.text import Text
 from agent.environment_commands import AsJson, Unsafe, check, new_env, suite_setting
 from agent.memory_commands import memory_app
 from agent.openmp import share_cores
+from agent.recipe_commands import recipes_app
 from agent.view_command import view
 
 app = typer.Typer(
@@ -30,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(memory_app, name="memory")
+app.add_typer(recipes_app, name="recipes")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
 UNSAFE = "[bold red]no sandbox: what the model writes runs on this machine, as you[/bold red]"
@@ -100,8 +103,9 @@ def evolve(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CONFIG.yaml] [key=value ...]",
-            help="A YAML file or a recipe's name, then settings that override it.",
+            metavar="[RECIPE|FILE.yaml ...] [key=value ...]",
+            help="Recipes (see `instar recipes`) or YAML files, each laid over those before it, "
+            "then settings that override them.",
         ),
     ] = None,
     run: RunFolder = Path("runs/default"),
@@ -116,6 +120,7 @@ def evolve(
     """Evolve an agent; continues the run if its folder exists.
 
     Example: instar evolve quickstart generations=5 --run runs/long
+    Example: instar evolve banking77 expel --run runs/banking77-expel
     """
     from agent.config import load_config
     from agent.evolution.cycle import evolve as evolve_run
@@ -124,12 +129,12 @@ def evolve(
     from agent.run import Run
 
     words = [*(what or []), *suite_setting(what or [], env, suite)]
-    source = words[0] if words and "=" not in words[0] else None
-    overrides = words[1:] if source else words
+    sources = list(takewhile(lambda word: "=" not in word, words))
+    overrides = words[len(sources) :]
     stored = run / "config.yaml"
-    if source is None and overrides and stored.is_file():
-        source = str(stored)
-    config = load_config(source, overrides) if words or not stored.exists() else None
+    if not sources and overrides and stored.is_file():
+        sources = [str(stored)]
+    config = load_config(sources, overrides) if words or not stored.exists() else None
     with Run(run, config, console=_console(as_json), quiet=as_json, unsafe=unsafe) as opened:
         opened.print(f"[bold]instar[/bold] · {opened.config.suite.name} · {run}")
         if opened.config.sandbox.backend == "none":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import partial, reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -109,12 +110,15 @@ class StoreSettings(_Settings):
         recall: what is shown with a task.
         each_step: what is shown besides with each new observation; null reads memory once an
             episode. No exemplars: they would stand in the middle of another episode.
+        search: what the agent finds when it searches (see `agent.overflow`); null: only in the
+            turns that were paged out.
     """
 
     embedder: str = "default"
     index: Literal["chroma", "chroma-server", "exact"] = "chroma"
     index_url: str | None = None
     each_step: RecallSettings | None = None
+    search: RecallSettings | None = None
     recall: RecallSettings = RecallSettings(quotas={Kind.EXEMPLAR: 2})
 
     @model_validator(mode="after")
@@ -166,32 +170,52 @@ class Config(_Settings):
     test: TestSettings = TestSettings()
 
 
-def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """A configuration from a YAML file (or the name of a shipped recipe) and overrides.
+def load_config(
+    sources: str | Path | Sequence[str | Path] | None, overrides: Sequence[str] = ()
+) -> Config:
+    """A configuration from YAML files (or names of shipped recipes) and overrides.
+
+    Several are laid one over the other, a suite's recipe and a method's, say: groups of keys are
+    merged, and where two set the same key, the later one holds.
 
     Args:
-        source: path of a YAML file, the name of a recipe in ``agent/recipes``, or None.
+        sources: paths of YAML files or names of recipes in ``agent/recipes``; None for none.
         overrides: ``key.path=value``; the value is read as YAML.
 
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or value; one line each.
     """
-    tree: dict[str, Any] = {}
-    label = "the default configuration"
-    if source is not None:
-        path = _find(source)
-        label = str(source)
-        try:
-            loaded = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{label}: cannot be read: {error}") from error
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{label}: is not valid YAML: {reason}") from error
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"{label}: must hold keys and values, as in agent/recipes/*.yaml")
-        tree = loaded
-    return _overridden(tree, overrides, label)
+    names = [sources] if isinstance(sources, str | Path) else list(sources or ())
+    trees = [_read(name) for name in names]
+    if len(trees) > 1:
+        for name, tree in zip(names, trees, strict=True):
+            validate(tree, str(name))  # a mistake is told with the file that it stands in
+    tree = reduce(partial(_laid_over, Config), trees, {})
+    return _overridden(tree, overrides, " + ".join(map(str, names)) or "the default configuration")
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    path = find_recipe(source)
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{source}: is not valid YAML: {reason}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{source}: must hold keys and values, as in agent/recipes/*.yaml")
+    return loaded
+
+
+def _laid_over(model: Any, under: Any, over: Any) -> Any:
+    """A tree of settings over another; what is no group of settings is replaced whole."""
+    if model is None or not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    merged = {
+        key: _laid_over(_group(model, key), under.get(key), value) for key, value in over.items()
+    }
+    return under | merged
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
@@ -228,7 +252,12 @@ def recipes() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if ".yaml" in p.name)
 
 
-def _find(source: str | Path) -> Path:
+def find_recipe(source: str | Path) -> Path:
+    """The file that a path or a recipe's name stands for.
+
+    Raises:
+        ConfigError: neither.
+    """
     path = Path(source)
     if path.is_file():
         return path
@@ -262,8 +291,13 @@ def _explain(error: Any) -> str:
 def _keys(path: Sequence[int | str]) -> list[str]:
     model: Any = Config
     for part in path:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else None
-        kinds = [kind for kind in get_args(model) if hasattr(kind, "model_fields")]
-        model = kinds[0] if kinds else model  # what may be null
+        model = _group(model, part)
     return sorted(getattr(model, "model_fields", {}))
+
+
+def _group(model: Any, key: int | str) -> Any:
+    """The settings that stand under a key of settings; None if none do."""
+    field = getattr(model, "model_fields", {}).get(key)
+    kind = field.annotation if field is not None else None
+    kinds = [k for k in (kind, *get_args(kind)) if hasattr(k, "model_fields")]  # or null
+    return kinds[0] if kinds else None

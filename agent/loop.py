@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from agent.formats import format_of
+from agent.paging import Paged, begin_anew
 from agent.policies.base import Completion, Policy, PolicyFailure, Request
 from agent.prompt import AgentSettings, frame, opening, with_notes
 from environments.base import (
@@ -43,6 +44,7 @@ class Assignment(NamedTuple):
         recall: waits for what memory holds for the task, which is looked up in the background.
         look_again: what memory holds for a newer observation, given also what the prompt shows
             already; None: memory is read once.
+        search: what memory holds for a query, where the agent may search it (see `Paged`).
         carried: working memory, from earlier tries of this very task.
         withhold: chance that a recalled item is left out, one always staying: so that there are
             episodes with and without it.
@@ -56,6 +58,7 @@ class Assignment(NamedTuple):
     memory: str = ""
     recall: Callable[[], Recall] | None = None
     look_again: Callable[[str, frozenset[str]], Recall] | None = None
+    search: Callable[[str, frozenset[str]], Recall] | None = None
     carried: tuple[MemoryItem, ...] = ()
     withhold: float = 0.0
     hot_tokens: int = 0
@@ -116,6 +119,7 @@ def run_episode(
     """
     looks = [assignment.recall()] if assignment.recall else []  # no episode's fault if it fails
     items = [*assignment.carried, *_withheld(looks, assignment, seed)]
+    found: list[Recall] = []  # by the agent's own searches
     steps: list[Step] = []
     stop, failure, prompt, asked = StopReason.TURNS, None, "", Frame()
     turns, max_new_tokens = settings.settled(briefing)
@@ -124,19 +128,29 @@ def run_episode(
     environment: Environment | None = None
     try:
         environment = make()
+        pager = _pager(environment, assignment, found) if settings.overflow == "page" else None
+        environment = pager or environment
         prompt = clean(environment.start())
         format_ = format_of(environment.tools)
         asked = frame(settings, briefing, format_)
         prompt_ids = policy.encode(opening(asked, prompt, items))
         notes: Sequence[MemoryItem] = ()
-        known = 0  # how much of the conversation the steps so far hold
+        opened = tuple(items)
+        known, seen = 0, ""  # how much of the conversation the steps so far hold
+        anew: int | None = None
         for turn in range(turns):
             source = "environment"
             choices: tuple[str, ...] = ()
             if settings.constrain and not asked.begin:  # else they would stand behind it
                 choices = tuple(getattr(environment, "valid_actions", None) or ())
             source = "policy"
-            if len(prompt_ids) + max_new_tokens > policy.context:
+            room = policy.context - max_new_tokens
+            if pager and steps and len(prompt_ids) > room:
+                page = begin_anew(policy, room, asked, prompt, steps, opened, seen)
+                if page is not None:
+                    (prompt_ids, anew), known = page, 0
+                    pager.page_out(steps[: len(steps) - anew])
+            if len(prompt_ids) > room:
                 stop = StopReason.CONTEXT
                 break
             completion = query(
@@ -165,6 +179,7 @@ def run_episode(
                     logprobs=completion.logprobs,
                     choices=choices,
                     notes=tuple(item.id for item in notes),
+                    anew=anew,
                     policy=policy.version,
                     text=text,
                     action=action.model_dump(mode="json", exclude={"text"}),
@@ -176,7 +191,7 @@ def run_episode(
             if result.terminated or result.truncated:
                 stop = StopReason.TERMINATED if result.terminated else StopReason.TRUNCATED
                 break
-            known = len(prompt_ids) + len(produced)
+            known, anew = len(prompt_ids) + len(produced), None
             source = "policy"
             seen = result.observation
             if assignment.look_again:
@@ -214,8 +229,8 @@ def run_episode(
         phase=assignment.phase,
         policy=policy.version,
         memory=assignment.memory,
-        recalled=tuple(item.id for item in items),
-        recollections=tuple(look.recollection.id for look in looks if look.recollection),
+        recalled=tuple(dict.fromkeys(i.id for i in (*items, *(i for f in found for i in f.items)))),
+        recollections=tuple(x.recollection.id for x in (*looks, *found) if x.recollection),
         frame=asked,
         temperature=assignment.temperature,
         hot_tokens=assignment.hot_tokens,
@@ -229,6 +244,19 @@ def run_episode(
         failure=failure,
         metrics=metrics,
     )
+
+
+def _pager(environment: Environment, assignment: Assignment, looks: list[Recall]) -> Paged:
+    """The environment with memory's tools; what they find is added to the looks."""
+    search = assignment.search
+    if search is None:
+        return Paged(environment)
+
+    def look(query: str) -> Sequence[MemoryItem]:
+        looks.append(search(query, frozenset()))
+        return looks[-1].items
+
+    return Paged(environment, look)
 
 
 def _withheld(looks: Sequence[Recall], assignment: Assignment, seed: int) -> list[MemoryItem]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from memory.frame import block
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.formats import Format
 from agent.policies.base import Message
 from environments.base import Briefing
+from memory.frame import block
 from memory.kinds import KINDS
 from memory.records import Frame, MemoryItem
 
@@ -33,6 +33,8 @@ class AgentSettings(BaseModel):
         max_new_tokens: most tokens of one turn.
         constrain: whether the policy chooses among the valid actions where the environment
             tells them, instead of writing freely.
+        overflow: what happens when the conversation outgrows the context: the episode stops,
+            or its oldest turns are paged out (see `agent.paging`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +45,7 @@ class AgentSettings(BaseModel):
     turns: int | None = Field(None, ge=1)
     max_new_tokens: int | None = Field(None, ge=1)
     constrain: bool = True
+    overflow: Literal["stop", "page"] = "stop"
 
     def settled(self, briefing: Briefing) -> tuple[int, int]:
         """Turns and tokens of a turn."""

@@ -133,7 +133,22 @@ class RunMemory:
             version: the weights that will read it.
             learning: as of `recall`.
         """
-        settings = self.settings.each_step
+        return self._reader(self.settings.each_step, task, snapshot, version, learning)
+
+    def search(
+        self, task: Task, snapshot: str, version: str, *, learning: bool = False
+    ) -> Again | None:
+        """What a search of the agent finds in memory; arguments as of `again`."""
+        return self._reader(self.settings.search, task, snapshot, version, learning)
+
+    def _reader(
+        self,
+        settings: RecallSettings | None,
+        task: Task,
+        snapshot: str,
+        version: str,
+        learning: bool,
+    ) -> Again | None:
         if not snapshot or settings is None:
             return None
         look = self._look(snapshot, version, settings, learning)

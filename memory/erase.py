@@ -201,13 +201,15 @@ def _silent(record: Record) -> Record:
 
 
 def _unopened(trajectory: Trajectory) -> Trajectory:
-    """An episode without what stood before the policy's first turn: memory stood there."""
-    if not trajectory.steps:
-        return trajectory
-    first = trajectory.steps[0]
-    ids = first.produced_ids
-    bare = first.model_copy(update={"token_ids": ids, "loss_mask": (1,) * len(ids)})
-    return trajectory.model_copy(update={"steps": (bare, *trajectory.steps[1:])})
+    """An episode without what its conversations began with: memory stood there."""
+
+    def bare(step: Step) -> Step:
+        ids = step.produced_ids
+        return step.model_copy(update={"token_ids": ids, "loss_mask": (1,) * len(ids)})
+
+    steps = enumerate(trajectory.steps)
+    opened = (bare(step) if not i or step.anew is not None else step for i, step in steps)
+    return trajectory.model_copy(update={"steps": tuple(opened)})
 
 
 def _unexplained(snapshot: MemorySnapshot, what: Extent) -> MemorySnapshot:

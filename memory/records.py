@@ -77,7 +77,7 @@ class Step(Record):
         token_ids: ids that the turn added to the conversation: first what the policy had not
             read yet (the opening, or the world's answer to the turn before), then what it
             generated; exactly as they went through the model, never re-tokenised. One step's
-            ids after the other's are the whole conversation.
+            ids after the other's are the whole conversation, unless one begins it anew.
         loss_mask: as long as ``token_ids``; 1 where the policy produced the token.
         logprobs: natural log-probability of each produced token, in order; as many as
             ``loss_mask`` has ones. Under the policy at temperature 1: over its vocabulary, or,
@@ -85,6 +85,8 @@ class Step(Record):
         choices: the texts that the policy chose among; empty where it wrote freely.
         notes: ids of the memory items that were put before the world's last answer, if memory
             was read again during the episode.
+        anew: where the conversation outgrew the context and begins anew with this step: how
+            many of the turns before it still stand there. The step's ids are then all of it.
         policy: version of the weights that produced it.
         text: the policy's turn as text: what it was given to begin with, then the produced
             tokens.
@@ -99,6 +101,7 @@ class Step(Record):
     logprobs: tuple[float, ...]
     choices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    anew: int | None = None
     policy: str
     text: str
     action: dict[str, JsonValue]

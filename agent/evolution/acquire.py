@@ -19,6 +19,7 @@ from environments.base import Task
 from memory.recall import Recall, RecallSettings
 from memory.records import Kind, Trust
 
+Reader = Callable[[Task], Callable[[str, frozenset[str]], Recall] | None]
 TRY = "/try"  # stands, with its number, in the slot of a task's further tries
 
 
@@ -117,7 +118,8 @@ def plan(
     memory: str = "",
     weak: Collection[str],
     evolved: bool = True,
-    look_again: Callable[[Task], Callable[[str, frozenset[str]], Recall] | None] = lambda _: None,
+    look_again: Reader = lambda _: None,
+    search: Reader = lambda _: None,
 ) -> Plan:
     """The episodes of one generation; samples of one task stand next to each other.
 
@@ -132,7 +134,7 @@ def plan(
             beginning, and half are the base model's, since evolved weights have settled on a
             few forms and explore little.
         evolved: whether the incumbent's weights are others than the base model's.
-        look_again: per task, how memory is read during its episodes (see `Assignment`).
+        look_again, search: per task, how memory is read during its episodes (see `Assignment`).
     """
     episodes = Plan([], [])
     for number, task in enumerate(tasks):
@@ -157,6 +159,7 @@ def plan(
                     memory=memory if sample in aided else "",
                     recall=recall if sample in aided else None,
                     look_again=look_again(task) if sample in aided else None,
+                    search=search(task) if sample in aided else None,
                     withhold=settings.withhold if sample in aided else 0.0,
                 )
             )

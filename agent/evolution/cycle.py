@@ -148,6 +148,9 @@ def acquire(
         look_again=lambda task: run.memory.again(
             task, incumbent.memory, incumbent.weights, learning=True
         ),
+        search=lambda task: run.memory.search(
+            task, incumbent.memory, incumbent.weights, learning=True
+        ),
     )
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)

@@ -73,6 +73,7 @@ def play(
             memory=memory,
             recall=recalls.get(task.id),
             look_again=run.memory.again(task, memory, weights),
+            search=run.memory.search(task, memory, weights),
         )
         for task in tasks
     ]
@@ -91,7 +92,8 @@ def arm(ledger: Ledger, settings: StoreSettings, memory: str, weights: str) -> s
         memory: the snapshot's id, "" for none.
         weights: version of the weights.
     """
-    by_worth = any(r.recency or r.utility for r in (settings.recall, settings.each_step) if r)
+    looks = (settings.recall, settings.each_step, settings.search)
+    by_worth = any(r.recency or r.utility for r in looks if r)
     seen = {
         item: [weights in change.absorbed_by, change.worth.model_dump() if by_worth else None]
         for item, change in history.state(ledger, memory, as_it_was=True).items()

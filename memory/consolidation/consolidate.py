@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -30,7 +30,8 @@ from memory.records import MemoryItem
 class ConsolidationSettings(BaseModel):
     """What memory keeps; each operator has its settings here, and null turns it off.
 
-    Instead of a tree, a name of `PRESETS` can be given: ``consolidation: add-all``.
+    Instead of a tree, a name of `PRESETS` can be given: ``consolidation: add-all``. With
+    ``preset: add-all`` in a tree, what the tree does not name is as in the preset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,11 +50,13 @@ class ConsolidationSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in PRESETS:
-                raise ValueError(f"unknown preset {value!r}; presets: {', '.join(PRESETS)}")
-            return PRESETS[value]
-        return value
+        tree = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(tree, Mapping) or "preset" not in tree:
+            return value
+        name = tree["preset"]
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}; presets: {', '.join(PRESETS)}")
+        return PRESETS[name] | {key: own for key, own in tree.items() if key != "preset"}
 
 
 # The baseline of "experience following" (arXiv 2505.16067): all that is new is taken, shown at

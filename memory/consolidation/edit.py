@@ -6,7 +6,7 @@ with 2 votes (`admit`), AGREE and EDIT add one, REMOVE takes one, and at 0 it is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
 
@@ -92,6 +92,57 @@ def revise(
         item, f"revised into {new.id}", status=Status.RETIRED, because=birth.because
     )
     return draft.apply([birth, gone], [new], {new.id: draft.vectors[item]})
+
+
+def combine(
+    draft: Draft,
+    items: Sequence[str],
+    text: str,
+    *,
+    content: Mapping[str, JsonValue] | None = None,
+    status: Status | None = None,
+) -> Draft:
+    """One item takes the place of several that somebody has put into one text.
+
+    Kind, family and key are those of the first, sources and tasks those of all, and it is
+    trusted as the least of them.
+
+    Args:
+        draft: the memory.
+        items: their ids.
+        text: the new text.
+        content: its parts; None keeps the first one's.
+        status: of the new item; None takes `status_at_birth`.
+
+    Raises:
+        ValueError: one of them is no living item.
+    """
+    every = [_living(draft, item) for item in items]
+    first, trust = every[0], least(item.trust for item in every)
+    new = MemoryItem(
+        kind=first.kind,
+        text=text,
+        key=first.key,
+        content=dict(first.content if content is None else content),
+        sources=tuple(dict.fromkeys(slot for item in every for slot in item.sources)),
+        tasks=tuple(dict.fromkeys(task for item in every for task in item.tasks)),
+        family=first.family,
+        trust=trust,
+        born=draft.generation,
+        made="merged",
+        parents=tuple(items),
+    )
+    birth = draft.birth(
+        new,
+        status or status_at_birth(new.kind, trust),
+        f"merged from {', '.join(items)}",
+        Worth(votes=max(draft.worth(item).votes for item in items)),
+    )
+    gone = [
+        draft.change(i, f"merged into {new.id}", status=Status.RETIRED, because=birth.because)
+        for i in items
+    ]
+    return draft.apply([birth, *gone], [new], {new.id: draft.vectors[first.id]})
 
 
 def remove(draft: Draft, item: str, reason: str, because: Iterable[str] = ()) -> Draft:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from memory.consolidation.draft import Draft
 from memory.consolidation.rank import counted, ranked, told
-from memory.records import MemoryItem, Status
+from memory.frame import shown
+from memory.records import Kind, MemoryItem, Status
 
 
 class Budget(BaseModel):
@@ -18,7 +19,8 @@ class Budget(BaseModel):
     Args:
         items: items in all.
         per_family: items of one family.
-        tokens: tokens of their texts together.
+        tokens: tokens that they take together as they are shown.
+        kinds: items of one kind, where it is named.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +28,7 @@ class Budget(BaseModel):
     items: int | None = Field(None, ge=0)
     per_family: int | None = Field(None, ge=0)
     tokens: int | None = Field(None, ge=0)
+    kinds: dict[Kind, NonNegativeInt] = {}
 
 
 class FitSettings(BaseModel):
@@ -67,12 +70,15 @@ def _fit(
 ) -> Draft:
     items, tokens = 0, 0
     families: Counter[str] = Counter()
+    kinds: Counter[Kind] = Counter()
     changes = []
     for item in best_first:
-        size = 0 if budget.tokens is None else length(item.text)
+        size = 0 if budget.tokens is None else length(shown(item))
         over = ""
         if budget.per_family is not None and families[item.family] >= budget.per_family:
             over = f"{counted(budget.per_family, f'{status} item')} in family {item.family}"
+        elif item.kind in budget.kinds and kinds[item.kind] >= budget.kinds[item.kind]:
+            over = counted(budget.kinds[item.kind], f"{status} {item.kind}")
         elif budget.items is not None and items >= budget.items:
             over = counted(budget.items, f"{status} item")
         elif budget.tokens is not None and tokens + size > budget.tokens:
@@ -83,4 +89,5 @@ def _fit(
             continue
         items, tokens = items + 1, tokens + size
         families[item.family] += 1
+        kinds[item.kind] += 1
     return draft.apply(changes)

@@ -58,6 +58,8 @@ def choose(
     diversity: float,
     texts: Sequence[str],
     vectors: Callable[[Kind, Sequence[int]], Vectors],
+    first: Sequence[Kind] = (),
+    cluster: Callable[[Kind, int], int | None] = lambda kind, row: None,
 ) -> list[Competitor]:
     """Choose one after the other, by score and by unlikeness to those of its kind chosen before.
 
@@ -72,6 +74,8 @@ def choose(
         diversity: see `RecallSettings`.
         texts: what stands in the prompt already.
         vectors: the vectors of a kind's rows.
+        first: see `RecallSettings`.
+        cluster: a row's cluster, of which at most one is chosen; None: it is in none.
 
     Returns:
         Those chosen, in order; what became of each that competed stands in its ``verdict``.
@@ -81,13 +85,16 @@ def choose(
     left = {kind: quotas[kind] for kind in rankings if quotas[kind]}
     pools: dict[Kind, list[Competitor]] = {kind: [] for kind in left}
     room = tokens
+    taken: set[tuple[Kind, int | None]] = set()
 
     def usable(one: Competitor) -> bool:
         new, one.compared = present[one.compared :], len(present)
         one.verdict = "quota"  # unless it is chosen yet
         if one.length > room:
             one.verdict = "tokens"
-        elif any(near_identical(one.item.text, text) for text in new):
+        elif any(near_identical(one.item.text, text) for text in new) or (
+            taken and (one.item.kind, cluster(one.item.kind, one.row)) in taken
+        ):
             one.verdict = "alike"
         return one.verdict == "quota"
 
@@ -101,17 +108,19 @@ def choose(
                 if usable(following):
                     pool.append(following)
         ranked = [
-            (-worth, one.id, one)
+            (first.index(kind) if kind in first else len(first), -worth, one.id, one)
             for kind in left
             for worth, one in _marginal(pools[kind], chosen, kind, diversity, vectors)
         ]
         if not ranked:
             break
-        best = min(ranked, key=lambda entry: entry[:2])[2]
+        best = min(ranked, key=lambda entry: entry[:3])[3]
         pools[best.item.kind].remove(best)
         best.verdict = "absorbed" if best.absorbed else "shown"
         chosen.append(best)
         present.append(best.item.text)
+        if (place := cluster(best.item.kind, best.row)) is not None:
+            taken.add((best.item.kind, place))
         room -= best.length
         left[best.item.kind] -= 1
         if not left[best.item.kind]:

@@ -27,6 +27,9 @@ class RecallSettings(BaseModel):
             rating of importance).
         half_life: generations in which the recency of an item that is neither shown nor changed
             halves.
+        first: kinds that are chosen, in this order, before others compete for the budget.
+        spread: kinds of which no two are chosen from one cluster, in as many clusters as the
+            quota (see `clusters`).
         utility: weight of an item's measured utility (see `Worth`) in its score.
         trust: the least trust that is shown. Untrusted items teach while the agent practises
             (see ``acquire.recall``): what it solves with them is then its own and verified. A
@@ -45,6 +48,8 @@ class RecallSettings(BaseModel):
     diversity: float = Field(0.3, ge=0, le=1)
     recency: float = Field(0.0, ge=0)
     half_life: float = Field(4.0, gt=0)
+    first: tuple[Kind, ...] = ()
+    spread: tuple[Kind, ...] = ()
     utility: float = Field(0.0, ge=0)
     trust: Trust = Trust.JUDGED
 

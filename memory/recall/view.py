@@ -11,12 +11,14 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memory.embed import Embedder, Vectors
 from memory.frame import shown
 from memory.index import Hits, Index
 from memory.ledger import Ledger, LedgerError
 from memory.recall.choice import Competitor, choose
+from memory.recall.clusters import clusters
 from memory.recall.living import TRUSTS, living
 from memory.recall.nearest import Hit, Shelf, nearest, shelf
 from memory.recall.query import Query, RecallSettings
@@ -79,6 +81,7 @@ class MemoryView:
         self._embedder = embedder
         self._living = living(ledger, snapshot_id, policy_version)
         self._shelves: dict[tuple[Kind, bool], Shelf] = {}
+        self._clusters: dict[tuple[Kind, bool, int], NDArray[np.int64]] = {}
         self._items: dict[str, MemoryItem] = {}
         self._lengths: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -133,7 +136,12 @@ class MemoryView:
                 kind: nearest(shelf, vector, partial(ask, query.text), reach, settings)
                 for kind, shelf in shelves.items()
             }
-            recalls.append(self._chosen(query, near, shelves, settings, count_tokens))
+            groups = {
+                kind: self._clustered(kind, shadow, settings.quotas[kind])
+                for kind in shelves
+                if kind in settings.spread
+            }
+            recalls.append(self._chosen(query, near, shelves, groups, settings, count_tokens))
         return recalls
 
     def _chosen(
@@ -141,6 +149,7 @@ class MemoryView:
         query: Query,
         near: Mapping[Kind, Iterator[list[Hit]]],
         shelves: Mapping[Kind, Shelf],
+        groups: Mapping[Kind, NDArray[np.int64]],
         settings: RecallSettings,
         count_tokens: Callable[[str], int],
     ) -> Recall:
@@ -161,6 +170,11 @@ class MemoryView:
                 seen.update(zip(new, shelves[kind].vectors(new), strict=True))
             return np.stack([seen[row] for row in rows])
 
+        def cluster(kind: Kind, row: int) -> int | None:
+            if kind not in groups:
+                return None
+            return int(groups[kind][np.searchsorted(shelves[kind].rows, row)])
+
         there = self._ledger.get_many(MemoryItem, query.shown) if query.shown else {}
         chosen = choose(
             {kind: _Ranking(hits, admit).take for kind, hits in near.items()},
@@ -169,6 +183,8 @@ class MemoryView:
             settings.diversity,
             [item.text for item in there.values()],
             vectors,
+            settings.first,
+            cluster,
         )
         tokens = sum(one.length for one in chosen)
         lost = [one for one in admitted if one.verdict not in ("", "shown", "absorbed")]
@@ -228,6 +244,15 @@ class MemoryView:
             if (kind, shadow) not in self._shelves:
                 self._shelves[kind, shadow] = shelf(self._living, self._index, kind, shadow=shadow)
             return self._shelves[kind, shadow]
+
+    def _clustered(self, kind: Kind, shadow: bool, k: int) -> NDArray[np.int64]:
+        """For each row of a shelf its cluster."""
+        shelf = self._shelf(kind, shadow)
+        with self._lock:
+            if (kind, shadow, k) not in self._clusters:
+                vectors = shelf.vectors(shelf.rows.tolist())
+                self._clusters[kind, shadow, k] = clusters(vectors, k)
+            return self._clusters[kind, shadow, k]
 
     def _read(self, rows: Sequence[int]) -> list[MemoryItem]:
         ids = [self._living.ids[row] for row in rows]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from agent.evolution.update.weights import conversation
+from agent.evolution.update.weights import conversations
 from agent.loop import Assignment
 from agent.policies.base import Completion, Request
 from agent.policies.engine import Engine
@@ -201,7 +201,7 @@ def test_training_sees_the_whole_way_without_what_changed_nothing() -> None:
     assert [s.text for s in t.steps[:3]] == ["go east", "dance", "go east"]
     assert [s.error for s in t.steps[:3]] == [None, "invalid command", None]
     bare = policy.encode(opening(t.frame, t.prompt))
-    example = conversation(t, policy)
+    (example,) = conversations(t, policy)
     text = "".join(map(chr, example.token_ids))
     assert "dance" not in text and "cannot" not in text
     assert text.startswith("".join(map(chr, bare)) + "go east</assistant><user>You are in room 1.")

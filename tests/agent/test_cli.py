@@ -16,7 +16,7 @@ from agent.config import load_config, recipes
 from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
 from environments.suites import SUITES
-from memory.records import Generation, MemoryItem, Note, Trajectory
+from memory.records import Generation, Kind, MemoryItem, Note, Trajectory
 
 Instar = Callable[..., Any]
 
@@ -48,6 +48,7 @@ COMMANDS = (
             "erase",
         )
     ),
+    ("recipes", "show"),
 )
 
 
@@ -120,7 +121,7 @@ def test_help_lists_every_command(call: Callable[..., Said], instar: Instar) -> 
         ("acquire=3", ("acquire", "dictionary")),
         ("generations.x=3", ("generations", "not a group of keys")),
         ("=3", ("'=3'", "write key=value")),
-        ("nonsense", ("'nonsense'", "write key=value")),
+        ("nonsense", ("nonsense", "no such file, and no such recipe")),
         ("seed=[1", ("'seed=[1'", "not valid YAML")),
         ("suite.name=no-such-suite", ("unknown suite 'no-such-suite'", "reasoning-gym")),
         ("suite.name=tests.toy:Nope", ("tests.toy", "'Nope'", "ToySuite")),
@@ -152,7 +153,7 @@ def test_all_mistakes_are_told_at_once(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (None, "no such file, and no such recipe; recipes: banking77"),
+        (None, "no such file, and no such recipe; recipes: ace, awm"),
         ("a: [1", "is not valid YAML"),
         ("- 1\n- 2\n", "must hold keys and values"),
         ("", "must hold keys and values"),
@@ -527,3 +528,57 @@ def test_a_sandbox_takes_its_options(call: Callable[..., Said], evolved: Path) -
 def test_recipes_are_whole_configurations(name: str) -> None:
     config = load_config(name)
     assert config.suite.name in SUITES
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> list[Path]:
+    """A suite's recipe and a method's."""
+    suite, method = tmp_path / "suite.yaml", tmp_path / "method.yaml"
+    suite.write_text(
+        "suite: {name: mbpp, options: {a: 1}, tasks: {train: 7}}\n"
+        "acquire: {samples: 8, recall: {quotas: {exemplar: 3}, tokens: 99}}\n"
+        "update_memory: {write: {exemplars: {per_family: 9}}}\n"
+    )
+    method.write_text(
+        "suite: {options: {b: 2}}\n"
+        "acquire: {recall: {quotas: {insight: 5}}}\n"
+        "update_memory: {write: {exemplars: null}, consolidation: add-all}\n"
+    )
+    return [suite, method]
+
+
+def test_recipes_are_laid_one_over_the_other(layers: list[Path]) -> None:
+    config = load_config(layers, ["acquire.samples=2"])
+    assert (config.suite.name, config.suite.tasks.train, config.acquire.samples) == ("mbpp", 7, 2)
+    # Groups of settings are merged; a value that is a mapping is one choice.
+    assert config.suite.options == {"b": 2}
+    assert config.acquire.recall.quotas == {Kind.INSIGHT: 5} and config.acquire.recall.tokens == 99
+    assert config.update_memory.write.exemplars is None
+    assert config.update_memory.consolidation.merge is None
+    under = load_config(layers[::-1])
+    assert under.update_memory.write.exemplars is not None
+    assert under.acquire.recall.quotas == {Kind.EXEMPLAR: 3}
+
+
+def test_a_mistake_is_told_with_its_file(
+    call: Callable[..., Said], layers: list[Path], tmp_path: Path
+) -> None:
+    layers[1].write_text("acquire: {sampels: 3}\n")
+    line = check_line(call("evolve", *layers, "--run", tmp_path / "run"))
+    assert str(layers[1]) in line and str(layers[0]) not in line and "mean samples?" in line
+    line = check_line(call("evolve", *layers, "nope", "--run", tmp_path / "run"))
+    assert "nope: no such file, and no such recipe" in line
+    line = check_line(call("evolve", layers[0], "seed=1", layers[1], "--run", tmp_path / "run"))
+    assert "is no override" in line
+
+
+def test_recipes_are_listed_and_shown(instar: Callable[..., Any]) -> None:
+    listed = json.loads(instar("recipes", "--json").stdout)
+    assert [entry["name"] for entry in listed] == recipes()
+    assert all(entry["description"] for entry in listed)
+    said = instar("recipes").stdout
+    assert all(name in said for name in recipes())
+    assert instar("recipes", "show", "mbpp").stdout.startswith("# Short Python functions")
+    whole = json.loads(instar("recipes", "show", "mbpp", "--json").stdout)
+    assert whole["suite"]["name"] == "mbpp" and whole["gate"]["enabled"] is True
+    assert "no such recipe" in instar("recipes", "show", "nope").stderr

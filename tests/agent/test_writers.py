@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from agent.evolution.update.writers.exemplars import _agreed
-from agent.evolution.update.writers.insights import operations
+from agent.evolution.update.writers.insights import (
+    TITLED,
+    InsightSettings,
+    _how,
+    operations,
+    strategies,
+)
 from agent.evolution.update.writers.skills import lift
 from agent.evolution.update.writers.workflows import generalise
 from memory.records import Step, Trajectory
@@ -105,3 +111,48 @@ def test_without_a_verifier_the_agreed_answer_is_taken() -> None:
     assert [t.slot for t in _agreed(tries, 0.6)] == ["1/acquire/t/1"]
     assert [t.slot for t in _agreed(tries, 0.5)] == ["1/acquire/t/1", "1/acquire/u/0"]
     assert list(_agreed(tries, 0.7)) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Title: Look first\nDescription: Look before you leap. Twice.",
+         [("Look first", "Look before you leap.")]),
+        ("1. **Title:** A b\n   **Description:** Count every letter.\n2. Title: C d\n"
+         "Description: Sort them first.",
+         [("A b", "Count every letter."), ("C d", "Sort them first.")]),
+        ("Title: Look first. Description: Look before you leap.",
+         [("Look first", "Look before you leap.")]),
+        ("Title: Look first\nBe quick.", []),
+        ("Title: Look first\nDescription: so", []),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_strategies_have_a_title_and_a_description(
+    answer: str, found: list[tuple[str, str]]
+) -> None:
+    assert strategies(answer) == found
+
+
+def test_an_answer_without_an_operation_is_the_first_one() -> None:
+    assert list(operations("Count every letter.", "EDIT")) == [("EDIT", 1, "Count every letter.")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rules", "said"),
+    [
+        ({}, True, "Answer with one line. Write ADD: and a new rule, EDIT n: and a better rule n, "
+                   "AGREE n, or REMOVE n."),
+        ({"operations": ["EDIT"]}, True,
+         "Answer with one line. Write EDIT n: and a better rule n."),
+        ({"operations": ["EDIT"]}, False, "One sentence."),
+        ({"edit": False}, False, "One sentence."),
+        ({"operations": ["ADD", "REMOVE"], "lines": 3}, False,
+         "Answer with at most 3 lines. Write ADD: and a new rule, or REMOVE n."),
+        ({"titled": True}, False, TITLED),
+    ],
+)  # fmt: skip
+def test_how_an_answer_is_to_be_written(
+    settings: dict[str, object], rules: bool, said: str
+) -> None:
+    assert _how(InsightSettings.model_validate(settings), rules) == said

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from memory.consolidation.admit import AdmitSettings, admit
 from memory.consolidation.draft import Draft
-from memory.consolidation.edit import downvote, remove, revise, upvote
+from memory.consolidation.edit import combine, downvote, remove, revise, upvote
 from memory.consolidation.forget import ForgetSettings, forget, retention
 from memory.consolidation.judge import (
     PromoteSettings,
@@ -614,3 +614,23 @@ def test_what_is_not_used_is_forgotten() -> None:
 def test_settings_are_checked(settings: type, fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
         settings.model_validate(fields)  # type: ignore[attr-defined]
+
+
+# --- combine ---
+
+
+def test_several_items_become_one_text() -> None:
+    facts = [fact("double", f"way {i}", f"t{i}") for i in range(3)]
+    doubted = fact("double", "a page", "t3", trust=Trust.UNTRUSTED)
+    draft = draft_of([*facts, doubted])
+    ids = [item.id for item in facts]
+    after = combine(draft, ids, "double: all", content={"subject": "double", "value": "all"})
+    (new,) = after.new_items()
+    assert (new.text, new.made, new.parents) == ("double: all", "merged", tuple(ids))
+    assert new.tasks == ("t0", "t1", "t2") and new.trust is Trust.JUDGED
+    assert summary(after) == {new.id: "shadow"} | dict.fromkeys(ids, "retired")
+    ids.append(doubted.id)
+    (new,) = combine(draft, ids, "double: all", status=ACTIVE).new_items()
+    assert new.trust is Trust.UNTRUSTED
+    with pytest.raises(ValueError, match="no memory item"):
+        combine(after, ids, "again")

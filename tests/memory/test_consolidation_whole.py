@@ -333,3 +333,29 @@ def test_few_texts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     alike = [make("the same answer " * 5 + str(i), "k", f"t{i}") for i in range(300)]
     likeness.twins(alike, draft_of(alike).vectors, likeness.Likeness())
     assert 300 < len(compared) <= 300 * (likeness.NEAREST + 1)
+
+
+def test_a_preset_can_be_built_upon() -> None:
+    tree = {"preset": "add-all", "forget": {}, "admit": {"trial": False}}
+    settings = ConsolidationSettings.model_validate(tree)
+    assert settings.forget is not None and settings.merge is None and settings.fit is None
+    assert settings.admit is not None and settings.admit.distinct is not None
+    with pytest.raises(ValidationError, match="unknown preset 'all'"):
+        ConsolidationSettings.model_validate({"preset": "all"})
+    with pytest.raises(ValidationError, match="mrege"):
+        ConsolidationSettings.model_validate({"preset": "add-all", "mrege": None})
+
+
+def test_a_budget_of_one_kind_and_of_what_is_shown() -> None:
+    rules = [make(text, task=text, kind=Kind.INSIGHT) for text in DISTINCT[:3]]
+    episodes = [make(text, task=text) for text in DISTINCT[3:6]]
+    worths = {item.id: Worth(uses=9, wins=i) for i, item in enumerate(rules)}
+    draft = draft_of([*rules, *episodes], worths=worths)
+    settings = FitSettings(active=Budget(kinds={Kind.INSIGHT: 1}), shadow=Budget())
+    after = fit(draft, settings, len)
+    assert summary(after).keys() == {rules[0].id, rules[1].id}
+    assert reason(after, rules[0]).startswith("over the budget of 1 active insight: ")
+    size = len("- alpha")  # as it is shown
+    for tokens, fits in ((size, True), (size - 1, False)):
+        after = fit(draft_of(rules[:1]), budget(tokens=tokens), len)
+        assert (after.changes() == []) is fits

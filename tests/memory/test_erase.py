@@ -191,3 +191,15 @@ def test_what_says_the_same_word_for_word(ledger: Ledger, make_item: Make) -> No
     assert what.notes == ("rules/1",) and what.words == frozenset()
     erasing.erase(ledger, what)
     assert b"print the usual words" not in ledger.path.read_bytes()
+
+
+def test_each_beginning_of_a_conversation_is_emptied() -> None:
+    """Memory stood before the first turn, and again where the conversation began anew."""
+    steps = tuple(
+        Step(token_ids=(7, 8, 9), loss_mask=(0, 0, 1), logprobs=(-1.0,), policy="base", text="a",
+             action={}, observation="b", anew=anew)
+        for anew in (None, None, 1, None)
+    )  # fmt: skip
+    t = episode("1/acquire/t/0", "a").model_copy(update={"steps": steps})
+    emptied = [step.token_ids for step in erasing._unopened(t).steps]
+    assert emptied == [(9,), (7, 8, 9), (9,), (7, 8, 9)]

@@ -14,6 +14,7 @@ from memory.index import BruteForceIndex, Hits, Index, VectorIndexError, open_in
 from memory.ledger import Ledger, LedgerError
 from memory.recall import MemoryView, Query, Recall, RecallSettings, nearest
 from memory.recall import view as recall_view
+from memory.recall.clusters import clusters
 from memory.records import (
     Kind,
     MemoryChange,
@@ -621,3 +622,32 @@ def test_what_was_split_off_stays_in_its_family(world: World, make_item: MakeIte
     world.add(make_item("for gcd", "0", made="split"), make_item("for all", "5"))
     assert world.texts("0", family="gcd") == ["for gcd", "for all"]
     assert world.texts("0", family="lcm") == ["for all"]
+
+
+def test_first_kinds_do_not_compete_with_others(world: World, make_item: MakeItem) -> None:
+    rules = [make_item(f"r{i} v w", f"{80 + i}", kind=Kind.INSIGHT) for i in range(3)]
+    near = [make_item(f"e{i} x y", f"{i}") for i in range(3)]
+    world.add(*rules, *near)
+    asked = {"quotas": {EXEMPLAR: 3, Kind.INSIGHT: 9}, "min_similarity": -1.0, "tokens": 12}
+    assert world.texts("0", **asked) == ["e0 x y", "e1 x y", "e2 x y", "r0 v w"]
+    first = [Kind.INSIGHT]
+    assert world.texts("0", **asked, first=first) == ["r0 v w", "r1 v w", "r2 v w", "e0 x y"]
+
+
+def test_spread_takes_one_of_each_cluster(world: World, make_item: MakeItem) -> None:
+    angles = {"here": (0, 2, 4), "there": (60, 62), "far": (150, 152, 154)}
+    items = [make_item(f"{at} {a}", str(a)) for at, own in angles.items() for a in own]
+    world.add(*items)
+    asked = {"quotas": {EXEMPLAR: 3}, "min_similarity": -1.0}
+    assert world.texts("0", **asked) == ["here 0", "here 2", "here 4"]
+    assert world.texts("0", **asked, spread=[EXEMPLAR]) == ["here 0", "there 60", "far 150"]
+    assert world.texts("155", **asked, spread=[EXEMPLAR]) == ["far 154", "there 62", "here 4"]
+
+
+def test_clusters_are_the_same_each_time() -> None:
+    vectors = Angles().embed([f"{a}" for a in (0, 1, 2, 90, 91, 200)])
+    labels = clusters(vectors, 3)
+    assert len(set(labels[:3])) == len(set(labels[3:5])) == 1 and len(set(labels)) == 3
+    assert (clusters(vectors, 3) == labels).all()
+    assert set(clusters(vectors[[0, 0, 0]], 3)) == {0}  # there is but one
+    assert clusters(vectors[:0], 3).shape == (0,) and set(clusters(vectors, 99)) == set(range(6))

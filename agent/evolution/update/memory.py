@@ -6,7 +6,7 @@ hold. What comes of it is a snapshot beside the incumbent's; the gate decides be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -19,7 +19,7 @@ from agent.evolution.update.writers.base import Edit, Situation, Written
 from memory import history
 from memory.consolidation.consolidate import ConsolidationSettings, consolidate
 from memory.consolidation.draft import LIVING, Draft
-from memory.consolidation.edit import downvote, revise, upvote
+from memory.consolidation.edit import combine, downvote, revise, upvote
 from memory.credit import evidence
 from memory.embed import Vectors
 from memory.records import (
@@ -102,8 +102,9 @@ def proposed(
     state = history.state(run.ledger, incumbent.memory)
     known = {i.id: i for i in history.items(run.ledger, incumbent.memory, tuple(Status))}
     draft = Draft.begin(n, known, state, _vectors(run, known, new.items))
-    draft = edited(draft, new.edits, {t.slot: t.task for t in experience})
     strangers = strange(run)
+    trial = settings.admit is None or settings.admit.trial
+    draft = edited(draft, new.edits, {t.slot: t.task for t in experience}, trial=trial)
     proof = evidence(
         # What a further try did, it did with notes that others had not.
         [t for t in experience if TRY not in t.slot and t.task not in strangers],
@@ -114,23 +115,38 @@ def proposed(
     count = run.memory.counter(weights)
     draft = consolidate(draft, new.items, proof, settings, count)
     run.memory.add(draft.new_items())
-    trial = remembered(run, n, incumbent.memory, draft.ungated())
+    ungated = remembered(run, n, incumbent.memory, draft.ungated())
     memory = remembered(run, n, incumbent.memory, draft.changes())
-    return Proposal(memory, trial)
+    return Proposal(memory, ungated)
 
 
-def edited(draft: Draft, edits: Sequence[Edit], task_of: dict[str, str]) -> Draft:
-    """A draft with the policy's votes and revisions; an item that is gone is passed over."""
+def edited(
+    draft: Draft, edits: Sequence[Edit], task_of: Mapping[str, str], *, trial: bool = True
+) -> Draft:
+    """A draft with the policy's votes and revisions; an item that is gone is passed over.
+
+    Args:
+        draft: the memory.
+        edits: in order.
+        task_of: by slot, the tasks of the episodes behind them.
+        trial: whether new words begin on trial; else they stand as what they replace stood.
+    """
     for edit in edits:
-        if draft.state[edit.item].status not in LIVING:
+        items = [edit.item, *edit.others]
+        if any(draft.state[i].status not in LIVING for i in items):
             continue  # voted out or revised by an earlier edit
+        status = None if trial else draft.state[edit.item].status
         if edit.does == "agree":
             draft = upvote(draft, edit.item, edit.because)
         elif edit.does == "disagree":
             draft = downvote(draft, edit.item, edit.because)
+        elif edit.does == "combine":
+            draft = combine(draft, items, edit.text, content=edit.content, status=status)
         else:
             tasks = [task_of[slot] for slot in edit.because]
-            draft = revise(draft, edit.item, edit.text, sources=edit.because, tasks=tasks)
+            draft = revise(
+                draft, edit.item, edit.text, sources=edit.because, tasks=tasks, status=status
+            )
     return draft
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from agent.evolution.refine import Solution
+from agent.paging import reopened
 from agent.policies.base import Policy
 from agent.prompt import opening
 from agent.training.lora import LoraSettings
@@ -50,7 +51,7 @@ def examples(
     made: dict[str, list[Example]] = {}
     for solution in solutions:
         trajectory = solution.trajectory
-        made.setdefault(trajectory.family, []).append(conversation(trajectory, policy))
+        made.setdefault(trajectory.family, []).extend(conversations(trajectory, policy))
     balanced: list[Example] = []
     for own in made.values():
         copies = -(-min_per_family // len(own)) if len(own) < min_per_family else 1
@@ -58,8 +59,11 @@ def examples(
     return balanced
 
 
-def conversation(trajectory: Trajectory, policy: Policy) -> Example:
-    """A trajectory as one sequence: the opening, then turn by turn what was done and seen.
+def conversations(trajectory: Trajectory, policy: Policy) -> list[Example]:
+    """A trajectory as sequences: the opening, then turn by turn what was done and seen.
+
+    It is one sequence, unless the conversation outgrew the context and was begun anew: then one
+    for each stretch, which begins with what the policy read there.
 
     Turns with an error are left out, together with the world's complaint (see
     ``Trajectory.turns``). The ids of each turn and of each answer of the world are those that
@@ -69,16 +73,24 @@ def conversation(trajectory: Trajectory, policy: Policy) -> Example:
         trajectory: a solved one.
         policy: turns the texts that memory stood beside into ids.
     """
-    ids = list(policy.encode(opening(trajectory.frame, trajectory.prompt)))
+    steps = trajectory.steps
+    starts = [i for i, step in enumerate(steps) if not i or step.anew is not None]
+    stretches = zip(starts, [*starts[1:], len(steps)], strict=True)
+    found = [_stretch(trajectory, policy, start, end) for start, end in stretches]
+    return [example for example in found if any(example.loss_mask)]
+
+
+def _stretch(trajectory: Trajectory, policy: Policy, start: int, end: int) -> Example:
+    """The steps of one conversation, from the one that begins it."""
+    ids = list(_beginning(trajectory, policy, start))
     mask = [0] * len(ids)
-    kept = trajectory.turns
-    for number, step in enumerate(trajectory.steps):
-        if not any(step is turn for turn in kept):
-            continue
+    kept = [i for i in range(start, end) if any(trajectory.steps[i] is t for t in trajectory.turns)]
+    for number in kept:
+        step = trajectory.steps[number]
         produced = step.produced_ids
         ids += produced
         mask += [1] * len(produced)
-        if step is not kept[-1]:  # the world's answer is what the next turn added
+        if number != kept[-1]:  # the world's answer is what the next turn added
             seen = trajectory.steps[number + 1].prompt_ids
             if trajectory.steps[number + 1].notes:
                 bare = policy.extend(produced, step.observation, trajectory.frame.begin)
@@ -86,6 +98,14 @@ def conversation(trajectory: Trajectory, policy: Policy) -> Example:
             ids += seen
             mask += [0] * len(seen)
     return Example(tuple(ids), tuple(mask), weight=1.0, source=trajectory.slot)
+
+
+def _beginning(trajectory: Trajectory, policy: Policy, start: int) -> tuple[int, ...]:
+    """What the policy read before the first turn of a conversation, without memory."""
+    step, frame, prompt = trajectory.steps[start], trajectory.frame, trajectory.prompt
+    if step.anew is None:
+        return policy.encode(opening(frame, prompt))
+    return policy.encode(reopened(frame, prompt, trajectory.steps[:start], step.anew))
 
 
 def composition(chosen: Sequence[Solution]) -> dict[str, int]:

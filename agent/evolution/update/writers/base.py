@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from agent.evolution.refine import Solution, instructive_failures
+from pydantic import JsonValue
+
+from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.policies.base import Message
 from memory.records import MemoryItem, Step, Trajectory
 
@@ -47,16 +49,20 @@ class Edit(NamedTuple):
 
     Args:
         does: ``agree`` and ``disagree`` are votes; ``revise`` replaces its text and is a vote
-            for it.
+            for it; ``combine`` puts one text in place of this item and others.
         item: its id.
         text: the new text.
         because: slots of the episodes behind it.
+        others: ids of the others.
+        content: the parts of what they are combined into.
     """
 
-    does: Literal["agree", "disagree", "revise"]
+    does: Literal["agree", "disagree", "revise", "combine"]
     item: str
     text: str
     because: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    content: Mapping[str, JsonValue] | None = None
 
 
 class Written(NamedTuple):
@@ -87,10 +93,9 @@ def groups(
                 of_family[failed[0].family].append((failed[0],))
     else:
         solved: dict[str, list[Trajectory]] = defaultdict(list)
-        for solution in situation.solutions:
-            t = solution.trajectory
-            if t.slot.startswith(f"{situation.generation}/"):
-                solved[t.family].append(t)
+        # Of this generation alone: among those of all, what is new would soon be too few to see.
+        for solution in refine(situation.recent, situation.run.config.refine):
+            solved[solution.trajectory.family].append(solution.trajectory)
         size = batch if source == "batches" else 1
         for family, own in solved.items():
             chunks = [tuple(own[i : i + size]) for i in range(0, len(own), size)]

@@ -2,17 +2,18 @@
 
 ExpeL (arXiv 2308.10144, §4.2): failed and solved attempts of a task, and batches of solved ones,
 are put before the policy beside the present rules; it adds, edits, agrees or removes. Which
-episodes, what is asked and whether the present rules may be changed are settings, so that TRAN's
-rules from failures, IML's induced notes, ReasoningBank's strategies and ACE's playbook are the
-same writer with other words.
+episodes, what is asked, what may be done to the present rules and what a new one has to pass are
+settings, so that TRAN's rules from failures, IML's induced notes, ReasoningBank's strategies and
+ACE's playbook are the same writer with other settings.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from agent.evolution.update.writers.base import (
     Edit,
@@ -24,12 +25,21 @@ from agent.evolution.update.writers.base import (
     sentence,
     told,
 )
+from agent.evolution.update.writers.trial import that_mend
 from memory.records import Kind, MemoryItem, Trajectory, Trust
 
 SYSTEM = "You write short general rules that help to solve tasks."
-OPERATIONS = (
-    "Answer with one line. Write ADD: and a new rule, EDIT n: and a better rule n, "
-    "AGREE n, or REMOVE n."
+Operation = Literal["ADD", "EDIT", "AGREE", "REMOVE"]
+_WRITTEN: dict[Operation, str] = {
+    "ADD": "ADD: and a new rule",
+    "EDIT": "EDIT n: and a better rule n",
+    "AGREE": "AGREE n",
+    "REMOVE": "REMOVE n",
+}
+TITLED = "Write lines of this form. Title: a few words. Description: one sentence."
+_TITLED = re.compile(
+    r"title\W*:\W*(?P<title>[^\n]{2,80}?)\W*(?:\n\s*|\s+)\W*description\W*:\W*(?P<says>[^\n]{8,300})",
+    re.IGNORECASE,
 )
 _OPERATION = re.compile(r"^\W*(ADD|EDIT|AGREE|REMOVE)\b\W*(\d+)?\W*(.*)$", re.IGNORECASE)
 
@@ -43,7 +53,14 @@ class InsightSettings(BaseModel):
         batch: episodes in a group of ``batches``.
         ask: what the policy is asked after it was shown the episodes.
         edit: put the present rules before it, and let it change and vote on them.
-        known: at most so many of them.
+        operations: what it may do then; the first is what an answer means that names none.
+        lines: how many lines it is asked for.
+        known: at most so many of the present rules.
+        titled: ask for strategies with a title and a description instead (ReasoningBank, arXiv
+            2509.25140, §3); the present rules are left out.
+        most: strategies taken from one answer.
+        key: what finds a rule again: the prompt of its task, or its own text.
+        mend: a rule is taken only if its task is solved with it (see `trial`).
         tokens: most tokens of an answer.
     """
 
@@ -54,7 +71,13 @@ class InsightSettings(BaseModel):
     batch: int = Field(3, ge=2)
     ask: str = "Which general rule would help with such tasks?"
     edit: bool = True
+    operations: tuple[Operation, ...] = Field(("ADD", "EDIT", "AGREE", "REMOVE"), min_length=1)
+    lines: int = Field(1, ge=1)
     known: int = Field(8, ge=1)
+    titled: bool = False
+    most: int = Field(3, ge=1)
+    key: Literal["task", "text"] = "task"
+    mend: bool = False
     tokens: int = Field(60, ge=8)
 
 
@@ -73,7 +96,7 @@ def insights(situation: Situation, settings: InsightSettings) -> Written:
                 *([_numbered(rules[key])] if rules[key] else []),
                 told(group),
                 settings.ask,
-                *([OPERATIONS] if settings.edit else ["One sentence."]),
+                _how(settings, bool(rules[key])),
             ]
         )
         for key, group in chosen.items()
@@ -81,7 +104,16 @@ def insights(situation: Situation, settings: InsightSettings) -> Written:
     answers = ask(situation, "insight", SYSTEM, questions, settings.tokens)
     for key, group in chosen.items():
         because = tuple(dict.fromkeys(t.slot for t in group))
-        for operation, number, text in operations(answers[key]):
+        if settings.titled:
+            for title, says in strategies(answers[key])[: settings.most]:
+                content: dict[str, JsonValue] = {"title": title, "description": says}
+                text = f"{title}: {says}"
+                written.items.append(_insight(situation, group, text, settings, content))
+            continue
+        default = settings.operations[0] if rules[key] else "ADD"
+        for operation, number, text in operations(answers[key], default):
+            if rules[key] and operation not in settings.operations:
+                continue
             known = rules[key][number - 1] if 0 < number <= len(rules[key]) else None
             if operation == "AGREE" and known:
                 written.edits.append(Edit("agree", known.id, "", because))
@@ -90,18 +122,37 @@ def insights(situation: Situation, settings: InsightSettings) -> Written:
             elif operation == "EDIT" and known and text:
                 written.edits.append(Edit("revise", known.id, text, because))
             elif operation == "ADD" and text:
-                written.items.append(_insight(situation, group, text))
+                written.items.append(_insight(situation, group, text, settings))
+    if settings.mend:
+        return written._replace(items=that_mend(situation, written.items))
     return written
 
 
-def operations(answer: str) -> Iterator[tuple[str, int, str]]:
+def strategies(answer: str) -> list[tuple[str, str]]:
+    """Title and description of each strategy in an answer."""
+    found = ((m["title"], sentence(m["says"])) for m in _TITLED.finditer(answer))
+    return [(" ".join(title.split()), says) for title, says in found if says]
+
+
+def _how(settings: InsightSettings, rules: bool) -> str:
+    """How the policy is to write its answer."""
+    if settings.titled:
+        return TITLED
+    if not settings.edit or (not rules and "ADD" not in settings.operations):
+        return "One sentence."
+    *most, last = (_WRITTEN[operation] for operation in settings.operations)
+    lines = "one line" if settings.lines == 1 else f"at most {settings.lines} lines"
+    return f"Answer with {lines}. Write {', '.join([*most, f'or {last}' if most else last])}."
+
+
+def operations(answer: str, default: str = "ADD") -> Iterator[tuple[str, int, str]]:
     """(operation, number of the rule or 0, text) of every line that names one.
 
-    An answer without any adds its first sentence.
+    An answer without any is its first sentence as the default one, of rule 1.
     """
     found = [match.groups() for line in answer.splitlines() if (match := _OPERATION.match(line))]
     if not found:
-        found = [("ADD", None, answer)]
+        found = [(default, None if default == "ADD" else "1", answer)]
     for operation, number, text in found:
         yield operation.upper(), int(number or 0), sentence(text)
 
@@ -111,7 +162,7 @@ def _rules(situation: Situation, family: str, settings: InsightSettings) -> Sequ
 
     None that is untrusted: what the policy writes after it has read one is not its own.
     """
-    if not settings.edit:
+    if not settings.edit or settings.titled:
         return []
     own = [
         item
@@ -127,11 +178,19 @@ def _numbered(rules: Sequence[MemoryItem]) -> str:
     return "Rules:\n" + "\n".join(f"{n}. {rule.text}" for n, rule in enumerate(rules, 1))
 
 
-def _insight(situation: Situation, group: Sequence[Trajectory], text: str) -> MemoryItem:
+def _insight(
+    situation: Situation,
+    group: Sequence[Trajectory],
+    text: str,
+    settings: InsightSettings,
+    content: Mapping[str, JsonValue] | None = None,
+) -> MemoryItem:
+    task_key = situation.keys.get(group[0].task, group[0].prompt)
     return MemoryItem(
         kind=Kind.INSIGHT,
         text=text,
-        key=situation.keys.get(group[0].task, group[0].prompt),
+        key=task_key if settings.key == "task" else text,
+        content=dict(content or {}),
         sources=tuple(dict.fromkeys(t.slot for t in group)),
         tasks=tuple(dict.fromkeys(t.task for t in group)),
         family=group[0].family,

@@ -29,7 +29,7 @@ class WorkflowSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     per_family: int = Field(2, ge=1)
-    support: int = Field(2, ge=2)
+    support: int = Field(2, ge=1)
     steps: tuple[int, int] = (2, 20)
 
 
