@@ -21,6 +21,7 @@ from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
+from agent.evolution.update.provenance import strange, trainable
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE
@@ -180,7 +181,8 @@ def update(
     """Candidate weights and candidate memory, from all experience and what is worth learning."""
     # The policy is asked before it is let go for training.
     written = update_memory.written(run, n, incumbent, experience, solutions)
-    weights, why = new_weights(run, n, incumbent, solutions)
+    lessons = trainable(solutions, strange(run))
+    weights, why = new_weights(run, n, incumbent, lessons)
     memory, trial = update_memory.proposed(run, n, incumbent, weights, written, experience)
     if weights != incumbent.weights and run.config.update_memory.enabled:
         known = absorb(run, n, weights, memory, {t.task for t in experience})

@@ -106,7 +106,7 @@ def test_the_uninterrupted_run_has_all_phases(whole: Path) -> None:
         phases = {t.phase for _, t in ledger.all(Trajectory)}
         assert phases == {"acquire", "probe", "gate", "retention", "test"}
         assert [g.decision for _, g in ledger.all(Generation)] == ["start", "promoted", "promoted"]
-        assert ledger.count(Note, "reflection/") and ledger.count(Note, "adapter/") == 2
+        assert ledger.count(Note, "said/1/reflection/") and ledger.count(Note, "adapter/") == 2
     check_same(whole, whole)
 
 
@@ -125,7 +125,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     "the ledger is a draft": [at("memory.sqlite:_sync")],
     "the configuration is half-written": [at("os:replace", match="config.yaml")],
     "generation 0: first episodes": [episodes(3)],
-    "generation 0: inside a transaction": [at("memory.ledger:_link", nth=9)],
+    "generation 0: inside a transaction": [at("memory.chain:link", nth=9)],
     "generation 0: measured": [at("agent.run:Run.conclude")],
     "generation 0: in the ledger, not in the folder": [at("agent.run:write_text", nth=2)],
     # acquire and refine
@@ -143,7 +143,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     "training: the adapter is renamed, not in the ledger": [
         at("os:replace", match="adapter.partial", when="after")
     ],
-    "training: the adapter is in the ledger": [at("agent.evolution.cycle:new_memory")],
+    "training: the adapter is in the ledger": [at("agent.evolution.update.memory:proposed")],
     "memory: items in the ledger, no index yet": [at("memory.index.opening:_fill")],
     "memory: the index is filled, not current": [at("memory.index.opening:write")],
     "memory: the index is current": [at("memory.index.stores:Folders.sweep")],
@@ -161,7 +161,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     "generation.json is half-written": [at("os:replace", match="generation.json", nth=2)],
     # the second time round
     "generation 2: acquire, with memory": [episodes(4, "2/acquire/")],
-    "generation 2: trained": [at("agent.evolution.cycle:new_memory", nth=2)],
+    "generation 2: trained": [at("agent.evolution.update.memory:proposed", nth=2)],
     "generation 2: items in the ledger, not in the index": [
         at("memory.index:ChromaIndex.add", nth=3)
     ],

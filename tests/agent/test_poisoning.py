@@ -30,6 +30,7 @@ from memory.records import (
     Kind,
     MemoryChange,
     MemoryItem,
+    Note,
     Status,
     Trajectory,
     Trust,
@@ -72,6 +73,7 @@ def opened(
     """A run under an attack; open to all it takes everything, ungated, and trusts everybody."""
     tree = json.loads(json.dumps(TREE))
     tree["generations"] = more.pop("generations", 2)
+    tree["update_weights"] = more.pop("weights", tree["update_weights"])
     tree["suite"]["options"] = {"attack": attack} | more
     if open_to_all:
         tree["update_memory"]["consolidation"] = "add-all"
@@ -148,6 +150,17 @@ def test_tasks_that_nobody_vouches_for_do_not_teach_others(tmp_path: Path) -> No
         ]
         ended = {i for state in states for i, c in state.items() if c.status is Status.ACTIVE}
         assert any(item.id in ended for item in made)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
+    weights = {"enabled": True, "min_per_family": 1, "min_examples": 1}
+    with opened(tmp_path, "minja", declared=declared, generations=1, weights=weights) as run:
+        evolve(run)
+        strangers = {t.id for t in run.tasks("train") if t.data["user"]}
+        (note,) = [note for key, note in run.ledger.all(Note) if key.startswith("adapter/")]
+        trained = {slot.split("/")[2] for slot in note.data["sources"]}  # type: ignore[attr-defined]
+        assert trained and bool(trained & strangers) != declared
 
 
 def test_strangers_prove_and_edit_nothing() -> None:

@@ -9,9 +9,10 @@ bring witnesses along (MINJA, arXiv 2503.03704, asks only for tasks).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from agent.evolution.refine import Solution
 from agent.evolution.update.writers.base import Written
 from memory.records import MemoryItem, Trust
 
@@ -25,6 +26,16 @@ def strange(run: Run) -> frozenset[str]:
     if vouched is None:
         return frozenset()
     return frozenset(task.id for task in run.tasks("train") if not vouched(task))
+
+
+def trainable(solutions: Sequence[Solution], strangers: Collection[str]) -> list[Solution]:
+    """Solutions that may change weights: a lesson learnt there can not be put on trial.
+
+    Args:
+        solutions: from all tasks.
+        strangers: ids of tasks that nobody vouches for.
+    """
+    return [s for s in solutions if s.trajectory.task not in strangers]
 
 
 def by_origin(written: Written, strangers: Collection[str]) -> Written:
