@@ -75,9 +75,13 @@ SUITES: dict[str, tuple[str, ...]] = {
         "acquire.tasks=40", "acquire.first_tasks=40", "acquire.samples=4",
     ),
     "banking77": (
-        "suite={name: banking77, tasks: {train: 60, gate: 10, retention: 4, test: 14}}",
-        "acquire.tasks=100", "acquire.first_tasks=100", "acquire.samples=4",
+        "suite={name: banking77, tasks: {train: 240, gate: 20, retention: 4, test: 30}}",
+        "acquire.tasks=600", "acquire.first_tasks=600", "acquire.samples=4",
+        "acquire.recall={quotas: {exemplar: 3}, min_similarity: 0.0}",
         "memory.recall.quotas={exemplar: 4}",
+        "refine={per_task: 1, per_family: 200}",
+        "update_memory.write={exemplars: {per_family: 100}, reflections: null}",
+        "update_memory.consolidation={fit: {active: {items: 700, per_family: 100}}}",
     ),
     "household": (
         "suite={name: household, tasks: {train: 20, gate: 4, retention: 2, test: 8}}",
@@ -93,8 +97,9 @@ def configured(suite: str, arm: str, seed: int, quick: bool) -> Config:
     """The configuration of an arm on a suite; the suite's settings are laid over the recipe's."""
     recipe, settings = ARMS.get(arm, (arm, UNGATED))
     own = [*SUITES[suite], *settings, f"generations={GENERATIONS}", f"seed={seed}"]
-    if recipe is not None:  # what a method shows is its own
-        own = [setting for setting in own if not setting.startswith("memory.recall")]
+    if recipe is not None:  # what a method keeps and shows is its own
+        kept = ("memory.recall", "update_memory.write", "update_memory.consolidation")
+        own = [setting for setting in own if not setting.startswith(kept)]
     return load_config(recipe, [*own, *(QUICK if quick else ())])
 
 

@@ -396,6 +396,79 @@ def worlds(figures: Figures) -> str:
     return _paragraphs(table(head, rows), " ".join(told), origin(figures))
 
 
+# memory
+
+
+def memory_learning(figures: Figures) -> str:
+    """What each way of remembering is worth with frozen weights."""
+    rows, notes = [], []
+    for suite, own in figures["suites"].items():
+        for name, arm in own["arms"].items():
+            gap = own["contrasts"].get(f"ours - {name}")
+            spent = sum(arm["tokens"].values()) if "tokens" in arm else None
+            rows.append((
+                f"`{suite}`", name, f"{write_number(arm['mean'])} {write_interval(arm)}",
+                _difference(gap) if gap else "",
+                f"{gap['p_holm']:.4f}" if gap and "p_holm" in gap else "",
+                f"{arm['items']:.0f}" if "items" in arm else "",
+                f"{arm['prompt']:.0f}" if "prompt" in arm else "",
+                write_count(round(spent)) if spent is not None else "",
+            ))  # fmt: skip
+        notes.append(f"{suite}: {own['tasks']} test tasks, {own['seeds']} seeds")
+    head = ("suite", "memory", "success", "ours minus it", "p, Holm", "items", "prompt tokens",
+            "tokens spent learning")  # fmt: skip
+    return _paragraphs(table(head, rows, 2), f"{'; '.join(notes)}. {origin(figures)}")
+
+
+def memory_index(figures: Figures) -> str:
+    """Ours beside Chroma and mem0: adding, and being asked."""
+    rows = []
+    for size, own in figures["sizes"].items():
+        asked = own["asked"]
+        for name in ("ours", "Chroma, same graph", "Chroma as it comes"):
+            added, ours = own[name], name == "ours"
+            times = asked["times"]["recall" if ours else name]
+            rows.append((
+                f"{int(size):,}", f"{name}{', a whole recall' if ours else ''}",
+                f"{times['p50_ms']:.2f}", f"{times['p99_ms']:.2f}",
+                f"{asked['recall_at_10'][name]:.4f}", f"{added['add_per_second']:,.0f}",
+                f"{added['rss_mb']:.0f}", f"{added['disk_mb']:,.0f}",
+            ))  # fmt: skip
+        if isinstance(own.get("mem0"), dict):
+            got = own["mem0"]
+            rows.append((
+                f"{int(size):,}", "mem0", f"{got['p50_ms']:.2f}", f"{got['p99_ms']:.2f}", "",
+                f"{got['add_per_second']:,.0f}", "", f"{got['disk_mb']:,.0f}",
+            ))  # fmt: skip
+    head = ("items", "system", "asked, p50 ms", "p99 ms", "recall@10", "added a second",
+            "memory, MiB", "disk, MiB")  # fmt: skip
+    embedding = [own["asked"]["times"]["embedding"]["p50_ms"] for own in figures["sizes"].values()]
+    told = ", ".join(f"{name} {value:.3f}" for name, value in figures["bars"].items())
+    return _paragraphs(
+        table(head, rows, 2),
+        f"A recall embeds its query ({min(embedding):.1f} to {max(embedding):.1f} ms); Chroma and "
+        f"mem0 are given the vector. {told}.",
+        origin(figures),
+    )
+
+
+def inspector(figures: Figures) -> str:
+    """How quick the pages are."""
+    rows = [
+        (f"{what}{name}", f"{own['p50_ms']:.0f}", f"{own['p95_ms']:.0f}", f"{own['worst_ms']:.0f}")
+        for what, part in (("", "pages"), ("scrubbing: ", "scrub"))
+        for name, own in figures[part].items()
+    ]
+    prepared = ", ".join(f"{name} {value:g}" for name, value in figures["prepared"].items())
+    bars = ", ".join(f"{name} {value:.0f}" for name, value in figures["bars"].items())
+    return _paragraphs(
+        table(("page", "p50 ms", "p95 ms", "worst ms"), rows),
+        f"{figures['items']:,} items, {figures['episodes']:,} episodes. {bars}. Before that, "
+        f"seconds: {prepared}.",
+        origin(figures),
+    )
+
+
 # poisoning
 
 
@@ -425,6 +498,9 @@ def _share(score: Figures) -> str:
 
 
 PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
+    "memory-learning": {"learning": memory_learning},
+    "memory": {"index": memory_index},
+    "inspector": {"inspector": inspector},
     "poisoning": {"poisoning": poisoning},
     "rollout": {"rollout": rollout, "generate": generate, "profile": profile},
     "evolution": {
