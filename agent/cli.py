@@ -282,7 +282,8 @@ def verify(
             out.print(f"{name}: {count}")
         for problem in problems:
             out.print(Text(f"PROBLEM {problem}", style="red"))
-        out.print("[green]nothing is off[/green]" if not problems else f"{len(problems)} problems")
+        many = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+        out.print(many if problems else "[green]nothing is off[/green]")
     if problems:
         raise typer.Exit(1)
 

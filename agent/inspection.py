@@ -110,9 +110,15 @@ def detail(folder: Path, item_id: str, generation: int | None = None) -> dict[st
 def search(
     folder: Path, text: str, limit: int, generation: int | None = None, only: Filter | None = None
 ) -> list[dict[str, Any]]:
-    """A generation's items nearest to a text by the run's own embedder, best first."""
+    """A generation's items nearest to a text by the run's own embedder, best first.
+
+    Raises:
+        ConfigError: no text, or an unknown generation, kind, status or trust.
+    """
     only = only or Filter()
     only.check()
+    if not text.strip():
+        raise ConfigError("give a text to look for; `instar memory list` shows all items")
     with open_ledger(folder) as ledger:
         chosen = generation_of(ledger, folder, generation)
         rows = {row["id"]: row for row in _rows(ledger, chosen)} if chosen else {}
@@ -133,7 +139,8 @@ def why(folder: Path, episode: str) -> dict[str, Any]:
         ConfigError: no such episode, or several that begin so.
     """
     with open_ledger(folder) as ledger:
-        slot = _one(ledger, Trajectory, episode, "episode", "instar memory history ITEM")
+        where = "instar memory history ITEM` or `instar view"
+        slot = _one(ledger, Trajectory, episode, "episode", where)
         played = ledger.get(Trajectory, slot)
         assert played is not None
         looks = []

@@ -127,7 +127,12 @@ def why(
 
 
 @memory_app.command()
-def history(item: Item, run: RunFolder = DEFAULT, as_json: AsJson = False) -> None:
+def history(
+    item: Item,
+    run: RunFolder = DEFAULT,
+    full: Annotated[bool, typer.Option("--full", help="Every episode that was shown it.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """What became of an item: changes, family, weights trained on it, who was shown it.
 
     Example: instar memory history 3f2a --run runs/quickstart
@@ -136,7 +141,7 @@ def history(item: Item, run: RunFolder = DEFAULT, as_json: AsJson = False) -> No
     from agent.report.memory import history_page
 
     told = item_history(run, item)
-    _print_json(told) if as_json else _print(history_page(_visible(told)))
+    _print_json(told) if as_json else _print(history_page(_visible(told), full))
 
 
 @memory_app.command()
@@ -228,7 +233,7 @@ def export(
         _print(f"{folder / name}: {file['rows']} {file['what']}")
     if manifest["left_out"]:
         told = ", ".join(f"{n} of {split}" for split, n in manifest["left_out"].items())
-        _print(f"left out, as they measure and are not for training: {told} (--split NAME)")
+        _print(f"left out: {told} (--split NAME); only train episodes are for training")
     if held_out := [name for name in manifest["splits"] if name != "train"]:
         _print(
             Text(f"holds {' and '.join(held_out)} episodes: training on them voids the measure"),
@@ -310,6 +315,9 @@ def erase(
         ("snapshots", "snapshots, in their reasons", 0),
         ("files", "files (instar evolve writes them anew)", 0),
     )
+    if not any(told[name] for name, *_ in parts):
+        _print("nothing says this, so there is nothing to erase")
+        return
     _print(Text("erased" if yes else "to be erased", "bold"))
     for name, says, n in parts:
         if told[name]:
@@ -332,9 +340,12 @@ def erase(
 
 def _print(*things: RenderableType, style: str | None = None) -> None:
     out = Console(highlight=False, markup=False)
-    for thing in things:
-        # Sentences are not cut into lines: they may be read by a program.
-        out.print(thing, style=style, soft_wrap=isinstance(thing, str | Text))
+    with out.capture() as told:
+        for thing in things:
+            # Sentences are not cut into lines: they may be read by a program.
+            out.print(thing, style=style, soft_wrap=isinstance(thing, str | Text))
+    for line in told.get().removesuffix("\n").split("\n"):  # nor are blanks at the end of use
+        typer.echo(line if out.is_terminal else line.rstrip(), color=True)
 
 
 def _visible(value: Any) -> Any:

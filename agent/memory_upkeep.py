@@ -28,6 +28,7 @@ from memory.records import (
     Note,
     Status,
     Trajectory,
+    standing,
 )
 
 DERIVED = (SUMMARY, "report.html")  # `instar evolve` writes them anew
@@ -109,7 +110,7 @@ def _active(ledger: Ledger, incumbent: Generation, what: Extent) -> Iterator[str
     """Which of the items the incumbent is shown now."""
     gone = set(what.items)
     for id_, change in history.state(ledger, incumbent.memory).items():
-        if id_ in gone and change.status is Status.ACTIVE:
+        if id_ in gone and standing(change, incumbent.weights) == Status.ACTIVE.value:
             yield id_
 
 

@@ -60,7 +60,8 @@ def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
                 for check in (_config, _trajectories, _memory, _adapters, _generations, _index):
                     problems.extend(check(ledger, folder))
         except LedgerError as error:
-            problems.append(str(error))
+            if str(error) not in problems:  # the audit of the ledger may have met it first
+                problems.append(str(error))
     return counts, problems
 
 

@@ -57,7 +57,14 @@ def view(
         if export is not None:
             from memory.inspector.export import export as write
 
-            missing = write(runs, export)
+            try:
+                missing = write(runs, export)
+            except OSError as error:
+                from agent.config import ConfigError
+
+                raise ConfigError(
+                    f"{export}: cannot be written ({error.strerror or error})"
+                ) from error
             path = export if export.suffix == ".html" else export / "index.html"
             size = path.stat().st_size
             if as_json:

@@ -132,7 +132,7 @@ def _unknown(change: MemoryChange, snapshot: str) -> MemoryChange:
         status=Status.RETIRED,
         generation=change.generation,
         worth=change.worth,
-        reason=f"unknown in {snapshot or 'empty memory'}",
+        reason=f"not in memory {snapshot}" if snapshot else "not in the empty memory",
     )
 
 

@@ -35,6 +35,7 @@ STATUS_BLOCK = {
 MARK = {"retired": "-", "replaced": "-", "quarantined": "-", "absorbed": "-", "demoted": "-"}
 CHANGED = ("merged", "revised", "split")  # made of something that can be looked at beside it
 _LINES = 12  # of a text, unless all of it is asked for
+_USES = 20  # of an item, unless all are asked for
 _BAR = 16
 
 
@@ -49,7 +50,7 @@ def item_table(rows: Sequence[Row], similarity: bool = False) -> Table:
     table.add_column("utility", justify="right", no_wrap=True)
     table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1, min_width=16)
     for row in rows:
-        cells: list[Any] = [f"{row['similarity']:.2f}"] if similarity else []
+        cells: list[Any] = [write_number(row["similarity"])] if similarity else []
         table.add_row(
             *cells,
             row["id"][:8],
@@ -85,8 +86,8 @@ def item_page(item: Row) -> Group:
     return Group(*parts)
 
 
-def history_page(told: Row) -> Group:
-    """What became of an item."""
+def history_page(told: Row, full: bool = False) -> Group:
+    """What became of an item; of the episodes that were shown it the last few, unless ``full``."""
     parts: list[RenderableType] = [heading(told, standing=False)]
     parts.append(Padding(clipped(told["text"], "", "", False), (0, 0, 0, 2)))
     parts.append(changes_table(told["changes"]))
@@ -100,7 +101,10 @@ def history_page(told: Row) -> Group:
     parts.append(field("weights", trained))
     won = sum(use["success"] for use in told["uses"])
     parts.append(field("shown", f"in {len(told['uses'])} episodes, {won} of them successful"))
-    parts += [Padding(outcome(use), (0, 0, 0, 4)) for use in told["uses"]]
+    few = told["uses"] if full else told["uses"][-_USES:]
+    if before := len(told["uses"]) - len(few):
+        parts.append(Text(f"    … {before} before these; --full shows all", "dim"))
+    parts += [Padding(outcome(use), (0, 0, 0, 4)) for use in few]
     return Group(*parts)
 
 
@@ -297,14 +301,16 @@ def stats_page(told: Row) -> Group:
     head = f"memory of generation {told['generation']}: {told['items']} items, "
     head += f"{write_count(told['characters'])} characters"
     parts: list[RenderableType] = [Text(head, "bold")]
-    for name, counts in told["by"].items():
+    for name, counts in told["by"].items() if told["items"] else ():
         parts.append(field(name, ", ".join(f"{n} {k or 'any'}" for k, n in counts.items())))
     unused = f"{told['uses']} times in all; {told['never_used']:.0%} of the items never"
-    parts.append(field("used", unused))
+    if told["items"]:
+        parts.append(field("used", unused))
     for name in ("best", "worst"):
         for row in told[name]:
             line = f"{row['id'][:8]} {utility(row)}  {row['kind']}  {flat(row['text'], 100)}"
-            parts.append(field(name, line))
+            few = name == "best" and not told["worst"]  # all that was measured, good or bad
+            parts.append(field("measured" if few else name, line))
     stored = told["stored"]
     ever = f"{stored['items']} items and {stored['episodes']} episodes stored"
     if stored["erased_items"] or stored["erased_episodes"]:

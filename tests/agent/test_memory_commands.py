@@ -193,7 +193,9 @@ def test_diff(ask: Callable[..., Any], call: Callable[..., Said], written: Path)
     last = "1 added, 1 merged, 1 revised, 1 absorbed, 1 retired, 1 quarantined, 3 replaced"
     assert lines[-1] == last
     assert lines.count(last) == 1 and out.count(run_of.REFLECTION.text) == 0  # its diff is shown
+    assert not [line for line in out.splitlines() if line != line.rstrip()]  # for programs
     assert "nothing changed" in call("diff", 2, 2, "--run", written).out
+    assert "not in memory" in call("diff", 2, 1, "--run", written).out
 
 
 def test_words() -> None:
@@ -208,7 +210,11 @@ def test_stats(ask: Callable[..., Any], call: Callable[..., Said], written: Path
     assert [row["id"] for row in told["best"]] == [run_of.SQUARE.id]
     assert told["characters"] == sum(len(i.text) for i in run_of.ITEMS)
     assert told["disk"]["ledger.sqlite"] > 0 and told["index"].startswith("none")
-    assert "89% of the items never" in call("stats", "--run", written).out
+    out = call("stats", "--run", written).out
+    # With so few there is no best and worst, only what was measured.
+    assert "89% of the items never" in out and "measured" in out and "best" not in out
+    empty = call("stats", "--run", written, "-g", 0).out
+    assert "0 items" in empty and "used" not in empty and "kind" not in empty
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -240,6 +246,7 @@ def test_colours(call: Callable[..., Said], written: Path, monkeypatch: pytest.M
         (("list", "--trust", "full"), "--trust full: must be one of verified"),
         (("show", "zzz"), "no such item"),
         (("show", ""), "no such item"),
+        (("search", " "), "give a text to look for"),
         (("why", "9/acquire"), "no such episode"),
         (("why", "1/acquire"), "4 episodes begin so"),
         (("diff", 1, 9), "no generation 9"),
@@ -309,6 +316,8 @@ def test_export_says_what_it_leaves_out(
     assert "left out" in said.out and "1 of gate" in said.out
     chat = (tmp_path / "out" / "chat.jsonl").read_text()
     assert chat.count("\n") == 5 and run_of.GATE[0] not in chat
+    said = call("export", tmp_path / "gate", "--run", mine, "--split", "gate")
+    assert "of train (--split NAME); only train" in said.out
     said = call("export", tmp_path / "out", "--run", mine, "--split", "gate", "--split", "train")
     assert "training on them voids the measure" in said.out
     assert run_of.GATE[0] in (tmp_path / "out" / "chat.jsonl").read_text()
@@ -394,6 +403,11 @@ def test_erase_shows_first(call: Callable[..., Said], ask: Callable[..., Any], m
     assert told["adapters"] == ["a1"]
     said = call("erase", run_of.DOUBLE.id, "--run", mine)
     assert "nothing is erased yet" in said.out and "cannot forget them: a1" in said.out
+    said = call("erase", "--text", "nowhere said", "--run", mine)
+    assert said.out == "nothing says this, so there is nothing to erase\n"
+    assert run_of.SQUARE.id in ask("erase", run_of.SQUARE.id, "--run", mine)["items"]
+    # It is absorbed: no prompt loses it.
+    assert run_of.SQUARE.id not in ask("erase", run_of.SQUARE.id, "--run", mine)["active"]
     now = {p: p.read_bytes() for p in before}
     assert now == before
 
@@ -451,7 +465,7 @@ def test_a_real_run_goes_on_after_an_erasure(
         assert last is not None
         item = history.items(ledger, last[1].memory)[0]
     told = ask("erase", item.id, "--run", copied, "--yes")
-    assert item.id in told["items"] and item.id in told["active"]
+    assert item.id in told["items"]
     assert holding(copied, item.text) == []
     counts, problems = verify(copied)
     assert problems == [] and counts["records erased"] > 0

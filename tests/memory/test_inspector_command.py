@@ -82,6 +82,7 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path) -> None:
             (("--run", run, "--compare", tmp_path / "none"), "is no run folder"),
             (("--run", run, "--port", port), f"cannot listen on 127.0.0.1, port {port}"),
             (("--run", run, "--port", 99999), "65535"),
+            (("--run", run, "--export", "/proc/none"), "/proc/none: cannot be written"),
         ):
             process = start(*arguments)
             _, wrong = process.communicate()

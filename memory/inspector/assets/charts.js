@@ -170,8 +170,8 @@ export function phaseBars(generations, what) {
   ];
 }
 
-// Per family a line from where it was to where it is.
-export function familyChanges(before, after) {
+// Per family a line from where it was to where it is; `only` names the one side that knows it.
+export function familyChanges(before, after, only = ["gone", "new"]) {
   const families = [...new Set([...Object.keys(after), ...Object.keys(before)])]
     .sort((a, b) => ((after[b] ?? 0) - (before[b] ?? 0)) - ((after[a] ?? 0) - (before[a] ?? 0)));
   return el("div", { class: "dumbbells" }, families.map((family) => {
@@ -190,7 +190,7 @@ export function familyChanges(before, after) {
     });
     return el("div", { class: "dumbbell" }, el("span", { class: "name" }, family), chart,
       el("span", { class: "num" }, el("span", { class: "dim" }, `${number(from)} → ${number(to)} `),
-        el("b", { css: { color: colour } }, known ? signed(change) : "new")));
+        el("b", { css: { color: colour } }, known ? signed(change) : only[from === undefined ? 1 : 0])));
   }));
 }
 

@@ -33,6 +33,6 @@ export async function comparePage(_to, { linkTo, runs }) {
     section("In numbers", "", el("div", { class: "card wide" }, el("table", { class: "lines" },
       el("thead", null, el("tr", null, el("th", null, ""), names.map((name, run) => el("th", { class: "num" }, el("a", { href: linkTo(run, "overview") }, name))))),
       el("tbody", null, rows.map(([name, values]) => el("tr", null, el("td", { class: "dim" }, name), values.map((v) => el("td", { class: "num" }, v)))))))),
-    last[0] && last[1] ? section("Families", `Gate success in the end: ${names[0]} (hollow) and ${names[1]}.`, card(familyChanges(last[0].families, last[1].families))) : null);
+    last[0] && last[1] ? section("Families", `Gate success in the end: ${names[0]} (hollow) and ${names[1]}.`, card(familyChanges(last[0].families, last[1].families, names.map((name) => `only ${name}`)))) : null);
   return { title: "Compare", node };
 }

@@ -60,7 +60,7 @@ function looked(look, e, link) {
     const item = e.items[c.item] || {};
     return el("tr", { class: c.verdict === "shown" ? "shown" : null },
       el("td", null, el("a", { href: link("item", c.item), class: "said" }, item.text ? brief(item.text) : c.item), item.kind ? kindChip(item.kind) : null),
-      columns.map((name) => el("td", { class: "num" }, name === "utility" ? signed(c[name]) : number(c[name]), meter(c[name]))),
+      columns.map((name) => el("td", { class: "num", "data-name": name }, name === "utility" ? signed(c[name]) : number(c[name]), meter(c[name]))),
       el("td", null, el("span", { class: `verdict ${c.verdict}`, title: VERDICTS[c.verdict] }, c.verdict), el("div", { class: "dim", css: { "font-size": ".8rem" } }, VERDICTS[c.verdict] || "")));
   });
   return turn("look", "Looked into memory", [`${shown} of ${plural(look.candidates.length, "candidate")} shown`, " · ", `${count(look.tokens)} tokens`],
@@ -80,9 +80,9 @@ function acted(step, i) {
   const { tool, arguments: given, ...rest } = step.action || {};
   const call = given && typeof given === "object" ? Object.entries(given) : Object.entries(rest);
   return turn("agent", `Step ${i + 1}`, [
-    `${plural(step.written, "token")} written`, ` · ${count(step.read)} read`,
-    step.logprob === null ? null : el("span", { title: "geometric mean of the tokens' probabilities" }, ` · sureness ${number(Math.exp(step.logprob))}`),
-    step.choices.length ? ` · chose among ${step.choices.length}` : null],
+    el("span", null, `${plural(step.written, "token")} written · ${count(step.read)} read`,
+      step.logprob === null ? null : [" · ", el("span", { title: "geometric mean of the tokens' probabilities" }, `sureness ${number(Math.exp(step.logprob))}`)],
+      step.choices.length ? ` · chose among ${step.choices.length}` : null)],
     el("pre", null, step.text),
     call.length ? el("details", { class: "call" }, el("summary", null, "call ", el("b", { class: "mono" }, tool || "none")),
       call.map(([name, value]) => [el("p", { class: "dim" }, name), el("pre", { class: "text" }, typeof value === "string" ? value : JSON.stringify(value, null, 1))])) : null);

@@ -56,7 +56,7 @@ function uses(it, link) {
   if (!total) return section("Uses", "", empty("Not used yet", "It has stood in no prompt so far."));
   const wins = it.used.reduce((n, u) => n + u.wins, 0);
   return section("Uses", `It stood in the prompt of ${plural(total, "episode")}; ${count(wins)} reached full reward.`,
-    card(usesColumns(it.used), el("p", { css: { "margin-top": ".8rem" } }, el("a", { href: link("episodes", { item: it.id }) }, "all these episodes"))));
+    card(usesColumns(it.used.toSorted((a, b) => (a.generation < 0) - (b.generation < 0))), el("p", { css: { "margin-top": ".8rem" } }, el("a", { href: link("episodes", { item: it.id }) }, "all these episodes"))));
 }
 
 function lineage(it, link) {
