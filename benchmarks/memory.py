@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -184,19 +185,21 @@ def generations(folder: Path) -> dict[str, Any]:
     views: dict[str, MemoryView] = {}
     figures: dict[str, Any] = {}
     index = BruteForceIndex(embedder.dimension)
-    for snapshots in (1, 10, 100):
-        with Ledger(folder / f"generations{snapshots}.db") as ledger:
+    times: dict[str, list[float]] = {}
+    with ExitStack() as open_ledgers:
+        for snapshots in (1, 10, 100):
+            ledger = open_ledgers.enter_context(Ledger(folder / f"generations{snapshots}.db"))
             ids, last = store(ledger, own, snapshots)
             index.add(ids, embedder.rows)
             began = time.perf_counter()
             views[str(snapshots)] = MemoryView(ledger, index, embedder, last, "base")
             figures[str(snapshots)] = {"view_s": time.perf_counter() - began}
-    times: dict[str, list[float]] = {name: [] for name in views}
-    for text in queries:
-        for name, view in views.items():
-            began = time.perf_counter()
-            view.recall([Query(text, "none")], SETTINGS, words_of)
-            times[name].append(time.perf_counter() - began)
+            times[str(snapshots)] = []
+        for text in queries:
+            for name, view in views.items():
+                began = time.perf_counter()
+                view.recall([Query(text, "none")], SETTINGS, words_of)
+                times[name].append(time.perf_counter() - began)
     for name, own_times in times.items():
         figures[name] |= summary(own_times)
     return figures
