@@ -98,7 +98,9 @@ def configured(suite: str, arm: str, seed: int, quick: bool) -> Config:
     recipe, settings = ARMS.get(arm, (arm, UNGATED))
     own = [*SUITES[suite], *settings, f"generations={GENERATIONS}", f"seed={seed}"]
     if recipe is not None:  # what a method keeps and shows is its own
-        kept = ("memory.recall", "update_memory.write", "update_memory.consolidation")
+        kept = (
+            "acquire.recall", "memory.recall", "update_memory.write", "update_memory.consolidation",
+        )  # fmt: skip
         own = [setting for setting in own if not setting.startswith(kept)]
     return load_config(recipe, [*own, *(QUICK if quick else ())])
 

@@ -29,6 +29,14 @@ from agent.report import (
 )
 
 DOCUMENTS = ("README.md", "benchmarks/README.md")
+# As in benchmarks/memory.py and benchmarks/inspector.py, which import more than tables need.
+MEMORY_BARS = {
+    "recall p50 / (embedding + raw Chroma)": ("at most", 1.3),
+    "recall@10": ("at least", 0.99),
+    "bulk add / raw Chroma": ("at least", 1.0),
+    "recall p50, 100 generations / 1": ("at most", 1.3),
+}
+INSPECTOR_BARS = {"first paint, ms": ("at most", 1000.0), "scrub p95, ms": ("at most", 200.0)}
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 Figures = Mapping[str, Any]
 
@@ -407,14 +415,14 @@ def memory_learning(figures: Figures) -> str:
             gap = own["contrasts"].get(f"ours - {name}")
             spent = sum(arm["tokens"].values()) if "tokens" in arm else None
             rows.append((
-                f"`{suite}`", name, f"{write_number(arm['mean'])} {write_interval(arm)}",
+                f"`{suite}`", name, f"{write_number(arm['mean'])} {_interval(arm)}",
                 _difference(gap) if gap else "",
                 f"{gap['p_holm']:.4f}" if gap and "p_holm" in gap else "",
                 f"{arm['items']:.0f}" if "items" in arm else "",
                 f"{arm['prompt']:.0f}" if "prompt" in arm else "",
                 write_count(round(spent)) if spent is not None else "",
             ))  # fmt: skip
-        notes.append(f"{suite}: {own['tasks']} test tasks, {own['seeds']} seeds")
+        notes.append(f"{suite}: {own['tasks']} test tasks, {_seeds(own)}, `{own['commit']}`")
     head = ("suite", "memory", "success", "ours minus it", "p, Holm", "items", "prompt tokens",
             "tokens spent learning")  # fmt: skip
     return _paragraphs(table(head, rows, 2), f"{'; '.join(notes)}. {origin(figures)}")
@@ -427,13 +435,19 @@ def memory_index(figures: Figures) -> str:
         asked = own["asked"]
         for name in ("ours", "Chroma, same graph", "Chroma as it comes"):
             added, ours = own[name], name == "ours"
-            times = asked["times"]["recall" if ours else name]
+            times = asked["times"]["index" if ours else name]
             rows.append((
-                f"{int(size):,}", f"{name}{', a whole recall' if ours else ''}",
+                f"{int(size):,}", f"{name}{', the index alone' if ours else ''}",
                 f"{times['p50_ms']:.2f}", f"{times['p99_ms']:.2f}",
                 f"{asked['recall_at_10'][name]:.4f}", f"{added['add_per_second']:,.0f}",
                 f"{added['rss_mb']:.0f}", f"{added['disk_mb']:,.0f}",
             ))  # fmt: skip
+            if ours:
+                whole = asked["times"]["recall"]
+                rows.append((
+                    f"{int(size):,}", "ours, a whole recall",
+                    f"{whole['p50_ms']:.2f}", f"{whole['p99_ms']:.2f}", "", "", "", "",
+                ))  # fmt: skip
         if isinstance(own.get("mem0"), dict):
             got = own["mem0"]
             rows.append((
@@ -443,11 +457,11 @@ def memory_index(figures: Figures) -> str:
     head = ("items", "system", "asked, p50 ms", "p99 ms", "recall@10", "added a second",
             "memory, MiB", "disk, MiB")  # fmt: skip
     embedding = [own["asked"]["times"]["embedding"]["p50_ms"] for own in figures["sizes"].values()]
-    told = ", ".join(f"{name} {value:.3f}" for name, value in figures["bars"].items())
+    missing = "".join(f" Not measured: {n} ({why})." for n, why in figures["missing"].items())
     return _paragraphs(
         table(head, rows, 2),
-        f"A recall embeds its query ({min(embedding):.1f} to {max(embedding):.1f} ms); Chroma and "
-        f"mem0 are given the vector. {told}.",
+        f"A whole recall embeds its query as well ({min(embedding):.1f} to {max(embedding):.1f} "
+        f"ms); all others are given the vector. {_held(figures['bars'], MEMORY_BARS)}{missing}",
         origin(figures),
     )
 
@@ -459,14 +473,27 @@ def inspector(figures: Figures) -> str:
         for what, part in (("", "pages"), ("scrubbing: ", "scrub"))
         for name, own in figures[part].items()
     ]
-    prepared = ", ".join(f"{name} {value:g}" for name, value in figures["prepared"].items())
-    bars = ", ".join(f"{name} {value:.0f}" for name, value in figures["bars"].items())
+    prepared = ", ".join(
+        f"{name} {value:g}{'' if 'MiB' in name else ' s'}"
+        for name, value in figures["prepared"].items()
+    )
     return _paragraphs(
         table(("page", "p50 ms", "p95 ms", "worst ms"), rows),
-        f"{figures['items']:,} items, {figures['episodes']:,} episodes. {bars}. Before that, "
-        f"seconds: {prepared}.",
+        f"{figures['items']:,} items, {figures['episodes']:,} episodes, {figures['generations']} "
+        f"generations. {_held(figures['bars'], INSPECTOR_BARS)} Before that: {prepared}.",
         origin(figures),
     )
+
+
+def _held(got: Figures, bars: Mapping[str, tuple[str, float]]) -> str:
+    """Figures and whether each keeps to its bar; those that a bar is set for."""
+    told = []
+    for name, (side, bar) in bars.items():
+        if name in got:
+            good = got[name] <= bar if side == "at most" else got[name] >= bar
+            verdict = "reached" if good else "missed"
+            told.append(f"{name} {got[name]:.4g} (bar: {side} {bar:g}, {verdict})")
+    return f"{', '.join(told)}."
 
 
 # poisoning
