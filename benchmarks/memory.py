@@ -57,6 +57,7 @@ K = 10
 RAW_BATCH = 5000  # Chroma's quickest: it refuses more than 5,461
 RAW = {"Chroma, same graph": graph(0), "Chroma as it comes": {"space": "cosine"}}
 OURS = "ours"
+PAIR = "embedding, then Chroma"
 BARS = {
     "recall p50 / (embedding + raw Chroma)": ("at most", 1.3),
     "recall@10": ("at least", 0.99),
@@ -137,7 +138,9 @@ def ask(folder: Path) -> dict[str, Any]:
     limits = tenth(embedder.rows, np.load(folder / "asked.npy")) - 1e-4
     limit_of = dict(zip(queries, limits.tolist(), strict=True))
     collections = {name: raw(folder / name, name) for name in RAW}
-    times: dict[str, list[float]] = {n: [] for n in ("embedding", "recall", "index", *RAW)}
+    same = next(iter(RAW))
+    names = ("embedding", PAIR, "recall", "index", *RAW)
+    times: dict[str, list[float]] = {name: [] for name in names}
     hits = dict.fromkeys((OURS, *RAW), 0)
 
     def timed(name: str, run: Callable[[], Any]) -> Any:
@@ -157,6 +160,13 @@ def ask(folder: Path) -> dict[str, Any]:
                 hits = dict.fromkeys(hits, 0)
             limit = limit_of[text]
             vector = timed("embedding", lambda t=text: embedder.embed([t]))
+            # What a recall is compared with has the caches that an embedding leaves behind as well.
+            timed(
+                PAIR,
+                lambda t=text: collections[same].query(
+                    query_embeddings=embedder.embed([t]), n_results=K, include=["distances"]
+                ),
+            )
             timed("recall", lambda t=text: view.recall([Query(t, "none")], SETTINGS, words_of))
             found = timed("index", lambda v=vector: index.query(v, K))
             hits[OURS] += sum(score >= limit for _, score in found[0])
@@ -306,8 +316,7 @@ def bars_of(sizes: dict[str, Any], largest_with_bar: str) -> dict[str, float]:
     times = here["asked"]["times"]
     same = next(iter(RAW))
     bars = {
-        "recall p50 / (embedding + raw Chroma)": times["recall"]["p50_ms"]
-        / (times["embedding"]["p50_ms"] + times[same]["p50_ms"]),
+        "recall p50 / (embedding + raw Chroma)": times["recall"]["p50_ms"] / times[PAIR]["p50_ms"],
         "recall@10": min(size["asked"]["recall_at_10"][OURS] for size in sizes.values()),
         "bulk add / raw Chroma": here[OURS]["add_per_second"] / here[same]["add_per_second"],
     }

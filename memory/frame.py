@@ -59,7 +59,9 @@ def inert(text: str) -> str:
     """A text without control, format (bidirectional, zero-width) and unassigned characters,
     and with chat templates' control tokens broken up. Line breaks and tabs stay.
     """
-    text = "".join(c for c in text if c in "\n\t" or not unicodedata.category(c).startswith("C"))
+    if not text.isprintable():  # the usual text is
+        kept = (c for c in text if c in "\n\t" or not unicodedata.category(c).startswith("C"))
+        text = "".join(kept)
     return _CONTROL_TOKEN.sub(lambda found: f"{found[0]} ", _SELECTORS.sub("", text))
 
 

@@ -54,8 +54,14 @@ def _trigrams(text: str) -> int:
 def _in_common(a: str, b: str) -> float:
     """Twice the longest common subsequence by both lengths; the same pairs meet again.
 
-    A row of the table at a time as the bits of one number (Hyyrö 2004).
+    Of what lies between the common beginning and end, a row of the table at a time as the bits
+    of one number (Hyyrö 2004).
     """
+    total = len(a) + len(b)
+    begun = _same(a, b)
+    a, b = a[begun:], b[begun:]
+    ended = _same(a[::-1], b[::-1])
+    a, b = a[: len(a) - ended], b[: len(b) - ended]
     places: dict[str, int] = {}
     for i, character in enumerate(a):
         places[character] = places.get(character, 0) | 1 << i
@@ -63,4 +69,11 @@ def _in_common(a: str, b: str) -> float:
     for character in b:
         met = row & places.get(character, 0)
         row = (row + met | row - met) & full
-    return 2 * (len(a) - row.bit_count()) / (len(a) + len(b))
+    return 2 * (begun + ended + len(a) - row.bit_count()) / total
+
+
+def _same(a: str, b: str) -> int:
+    """With how many characters both begin."""
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )

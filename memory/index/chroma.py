@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class ChromaIndex:
         self.dimension = dimension
         self.failed = False  # whether Chroma ever did
         self._died = died
+        self._strays: dict[str, Vectors] = {}
         self._batch = _BATCH if isinstance(place, Path) else _BATCH_SENT
         self._resources = ExitStack()
         metadata: dict[str, str | int | float] = {"identity": identity, "dimension": dimension}
@@ -104,13 +105,26 @@ class ChromaIndex:
                     query_embeddings=vectors, n_results=k, include=["distances"]
                 )
             )
-            return [
-                sorted(
-                    ((i, round(1 - d, DECIMALS)) for i, d in zip(ids, distances, strict=True)),
-                    key=lambda hit: (-hit[1], hit[0]),
-                )
-                for ids, distances in zip(found["ids"], found["distances"], strict=True)
-            ]
+        return [
+            self._best(vector, zip(ids, distances, strict=True), k)
+            for vector, ids, distances in zip(
+                vectors, found["ids"], found["distances"], strict=True
+            )
+        ]
+
+    def _best(self, vector: Vectors, found: Iterable[tuple[str, float]], k: int) -> Hits:
+        near = {id_: 1 - distance for id_, distance in found}
+        near |= {id_: float(own @ vector) for id_, own in self._strays.items()}
+        hits = ((id_, round(similarity, DECIMALS)) for id_, similarity in near.items())
+        return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
+
+    def compare(self, ids: Sequence[str]) -> None:
+        """Compare these with every query from now on, whether the graph leads to them or not.
+
+        It does not lead to all: one among many that are all nearest to the same few may have no
+        neighbour that leads back to it.
+        """
+        self._strays |= dict(zip(ids, self.vectors(ids), strict=True))
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         rows: dict[str, Vectors] = {}

@@ -21,6 +21,7 @@ from memory.records import MemoryItem
 Backend = Literal["chroma", "chroma-server", "exact"]
 
 _CANARIES, _AFTER_A_CRASH = 200, 2000
+_ASTRAY = 0.1  # share of items that a graph loses as it grows (see `_astray`)
 _REEMBEDDED = 8
 _EXACT = 1e-3  # how far a stored vector's similarity to itself may be from 1
 _BATCH = 1000  # texts embedded at a time
@@ -141,7 +142,8 @@ def check_index(
             missing = [id_ for id_ in ids if id_ not in here]
             if missing:
                 return [f"{folder}: the index lacks {len(missing)} items, {min(missing)!r} first"]
-            faults = _faulty(index, stores.bytes(name), embedder, wanted, ids, here, canaries)
+            size, astray = stores.bytes(name), _astray(folder)
+            faults = _faulty(index, size, embedder, wanted, ids, here, canaries, astray)
             return [f"{folder}: {fault}" for fault in faults]
     except VectorIndexError as error:
         return [str(error)]
@@ -173,13 +175,13 @@ def _open(
     reason = ""
     if name is not None:
         if apart is not None and opening.exists():
-            tried, reason = _reopen(apart, name, embedder, wanted)
+            tried, reason = _reopen(folder, apart, name, embedder, wanted)
             if tried is not None:
                 tried.close()
         if not reason:
             opening.touch()
             try:
-                index, reason = _reopen(stores, name, embedder, wanted)
+                index, reason = _reopen(folder, stores, name, embedder, wanted)
             finally:
                 opening.unlink()
             if index is not None:
@@ -190,6 +192,10 @@ def _open(
     rebuilt = stores.open(name, embedder, len(wanted))
     try:
         _fill(rebuilt, embedder, wanted, list(wanted))
+        canaries = _canaries(list(wanted), _CANARIES)
+        lost = _lost(rebuilt, canaries)
+        rebuilt.compare(lost)
+        write(folder / "astray", str(len(lost) / max(1, len(canaries))))
         write(folder / "current", name)
     except BaseException:
         rebuilt.close()
@@ -199,8 +205,20 @@ def _open(
     return rebuilt
 
 
+def _astray(folder: Path) -> float:
+    """The share of items that the graph did not lead to when it was new.
+
+    Where many vectors are equal, they fill each other's lists of neighbours, and no way leads to
+    what lies near them: a rebuild would lose as many.
+    """
+    try:
+        return float((folder / "astray").read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
 def _reopen(
-    stores: Stores, name: str, embedder: Embedder, wanted: Mapping[str, str]
+    folder: Path, stores: Stores, name: str, embedder: Embedder, wanted: Mapping[str, str]
 ) -> tuple[ChromaIndex | None, str]:
     """The store of that name, brought up to date; or None and why it is of no use."""
     with ExitStack() as opened:
@@ -210,8 +228,10 @@ def _reopen(
             opened.callback(index.close)
             ids, here = list(wanted), index.ids()
             _fill(index, embedder, wanted, [id_ for id_ in ids if id_ not in here])
-            faults = list(_faulty(index, stores.bytes(name), embedder, wanted, ids, here, canaries))
+            size, astray = stores.bytes(name), _astray(folder)
+            faults = list(_faulty(index, size, embedder, wanted, ids, here, canaries, astray))
             if not faults:
+                index.compare(_lost(index, _canaries(ids, canaries)))
                 opened.pop_all()
                 return index, ""
             reason = faults[0]
@@ -232,35 +252,47 @@ def _faulty(
     ids: Sequence[str],
     here: set[str],
     spread: int,
+    astray: float,
 ) -> Iterator[str]:
     """What is wrong with an index that takes ``size`` bytes and holds at least ``ids``.
 
     Args:
         here: the ids that it held before the missing ones were added.
         spread: so many items all over it, and as many of the newest, are looked for.
+        astray: the share of them that was not found when it was new.
     """
     extra = here.difference(ids)
     if extra:
         yield f"it holds {len(extra)} items that the ledger does not, {min(extra)!r} first"
     if size > 2**28 + 40 * len(ids) * embedder.dimension:
         yield f"it takes {size / 2**20:.0f} MiB for {len(ids)} items"
+    canaries = _canaries(ids, spread)
+    lost = _lost(index, canaries)
+    if len(lost) > (_ASTRAY + 1.5 * astray) * len(canaries):
+        yield f"{len(lost)} of {len(canaries)} items are not found by their own vectors"
+    again = canaries[:: len(canaries) // _REEMBEDDED + 1]
+    if again:
+        fresh = embedder.embed([wanted[id_] for id_ in again])
+        likeness = np.sum(fresh * index.vectors(again), axis=1)
+        if not np.all(likeness > 1 - _EXACT):
+            yield "its vectors are not those of its items' keys"
+
+
+def _canaries(ids: Sequence[str], spread: int) -> list[str]:
+    """So many items all over the index, and as many of the newest."""
     older, newest = ids[:-spread], ids[-spread:]
-    canaries = [*older[:: len(older) // spread + 1], *newest]
-    vectors = index.vectors(canaries)
-    found = index.query(vectors, 10)
-    lost = [
+    return [*older[:: len(older) // spread + 1], *newest]
+
+
+def _lost(index: ChromaIndex, canaries: Sequence[str]) -> list[str]:
+    """Those that are not found by their own vectors."""
+    found = index.query(index.vectors(canaries), 10)
+    return [
         id_
         for id_, hits in zip(canaries, found, strict=True)
         # Items may share a key: then the nearest are all as near as the item itself.
         if not hits or (id_ not in dict(hits) and hits[-1][1] < 1 - _EXACT)
     ]
-    if lost:
-        yield f"{len(lost)} of {len(canaries)} items are not found by their own vectors"
-    again = canaries[:: len(canaries) // _REEMBEDDED + 1]
-    fresh = embedder.embed([wanted[id_] for id_ in again]) if again else vectors[:0]
-    likeness = np.sum(fresh * index.vectors(again), axis=1)
-    if not np.all(likeness > 1 - _EXACT):
-        yield "its vectors are not those of its items' keys"
 
 
 def _fill(index: Index, embedder: Embedder, items: Mapping[str, str], ids: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ class Shelf:
         return not bool(np.all(self.living.absorbed[self.rows]))
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
-        """The vectors of some rows of the shelf."""
+        """The vectors of some rows of the shelf; where they come from the index, of any rows."""
         if self.compared is None:
             return self.index.vectors([self.living.ids[row] for row in rows])
         return self.compared[np.searchsorted(self.rows, rows)]

@@ -162,12 +162,17 @@ class MemoryView:
             refused.extend(others)
             return some
 
-        seen: dict[int, Vectors] = {}  # asking the index anew for each choice would take longest
+        seen: dict[int, Vectors] = {}
 
         def vectors(kind: Kind, rows: Sequence[int]) -> Vectors:
-            new = [row for row in rows if row not in seen]
+            new = {row for row in rows if row not in seen}
             if new:
-                seen.update(zip(new, shelves[kind].vectors(new), strict=True))
+                # With all that compete from the index: asking for each apart would take longest.
+                if shelves[kind].compared is None:
+                    rivals = (c for c in admitted if c.verdict == "quota" and c.row not in seen)
+                    new.update(c.row for c in rivals if shelves[c.item.kind].compared is None)
+                asked = sorted(new)
+                seen.update(zip(asked, shelves[kind].vectors(asked), strict=True))
             return np.stack([seen[row] for row in rows])
 
         def cluster(kind: Kind, row: int) -> int | None:

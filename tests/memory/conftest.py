@@ -49,6 +49,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process = subprocess.Popen(
             [*wrap, sys.executable, "-c", source, *map(str, arguments)],
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            stdin=subprocess.PIPE,  # one that waits for its end does not see the tests' own
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

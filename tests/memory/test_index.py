@@ -9,8 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -587,3 +587,32 @@ def test_no_warning_at_first_use(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO, logger="memory"), opened(tmp_path, HashEmbedder(8), {}):
         pass
     assert [r for r in caplog.records if r.name.startswith("memory")] == []
+
+
+class Star:
+    """Vectors by number: many that are equal, and more that are nearest to those."""
+
+    identity, dimension = "star", 64
+
+    def __init__(self) -> None:
+        chance, hub = np.random.default_rng(0), np.eye(1, 64)[0]
+        rows = [hub] * 70 + [hub + chance.normal(scale=0.04, size=64) for _ in range(400)]
+        self.rows = np.array([row / np.linalg.norm(row) for row in rows], np.float32)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return self.rows[[int(text) for text in texts]]
+
+
+def test_what_the_graph_does_not_lead_to_is_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    star = Star()
+    items = {f"{n:03}": str(n) for n in range(len(star.rows))}
+    for _ in range(3):
+        with closing(open_index(tmp_path, star, items)) as index:
+            newest = list(items)[-200:]  # those are looked for
+            hits = index.query(star.embed([items[id_] for id_ in newest]), 3)
+            assert [found[0][0] for found in hits] == newest
+    assert not caplog.records  # no rebuild would find more
+    assert float((tmp_path / "astray").read_text()) > 0.1
+    assert check_index(tmp_path, star, items) == []

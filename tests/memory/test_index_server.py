@@ -202,7 +202,8 @@ def test_second_owner_is_refused(
 ) -> None:
     monkeypatch.setattr("memory.index.stores._WAIT_S", 0.1)
     owner = start(OWNER, tmp_path, json.dumps(ITEMS), "waits")
-    assert owner.stdout is not None and owner.stdout.readline()
+    assert owner.stdout is not None
+    assert "http://" in (told := owner.stdout.readline()), told
     for backend in ("chroma", "chroma-server"):
         with pytest.raises(VectorIndexError, match=f"in use by process {owner.pid}"):
             open_index(tmp_path, EMBEDDER, ITEMS, backend)  # type: ignore[arg-type]
