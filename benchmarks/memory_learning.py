@@ -76,7 +76,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "banking77": (
         "suite={name: banking77, tasks: {train: 240, gate: 20, retention: 4, test: 30}}",
-        "acquire.tasks=600", "acquire.first_tasks=600", "acquire.samples=4",
+        "acquire.tasks=400", "acquire.first_tasks=400", "acquire.samples=4",
         "acquire.recall={quotas: {exemplar: 3}, min_similarity: 0.0}",
         "memory.recall.quotas={exemplar: 4}",
         "refine={per_task: 1, per_family: 200}",
