@@ -142,8 +142,10 @@ def check_index(
             missing = [id_ for id_ in ids if id_ not in here]
             if missing:
                 return [f"{folder}: the index lacks {len(missing)} items, {min(missing)!r} first"]
+            looked_for = _canaries(ids, canaries)
+            lost = _lost(index, looked_for)
             size, astray = stores.bytes(name), _astray(folder)
-            faults = _faulty(index, size, embedder, wanted, ids, here, canaries, astray)
+            faults = _faulty(index, size, embedder, wanted, ids, here, looked_for, lost, astray)
             return [f"{folder}: {fault}" for fault in faults]
     except VectorIndexError as error:
         return [str(error)]
@@ -228,10 +230,14 @@ def _reopen(
             opened.callback(index.close)
             ids, here = list(wanted), index.ids()
             _fill(index, embedder, wanted, [id_ for id_ in ids if id_ not in here])
+            looked_for = _canaries(ids, canaries)
+            lost = _lost(index, looked_for)
             size, astray = stores.bytes(name), _astray(folder)
-            faults = list(_faulty(index, size, embedder, wanted, ids, here, canaries, astray))
+            faults = list(
+                _faulty(index, size, embedder, wanted, ids, here, looked_for, lost, astray)
+            )
             if not faults:
-                index.compare(_lost(index, _canaries(ids, canaries)))
+                index.compare(lost)
                 opened.pop_all()
                 return index, ""
             reason = faults[0]
@@ -251,14 +257,15 @@ def _faulty(
     wanted: Mapping[str, str],
     ids: Sequence[str],
     here: set[str],
-    spread: int,
+    canaries: Sequence[str],
+    lost: Sequence[str],
     astray: float,
 ) -> Iterator[str]:
     """What is wrong with an index that takes ``size`` bytes and holds at least ``ids``.
 
     Args:
         here: the ids that it held before the missing ones were added.
-        spread: so many items all over it, and as many of the newest, are looked for.
+        canaries, lost: the items that were looked for, and those not found.
         astray: the share of them that was not found when it was new.
     """
     extra = here.difference(ids)
@@ -266,8 +273,6 @@ def _faulty(
         yield f"it holds {len(extra)} items that the ledger does not, {min(extra)!r} first"
     if size > 2**28 + 40 * len(ids) * embedder.dimension:
         yield f"it takes {size / 2**20:.0f} MiB for {len(ids)} items"
-    canaries = _canaries(ids, spread)
-    lost = _lost(index, canaries)
     if len(lost) > (_ASTRAY + 1.5 * astray) * len(canaries):
         yield f"{len(lost)} of {len(canaries)} items are not found by their own vectors"
     again = canaries[:: len(canaries) // _REEMBEDDED + 1]

@@ -12,7 +12,8 @@ import pytest
 
 import memory
 from memory.ledger import Ledger
-from memory.records import Kind, MemoryItem
+from memory.records import MemoryItem
+from tests.memory.drafts import make
 
 ROOT = Path(memory.__file__).parents[1]
 
@@ -25,18 +26,6 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def make_item() -> Callable[..., MemoryItem]:
-    def make(text: str, key: str = "", task: str = "task", **fields: object) -> MemoryItem:
-        values: dict[str, object] = {
-            "kind": Kind.EXEMPLAR,
-            "text": text,
-            "key": key or text,
-            "sources": (f"0/acquire/{task}/0",),
-            "tasks": (task,),
-            "family": "gcd",
-            "born": 1,
-        }
-        return MemoryItem.model_validate(values | fields)
-
     return make
 
 

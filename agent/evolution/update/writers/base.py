@@ -72,6 +72,17 @@ class Written(NamedTuple):
     edits: list[Edit]
 
 
+def chosen_from(
+    situation: Situation, sources: Sequence[Source], per_family: int, batch: int
+) -> dict[str, tuple[Trajectory, ...]]:
+    """The groups of all sources by a key of their own; for the arguments see `groups`."""
+    return {
+        f"{source}/{group[0].slot}": group
+        for source in sources
+        for group in groups(situation, source, per_family, batch)
+    }
+
+
 def groups(
     situation: Situation, source: Source, per_family: int, batch: int
 ) -> list[tuple[Trajectory, ...]]:

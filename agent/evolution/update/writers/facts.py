@@ -19,7 +19,7 @@ from agent.evolution.update.writers.base import (
     Source,
     Written,
     ask,
-    groups,
+    chosen_from,
     sentence,
     told,
 )
@@ -59,11 +59,7 @@ class FactSettings(BaseModel):
 
 def facts(situation: Situation, settings: FactSettings) -> Written:
     """New facts, and present ones made into one; a line without a subject is none."""
-    chosen = {
-        f"{source}/{group[0].slot}": group
-        for source in settings.sources
-        for group in groups(situation, source, settings.per_family, settings.batch)
-    }
+    chosen = chosen_from(situation, settings.sources, settings.per_family, settings.batch)
     questions = {key: f"{told(group)}\n\n{settings.ask}" for key, group in chosen.items()}
     answers = ask(situation, "fact", SYSTEM, questions, settings.tokens)
     items = []

@@ -21,7 +21,7 @@ from agent.evolution.update.writers.base import (
     Source,
     Written,
     ask,
-    groups,
+    chosen_from,
     sentence,
     told,
 )
@@ -84,11 +84,7 @@ class InsightSettings(BaseModel):
 def insights(situation: Situation, settings: InsightSettings) -> Written:
     """New rules, and edits of and votes on the present ones."""
     written = Written([], [])
-    chosen = {
-        f"{source}/{group[0].slot}": group
-        for source in settings.sources
-        for group in groups(situation, source, settings.per_family, settings.batch)
-    }
+    chosen = chosen_from(situation, settings.sources, settings.per_family, settings.batch)
     rules = {key: _rules(situation, group[0].family, settings) for key, group in chosen.items()}
     questions = {
         key: "\n\n".join(
