@@ -5,7 +5,8 @@ into mem0. Texts are made from templates; the first few thousand are embedded by
 embedder (all-MiniLM-L6-v2, 384 numbers), the vectors of all others are random mixtures of two of
 those with a little noise. Queries are texts that were not stored, and are embedded as they are
 asked; ours is a whole recall (`MemoryView.recall`), embedding included. Systems take turns, query
-by query. Each build and each opening has a process of its own, so that its memory is its own.
+by query and build by build (of three builds the median counts; of a million items there is one).
+Each build and each opening has a process of its own, so that its memory is its own.
 
 mem0 is given the same vectors (its adds and searches are timed without the embedder), runs on
 Chroma and calls no language model (``infer=False``). It adds one at a time; only the first few

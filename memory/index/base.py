@@ -28,11 +28,17 @@ class Index(Protocol):
         """Store vectors (one row per id); an id that is there already is replaced."""
         ...
 
-    def query(self, vectors: Vectors, k: int) -> list[Hits]:
+    def query(self, vectors: Vectors, k: int, seen: dict[str, Vectors] | None = None) -> list[Hits]:
         """Per row, the ``k`` nearest (id, cosine similarity), best first; fewer if it holds fewer.
 
         Similarities are rounded to 5 decimals, and equal ones are in order of id, so that
         floating-point noise decides nothing.
+
+        Args:
+            vectors: the queries', one row each.
+            k: how many.
+            seen: is given the vectors of those found, by id, where they cost less with the
+                answer than asked for afterwards.
         """
         ...
 

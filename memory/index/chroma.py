@@ -90,21 +90,30 @@ class ChromaIndex:
             raise
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
-        rows = dict(zip(ids, shaped(vectors, self.dimension), strict=True))  # no id twice a batch
+        vectors = shaped(vectors, self.dimension)
+        rows = dict(zip(ids, range(len(vectors)), strict=True))  # no id twice a batch
         with self._faults():
             for batch in batches(list(rows), self._batch):
-                self._collection.upsert(ids=list(batch), embeddings=[rows[id_] for id_ in batch])
+                own = vectors[[rows[id_] for id_ in batch]]
+                self._collection.upsert(ids=list(batch), embeddings=own)
 
-    def query(self, vectors: Vectors, k: int) -> list[Hits]:
+    def query(self, vectors: Vectors, k: int, seen: dict[str, Vectors] | None = None) -> list[Hits]:
         vectors = shaped(vectors, self.dimension)
         if not len(vectors) or k < 1:
             return [[] for _ in vectors]
+        include = ["distances"]
+        if seen is not None and isinstance(self.place, Path):  # a server would send them as text
+            include.append("embeddings")
         with self._faults():
             found = _patiently(
                 lambda: self._collection.query(
-                    query_embeddings=vectors, n_results=k, include=["distances"]
+                    query_embeddings=vectors, n_results=k, include=include
                 )
             )
+        if seen is not None:
+            seen |= self._strays
+            for ids, rows in zip(found["ids"], found["embeddings"] or (), strict=False):
+                seen.update(zip(ids, np.asarray(rows, np.float32), strict=True))
         return [
             self._best(vector, zip(ids, distances, strict=True), k)
             for vector, ids, distances in zip(

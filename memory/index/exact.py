@@ -29,7 +29,7 @@ class BruteForceIndex:
                     self._matrix = np.concatenate([self._matrix, more])
             self._matrix[row] = vector
 
-    def query(self, vectors: Vectors, k: int) -> list[Hits]:
+    def query(self, vectors: Vectors, k: int, seen: dict[str, Vectors] | None = None) -> list[Hits]:
         vectors = shaped(vectors, self.dimension)
         if not self._ids or k < 1:
             return [[] for _ in vectors]

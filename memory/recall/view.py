@@ -116,8 +116,9 @@ class MemoryView:
         # The index holds also what no longer lives: so much more is asked for.
         reach = ceil(settings.candidates / self._living.share)
         answers: list[Hits] = [[] for _ in texts]
+        seen: dict[str, Vectors] = {}
         if any(shelf.compared is None for shelf in shelves.values()):
-            answers = self._index.query(embedded, reach)
+            answers = self._index.query(embedded, reach, seen)
         found = {
             text: (vector, {reach: hits})
             for text, vector, hits in zip(texts, embedded, answers, strict=True)
@@ -126,7 +127,7 @@ class MemoryView:
         def ask(text: str, k: int) -> Hits:
             vector, known = found[text]
             if k not in known:
-                (known[k],) = self._index.query(vector[None], k)
+                (known[k],) = self._index.query(vector[None], k, seen)
             return known[k]
 
         recalls = []
@@ -141,7 +142,7 @@ class MemoryView:
                 for kind in shelves
                 if kind in settings.spread
             }
-            recalls.append(self._chosen(query, near, shelves, groups, settings, count_tokens))
+            recalls.append(self._chosen(query, near, shelves, seen, groups, settings, count_tokens))
         return recalls
 
     def _chosen(
@@ -149,31 +150,32 @@ class MemoryView:
         query: Query,
         near: Mapping[Kind, Iterator[list[Hit]]],
         shelves: Mapping[Kind, Shelf],
+        seen: dict[str, Vectors],
         groups: Mapping[Kind, NDArray[np.int64]],
         settings: RecallSettings,
         count_tokens: Callable[[str], int],
     ) -> Recall:
         admitted: list[Competitor] = []
         refused: list[Candidate] = []
+        least = TRUSTS.index(settings.trust)
 
         def admit(hits: Sequence[Hit]) -> list[Competitor]:
-            some, others = self._admit(hits, query, settings, count_tokens)
+            some, others = self._admit(hits, query, least, count_tokens)
             admitted.extend(some)
             refused.extend(others)
             return some
 
-        seen: dict[int, Vectors] = {}
-
         def vectors(kind: Kind, rows: Sequence[int]) -> Vectors:
-            new = {row for row in rows if row not in seen}
-            if new:
-                # With all that compete from the index: asking for each apart would take longest.
-                if shelves[kind].compared is None:
-                    rivals = (c for c in admitted if c.verdict == "quota" and c.row not in seen)
-                    new.update(c.row for c in rivals if shelves[c.item.kind].compared is None)
-                asked = sorted(new)
-                seen.update(zip(asked, shelves[kind].vectors(asked), strict=True))
-            return np.stack([seen[row] for row in rows])
+            if shelves[kind].compared is not None:
+                return shelves[kind].vectors(rows)
+            ids = [self._living.ids[row] for row in rows]
+            if any(id_ not in seen for id_ in ids):
+                # With all that may compete yet: asking for each apart would take longest.
+                rivals = (c for c in admitted if c.verdict in ("", "quota"))
+                more = (c.id for c in rivals if shelves[c.item.kind].compared is None)
+                asked = [id_ for id_ in dict.fromkeys([*ids, *more]) if id_ not in seen]
+                seen.update(zip(asked, self._index.vectors(asked), strict=True))
+            return np.stack([seen[id_] for id_ in ids])
 
         def cluster(kind: Kind, row: int) -> int | None:
             if kind not in groups:
@@ -181,8 +183,11 @@ class MemoryView:
             return int(groups[kind][np.searchsorted(shelves[kind].rows, row)])
 
         there = self._ledger.get_many(MemoryItem, query.shown) if query.shown else {}
+        rankings = {kind: _Ranking(hits, admit) for kind, hits in near.items()}
+        ahead = (row for ranking in rankings.values() for row in ranking.ahead)
+        self._read([row for row in ahead if self._living.trusts[row] <= least])  # all at once
         chosen = choose(
-            {kind: _Ranking(hits, admit).take for kind, hits in near.items()},
+            {kind: ranking.take for kind, ranking in rankings.items()},
             settings.quotas,
             settings.tokens,
             settings.diversity,
@@ -192,11 +197,11 @@ class MemoryView:
             cluster,
         )
         tokens = sum(one.length for one in chosen)
+        room = max(0, _LISTED - len(chosen))
         lost = [one for one in admitted if one.verdict not in ("", "shown", "absorbed")]
-        others = [one.record() for one in lost] + refused
-        best = nsmallest(
-            max(0, _LISTED - len(chosen)), others, key=lambda one: (-one.score, one.item)
-        )
+        nearly = nsmallest(room, lost, key=lambda one: (-one.score, one.id))
+        others = [one.record() for one in nearly] + refused
+        best = nsmallest(room, others, key=lambda one: (-one.score, one.item))
         return Recall(
             items=tuple(one.item for one in chosen if not one.absorbed),
             recollection=Recollection(
@@ -214,11 +219,10 @@ class MemoryView:
         self,
         hits: Sequence[Hit],
         query: Query,
-        settings: RecallSettings,
+        least: int,
         count_tokens: Callable[[str], int],
     ) -> tuple[list[Competitor], list[Candidate]]:
         """Which of some hits compete, and which others a record may name."""
-        least = TRUSTS.index(settings.trust)
         trusted = [hit for hit in hits if self._living.trusts[hit.row] <= least]
         competitors = []
         refused = [
@@ -297,6 +301,11 @@ class _Ranking:
         self._admit = admit
         self._hits = next(portions, [])
         self._ready: list[Competitor] = []
+
+    @property
+    def ahead(self) -> list[int]:
+        """The rows of those that come next."""
+        return [hit.row for hit in self._hits[:_READ]]
 
     def take(self, far: bool) -> Competitor | None:
         """The next one; None if there is no other, or only beyond what is at hand."""

@@ -86,7 +86,10 @@ def test_chroma_agrees_with_brute_force(tmp_path: Path) -> None:
         part.add(ids[:1500], vectors[:1500])
         part.add(ids[1500:], vectors[1500:])
     assert isinstance(index, Index) and isinstance(oracle, Index)
-    found, right = index.query(queries, 10), oracle.query(queries, 10)
+    seen: dict[str, Vectors] = {}
+    found, right = index.query(queries, 10, seen), oracle.query(queries, 10)
+    assert seen.keys() == {id_ for own in found for id_, _ in own}
+    assert np.array_equal(np.stack([*seen.values()]), index.vectors([*seen]))
     hits = [len(dict(f).keys() & dict(r).keys()) for f, r in zip(found, right, strict=True)]
     assert sum(hits) >= 0.995 * 10 * len(queries)
     for f, r in zip(found, right, strict=True):

@@ -395,8 +395,10 @@ def test_a_large_memory_is_neither_read_nor_held(
     class Counting(BruteForceIndex):
         fetched = 0
 
-        def query(self, vectors: Vectors, k: int) -> list[Hits]:
-            fetched, found = self.fetched, super().query(vectors, k)
+        def query(
+            self, vectors: Vectors, k: int, seen: dict[str, Vectors] | None = None
+        ) -> list[Hits]:
+            fetched, found = self.fetched, super().query(vectors, k, seen)
             self.fetched = fetched
             return found
 
@@ -417,7 +419,7 @@ def test_a_large_memory_is_neither_read_nor_held(
         assert len(found.items) == 2
         assert len(read) - before <= 32
     assert len(view._items) <= 32
-    assert index.fetched == (400 if exact else 9 * len(queries))
+    assert index.fetched == 400 if exact else index.fetched <= 32 * len(queries)
 
 
 def test_weights_of_recency_and_utility(world: World, make_item: MakeItem) -> None:
