@@ -102,7 +102,12 @@ def configured(suite: str, arm: str, seed: int, quick: bool) -> Config:
             "acquire.recall", "memory.recall", "update_memory.write", "update_memory.consolidation",
         )  # fmt: skip
         own = [setting for setting in own if not setting.startswith(kept)]
-    return load_config(recipe, [*own, *(QUICK if quick else ())])
+    own += QUICK if quick else ()
+    config = load_config(recipe, own)
+    if config.acquire.retries:  # tries are episodes as well
+        samples = max(1, config.acquire.samples - config.acquire.retries)
+        config = load_config(recipe, [*own, f"acquire.samples={samples}"])
+    return config
 
 
 def live(folder: Path, config: Config, console: Console, controls: Sequence[str]) -> dict[str, Any]:
