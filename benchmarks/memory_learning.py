@@ -83,10 +83,13 @@ SUITES: dict[str, tuple[str, ...]] = {
         "update_memory.write={exemplars: {per_family: 100}, reflections: null}",
         "update_memory.consolidation={fit: {active: {items: 700, per_family: 100}}}",
     ),
-    "household": (
-        "suite={name: household, tasks: {train: 20, gate: 4, retention: 2, test: 8}}",
-        "acquire.tasks=24", "acquire.first_tasks=24", "acquire.samples=4",
+    "textworld": (
+        "suite={name: textworld-express, options: {steps: 12}, "
+        "tasks: {train: 48, gate: 14, retention: 5, test: 30}}",
+        "acquire.tasks=32", "acquire.first_tasks=32", "acquire.samples=4",
+        "acquire.recall={quotas: {exemplar: 1}, min_similarity: 0.0, tokens: 800}",
         "memory.recall={quotas: {exemplar: 1}, tokens: 800}",
+        "update_memory.write={reflections: null}",
     ),
 }  # fmt: skip
 GENERATIONS = 3
