@@ -5,7 +5,9 @@ remembers leads to the same objective), and is then tested greedily on tasks tha
 from. Its tokens are those of practice and of writing; what the gate of ``ours`` spends on top is
 told beside them. Arms: ``none`` remembers nothing; ``history`` shows the last episodes, as many
 as fit; ``add-all`` keeps every episode, right or wrong, and shows the nearest; ``ours`` is the
-default, and the others are recipes of published methods, without a gate, as published.
+default; ``defended`` is the same where the suite does not vouch for a quarter of its train tasks
+(nobody attacks: what the defence against poisoning costs); and the others are recipes of published
+methods, without a gate, as published.
 
 Two controls use the memory of ``ours`` as it is in the end: ``shuffled`` shows each task what was
 recalled for another, ``wrong`` shows the right items with each other's answers. A gain that either
@@ -43,6 +45,7 @@ from agent.run import Run
 from agent.run_folder import BASE
 from agent.stats import holm, paired_difference, paired_p, rate
 from environments.base import Task
+from environments.splits import split_of
 from memory import history
 from memory.recall import Recall
 from memory.records import MemoryItem, Note, Trajectory
@@ -62,6 +65,7 @@ ARMS: dict[str, tuple[str | None, tuple[str, ...]]] = {  # arm: recipe, settings
     ),
     "add-all": (None, (*UNGATED, *ALL)),
     "ours": (None, FROZEN),
+    "defended": (None, FROZEN),
 }  # fmt: skip
 RECIPES = (
     "reflexion", "expel", "mot", "tran", "memorybank", "tim", "iml", "memgpt", "ice", "awm",
@@ -113,9 +117,13 @@ def configured(suite: str, arm: str, seed: int, quick: bool) -> Config:
     return config
 
 
-def live(folder: Path, config: Config, console: Console, controls: Sequence[str]) -> dict[str, Any]:
+def live(
+    folder: Path, config: Config, console: Console, controls: Sequence[str], strangers: bool
+) -> dict[str, Any]:
     """Evolve an arm, then test it, with controls if they are asked for."""
     with Run(folder, config, console=console) as run:
+        if strangers:
+            vars(run.suite)["vouched"] = lambda t: split_of(t.id) != "train" or int(t.id, 16) % 4
         last = evolve(run)
         tasks = run.tasks("test")
         arms = {"": measure(run, "test", "test", last.memory, BASE)}
@@ -279,7 +287,7 @@ def main() -> None:
                 if not kept.is_file():
                     controls = CONTROLS if arm == "ours" else ()
                     config = configured(suite, arm, seed, arguments.quick)
-                    save(kept, live(folder, config, out, controls))
+                    save(kept, live(folder, config, out, controls, arm == "defended"))
                     shutil.rmtree(folder / "index", ignore_errors=True)  # can be rebuilt
                 seeds[-1][arm] = json.loads(kept.read_text())
             found[suite] = circumstances("memory-learning") | {"seeds": len(seeds)} | told(seeds)
