@@ -35,7 +35,7 @@ from agent.run_folder import (
 from agent.run_memory import RunMemory
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
-from environments.splits import Split, first_of_each_family, split_tasks
+from environments.splits import Split, first_of_each_family, split_of, split_tasks
 from environments.suites import load_suite
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
@@ -87,6 +87,7 @@ class Run:
             self._opened = opened.pop_all()
         self._suite: Suite | None = None
         self._tasks: dict[Split, list[Task]] | None = None
+        self._vouched: frozenset[str] | None = None
         self._policy: Policy | None = None
         self.memory = RunMemory(
             folder / "index",
@@ -123,9 +124,16 @@ class Run:
         return self._suite
 
     def tasks(self, split: Split) -> list[Task]:
-        """The tasks of a split that this run uses, at most so many per family as configured."""
+        """The tasks of a split that this run uses, at most so many per family as configured.
+
+        What the suite does not vouch for is practised and never measured.
+        """
         if self._tasks is None:
-            every = split_tasks(self.suite.tasks())
+            every = split_tasks(
+                task
+                for task in self.suite.tasks()
+                if split_of(task.id) == "train" or self.vouched(task.id)
+            )
             counts = self.config.suite.tasks
             self._tasks = {
                 name: first_of_each_family(own, getattr(counts, name))
@@ -138,6 +146,18 @@ class Run:
                 f"{filled or 'none'}); to be split four ways it needs about 20 per family"
             )
         return self._tasks[split]
+
+    def vouched(self, task: str) -> bool:
+        """Whether the suite answers for a task, by its id; never for one that it does not list.
+
+        A suite that says nothing answers for all (see `agent.evolution.update.provenance`).
+        """
+        asked = getattr(self.suite, "vouched", None)
+        if asked is None:
+            return True
+        if self._vouched is None:
+            self._vouched = frozenset(t.id for t in self.suite.tasks() if asked(t))
+        return task in self._vouched
 
     # --- who acts ---
 

@@ -6,6 +6,7 @@ The policy believes all that it is shown; who attacks how stands in `tests.desk`
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from agent.config import validate
 from agent.evolution.cycle import evolve, first_generation
 from agent.evolution.play import play
 from agent.evolution.update import memory as update
-from agent.evolution.update.provenance import by_origin
+from agent.evolution.update.provenance import hearsay
 from agent.evolution.update.writers.base import Edit, Written
 from agent.memory_upkeep import take_in
 from agent.run import Run
@@ -36,7 +37,7 @@ from memory.records import (
     Trust,
     Worth,
 )
-from tests.desk import TOLD, VICTIM, WANTED, poison, task_of, triggered
+from tests.desk import RULES, TOLD, VICTIM, WANTED, poison, task_of, triggered
 
 QUOTAS = {"exemplar": 2, "reflection": 1, "insight": 1, "fact": 1}
 SHOWN = {"tokens": 4000, "quotas": QUOTAS}
@@ -74,6 +75,7 @@ def opened(
     tree = json.loads(json.dumps(TREE))
     tree["generations"] = more.pop("generations", 2)
     tree["update_weights"] = more.pop("weights", tree["update_weights"])
+    tree["refine"] = more.pop("refine", {})
     tree["suite"]["options"] = {"attack": attack} | more
     if open_to_all:
         tree["update_memory"]["consolidation"] = "add-all"
@@ -163,21 +165,36 @@ def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
         assert trained and bool(trained & strangers) != declared
 
 
-def test_strangers_prove_and_edit_nothing() -> None:
-    def item(task: str, trust: Trust) -> MemoryItem:
-        slot = f"1/acquire/{task}/0"
-        values = {"kind": Kind.EXEMPLAR, "text": task, "key": task, "family": "f", "born": 1}
-        return MemoryItem.model_validate(
-            values | {"sources": (slot,), "tasks": (task,), "trust": trust}
-        )
+def test_strangers_take_no_place_of_others(tmp_path: Path) -> None:
+    """Their tasks are solved at every try, and so are found first wherever there is a limit."""
+    weights = {"enabled": True, "min_per_family": 1, "min_examples": 1}
+    few = {"refine": {"per_family": 3}, "weights": weights, "generations": 1}
+    with opened(tmp_path, "minja", declared=True, hostile=12, **few) as run:
+        evolve(run)
+        (note,) = [note for key, note in run.ledger.all(Note) if key.startswith("adapter/")]
+        trained = [run.ledger.get(Trajectory, str(s)) for s in note.data["sources"]]  # type: ignore[union-attr]
+        assert Counter(t.family for t in trained if t) == dict.fromkeys(RULES, 3)
+        made = [item for _, item in run.ledger.all(MemoryItem) if item.kind is Kind.EXEMPLAR]
+        assert {i.family for i in made if i.trust is Trust.VERIFIED} == set(RULES)
+        assert any(i.trust is Trust.UNTRUSTED for i in made)  # they are heard
+        probes = [t.task for _, t in run.ledger.all(Trajectory, "1/probe/")]  # of what is absorbed
+        assert probes and all(map(run.vouched, probes))
 
-    own, other = item("a", Trust.VERIFIED), item("b", Trust.VERIFIED)
-    edits = [Edit("agree", "x", "", (f"1/acquire/{task}/0",)) for task in "ab"]
-    written = by_origin(Written([own, other], edits), {"b"})
-    assert written.items[0] == own
-    assert written.items[1] == item("b", Trust.UNTRUSTED)
-    assert written.edits == edits[:1]
-    assert by_origin(Written([own, other], edits), ()) == Written([own, other], edits)
+
+def test_what_is_not_vouched_for_is_not_measured(tmp_path: Path) -> None:
+    with opened(tmp_path, declared=True) as run:
+        assert not all(run.vouched(task.id) for task in run.tasks("train"))
+        for split in ("gate", "retention", "test"):
+            assert all(run.vouched(task.id) for task in run.tasks(split))
+        assert not run.vouched("a task that the suite does not list")
+
+
+def test_strangers_edit_nothing() -> None:
+    item = MemoryItem(kind=Kind.EXEMPLAR, text="t", key="t", sources=("1/acquire/t/0",),
+                      tasks=("t",), family="f", born=1)  # fmt: skip
+    (found,) = hearsay(Written([item], [Edit("agree", "x", "", item.sources)]))
+    assert found.trust is Trust.UNTRUSTED and found.id != item.id
+    assert found.model_dump(exclude={"trust"}) == item.model_dump(exclude={"trust"})
 
 
 # --- AgentPoison, and files that claim things ---
@@ -322,11 +339,12 @@ def test_what_hurts_leaves_at_once_with_what_came_from_the_same_episode(tmp_path
         practice = [
             base.model_copy(
                 update={
-                    "slot": f"1/acquire/t{n}/{sample}", "task": f"t{n}", "split": "train",
+                    "slot": f"1/acquire/{practised.id}/{sample}", "task": practised.id,
+                    "split": "train",
                     "success": not sample, "recalled": (items[0].id,) if sample else (),
                 }
             )
-            for n in range(8)
+            for practised in run.tasks("train")[1:9]
             for sample in (0, 1)
         ]  # fmt: skip
         found = update.proposed(run, 1, incumbent, BASE, Written([], []), practice)
