@@ -28,7 +28,10 @@ AsOf = Annotated[
 ]
 Kind = Annotated[str | None, typer.Option(help="exemplar, reflection, insight, skill or fact.")]
 Status = Annotated[
-    str | None, typer.Option(help="shadow, active, absorbed, retired or quarantined.")
+    str,
+    typer.Option(
+        help="shadow, active, absorbed, retired or quarantined; living: the first three; all."
+    ),
 ]
 Family = Annotated[str | None, typer.Option(help="Only this family.")]
 Trust = Annotated[str | None, typer.Option(help="verified, judged or untrusted.")]
@@ -42,7 +45,7 @@ def list_(
     run: RunFolder = DEFAULT,
     generation: AsOf = None,
     kind: Kind = None,
-    status: Status = None,
+    status: Status = "living",
     family: Family = None,
     trust: Trust = None,
     born: Annotated[int | None, typer.Option(help="Made in this generation.")] = None,
@@ -64,7 +67,8 @@ def list_(
     elif rows:
         _print(item_table(_visible(rows)), tally(rows))
     else:
-        _print("nothing in memory passes" if only != Filter() else "the memory is empty")
+        hint = "; --status all looks at what is gone as well" * (status == "living")
+        _print(f"{'nothing passes' if only != Filter() else 'the memory is empty'}{hint}")
 
 
 @memory_app.command()
@@ -89,7 +93,7 @@ def search(
     limit: Annotated[int, typer.Option(min=1, help="Most items to show.")] = 10,
     generation: AsOf = None,
     kind: Kind = None,
-    status: Status = None,
+    status: Status = "living",
     family: Family = None,
     trust: Trust = None,
     as_json: AsJson = False,
