@@ -225,7 +225,8 @@ def timeline(folder: Path) -> list[dict[str, Any]]:
 
 
 def difference(folder: Path, a: int, b: int) -> dict[str, Any]:
-    """What stands otherwise in generation ``b`` than in ``a``."""
+    """What stands otherwise in the later one of two generations than in the earlier one."""
+    a, b = sorted((a, b))
     with open_ledger(folder) as ledger:
         first, last = generation_of(ledger, folder, a), generation_of(ledger, folder, b)
         assert first is not None and last is not None

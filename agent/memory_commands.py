@@ -166,8 +166,8 @@ def timeline(run: RunFolder = DEFAULT, as_json: AsJson = False) -> None:
 
 @memory_app.command()
 def diff(
-    a: Annotated[int, typer.Argument(metavar="GEN", help="The earlier generation.")],
-    b: Annotated[int, typer.Argument(metavar="GEN", help="The later one.")],
+    a: Annotated[int, typer.Argument(metavar="GEN", help="The one generation.")],
+    b: Annotated[int, typer.Argument(metavar="GEN", help="The other; told is always forwards.")],
     run: RunFolder = DEFAULT,
     full: Annotated[bool, typer.Option("--full", help="Long texts whole.")] = False,
     as_json: AsJson = False,
@@ -180,7 +180,12 @@ def diff(
     from agent.report.memory import difference_page
 
     told = difference(run, a, b)
-    _print_json(told) if as_json else _print(difference_page(_visible(told), full))
+    if as_json:
+        _print_json(told)
+        return
+    if a > b:
+        _print(Text(f"{b} came before {a}, so this is told from {b} to {a}", "dim"))
+    _print(difference_page(_visible(told), full))
 
 
 @memory_app.command()

@@ -114,7 +114,7 @@ def diff(ledger: Ledger, a: str, b: str) -> list[MemoryChange]:
     before, after = state(ledger, a), state(ledger, b)
     changes = [change for item, change in after.items() if not _same(before.get(item), change)]
     gone = [
-        _unknown(change, b)
+        _unknown(change)
         for item, change in before.items()
         if item not in after and change.status is Status.ACTIVE
     ]
@@ -125,14 +125,14 @@ def _same(a: MemoryChange | None, b: MemoryChange) -> bool:
     return a is not None and (a.status, set(a.absorbed_by)) == (b.status, set(b.absorbed_by))
 
 
-def _unknown(change: MemoryChange, snapshot: str) -> MemoryChange:
+def _unknown(change: MemoryChange) -> MemoryChange:
     """An item that a snapshot does not know, as one that is retired in it."""
     return MemoryChange(
         item=change.item,
         status=Status.RETIRED,
         generation=change.generation,
         worth=change.worth,
-        reason=f"not in memory {snapshot}" if snapshot else "not in the empty memory",
+        reason="this memory is an earlier one, or another branch, and does not know it",
     )
 
 
@@ -182,7 +182,7 @@ def compare(ledger: Ledger, a: Generation, b: Generation) -> list[Difference]:
     found: list[Difference] = []
     for id_ in [*after, *(i for i in before if i not in after)]:
         was, change = before.get(id_), after.get(id_)
-        change = change or _unknown(before[id_], b.memory)
+        change = change or _unknown(before[id_])
         old = standing(was, a.weights) if was else ""
         new = standing(change, b.weights)
         if old == new or (not old and change.status in (Status.RETIRED, Status.QUARANTINED)):

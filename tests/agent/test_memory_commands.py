@@ -199,7 +199,10 @@ def test_diff(ask: Callable[..., Any], call: Callable[..., Said], written: Path)
     assert lines.count(last) == 1 and out.count(run_of.REFLECTION.text) == 0  # its diff is shown
     assert not [line for line in out.splitlines() if line != line.rstrip()]  # for programs
     assert "nothing changed" in call("diff", 2, 2, "--run", written).out
-    assert "not in memory" in call("diff", 2, 1, "--run", written).out
+    # The later one first: told forwards all the same, and said so.
+    said, *back = call("diff", 2, 1, "--run", written).out.splitlines()
+    assert said == "1 came before 2, so this is told from 1 to 2" and back == out.splitlines()
+    assert ask("diff", 2, 1, "--run", written) == told
 
 
 def test_words() -> None:

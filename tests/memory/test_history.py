@@ -86,7 +86,12 @@ def test_diff(ledger: Ledger) -> None:
     ]
     gone = history.diff(ledger, third, "")
     assert [(c.item, c.status, c.reason) for c in gone] == [
-        (item, Status.RETIRED, "not in the empty memory") for item in ("b", "c")
+        (
+            item,
+            Status.RETIRED,
+            "this memory is an earlier one, or another branch, and does not know it",
+        )
+        for item in ("b", "c")
     ]
 
 
