@@ -8,11 +8,13 @@ process that dies loses nothing and does nothing twice.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -39,7 +41,7 @@ from environments.splits import Split, first_of_each_family, split_of, split_tas
 from environments.suites import load_suite
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
-from memory.records import Generation, Note, StopReason, Trajectory
+from memory.records import Generation, MemoryItem, Note, StopReason, Trajectory
 
 AGAIN = "/again"  # a slot's second try, after its first one broke
 MOSTLY_BROKEN = 0.5  # a phase with more broken episodes than this stops the run
@@ -75,8 +77,11 @@ class Run:
             raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
         if config is not None:
             refuse_unsafe(config, unsafe)  # before there is a folder
+        self._stored, fresh = False, not folder.exists()
         with ExitStack() as opened:  # closed again if anything here fails
             opened.enter_context(RunLock(folder))
+            if fresh:
+                opened.push(self._take_back)
             if (folder / CONFIG).exists() and not (folder / LEDGER).exists():
                 raise LedgerError(  # it is made before the configuration is written
                     f"{folder / LEDGER} is gone, and with it what happened in this run: restore "
@@ -99,11 +104,22 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.memory.close()
         if self._policy is not None:
             self._policy.close()
-        self._opened.close()
+        self._stored = any(self.ledger.count(model) for model in (Trajectory, MemoryItem, Note))
+        self._opened.__exit__(kind, error, traceback)
+
+    def _take_back(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove the folder that this opening made, if it failed before anything was stored."""
+        if kind is not None and not self._stored:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- what there is to do ---
 
