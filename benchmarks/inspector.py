@@ -31,6 +31,7 @@ from memory.embed import HashEmbedder
 from memory.inspector import queries
 from memory.inspector.digest import Digest, discard
 from memory.inspector.place import place
+from memory.inspector.queries import Episodes, Items
 from memory.ledger import Ledger
 from memory.records import Trajectory
 from tests.made_run import Made, write_run
@@ -106,8 +107,8 @@ def prepared(folder: Path, items: int, episodes: int) -> dict[str, float]:
 
 def paints(driver: Any, address: str, digest: Digest, times: int) -> dict[str, list[float]]:
     """Milliseconds until each page is shown, several times."""
-    item = queries.items(digest, GENERATIONS, sort="uses")["rows"][0]["id"]
-    slot = queries.episodes(digest, generation=str(GENERATIONS))["rows"][0]["slot"]
+    item = queries.items(digest, Items(generation=GENERATIONS, sort="uses"))["rows"][0]["id"]
+    slot = queries.episodes(digest, Episodes(generation=str(GENERATIONS)))["rows"][0]["slot"]
     pages = {
         "overview": ("overview", "main a.mark"),
         "memory": ("memory", "#items .rowlink"),

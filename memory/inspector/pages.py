@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memory.inspector.digest import Digest
-from memory.inspector.queries import changes, episode_rows, explain, rows_of
+from memory.inspector.queries import Changes, changes, episode_rows, explain, rows_of
 from memory.inspector.spans import EVENTS
 from memory.kinds import KINDS
 from memory.ledger import Ledger
@@ -189,7 +189,7 @@ def generation(digest: Digest, ledger: Ledger, n: int) -> dict[str, Any] | None:
                 "event": event,
                 "n": events[event],
                 "means": means,
-                "rows": changes(digest, n, event, 0, 8),
+                "rows": changes(digest, Changes(generation=n, event=event, limit=8)),
             }
             for event, means in EVENTS.items()
             if events[event]
