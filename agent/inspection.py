@@ -144,8 +144,7 @@ def why(folder: Path, episode: str) -> dict[str, Any]:
         ConfigError: no such episode, or several that begin so.
     """
     with open_ledger(folder) as ledger:
-        where = "instar memory history ITEM` or `instar view"
-        slot = _one(ledger, Trajectory, episode, "episode", where)
+        slot = _one(ledger, Trajectory, episode, "episode", "instar episodes")
         played = ledger.get(Trajectory, slot)
         assert played is not None
         looks = []

@@ -1,4 +1,4 @@
-"""The commands for a run's memory: ``instar memory …``."""
+"""The commands for a run's memory and episodes: ``instar memory …``, ``instar episodes``."""
 
 from __future__ import annotations
 
@@ -345,6 +345,50 @@ def erase(
         _print(Text(f"still says it: {', '.join(told['left'])}"), style="red")
     if not yes:
         _print("nothing is erased yet; --yes does it, and it cannot be undone")
+
+
+def episodes(
+    run: RunFolder = DEFAULT,
+    generation: Annotated[
+        int | None, typer.Option("--generation", "-g", min=0, help="Played for this generation.")
+    ] = None,
+    phase: Annotated[str, typer.Option(help="acquire, probe, gate, retention or test.")] = "",
+    split: Annotated[str, typer.Option(help="train, gate, retention or test.")] = "",
+    family: Annotated[str, typer.Option(help="Only this family.")] = "",
+    outcome: Annotated[
+        str, typer.Option(help="success, wrong, error (in some step) or broken.")
+    ] = "",
+    task: Annotated[str, typer.Option(help="Only of this task, by its id.")] = "",
+    item: Annotated[str, typer.Option(help="Only with this memory item in the prompt.")] = "",
+    text: Annotated[str, typer.Option(help="In the slot, or where the task begins.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Most episodes to show.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List episodes, newest first, by the slots that `instar memory why` and `erase` take.
+
+    Example: instar episodes --run runs/quickstart --generation 2 --outcome wrong
+    """
+    from agent.config import ConfigError
+    from agent.inspection import find_item
+    from agent.report.memory import episode_list
+    from agent.run_folder import LEDGER, open_ledger
+    from memory.inspector import queries
+    from memory.inspector.digest import Digest
+
+    if outcome not in queries.OUTCOMES:
+        known = ", ".join(filter(None, queries.OUTCOMES))
+        raise ConfigError(f"--outcome {outcome}: must be one of {known}")
+    with open_ledger(run) as ledger:
+        item = find_item(ledger, item).id if item else ""
+    digest = Digest(run / LEDGER)
+    digest.update()
+    asked = {
+        "phase": phase, "split": split, "family": family, "outcome": outcome, "task": task,
+        "item": item, "text": text, "limit": limit,
+        "generation": "" if generation is None else str(generation),
+    }  # fmt: skip
+    told = queries.episodes(digest, queries.Episodes.model_validate(asked))
+    _print_json(told) if as_json else _print(episode_list(_visible(told)))
 
 
 def _print(*things: RenderableType, style: str | None = None) -> None:

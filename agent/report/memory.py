@@ -364,6 +364,17 @@ def worth(item: Row) -> str:
     return f"{uses}; utility {utility(item)} on {item['pairs']} tasks tried with and without"
 
 
+def episode_list(told: Row) -> Group:
+    """A line per episode, and how many there are."""
+    lines = []
+    for row in told["rows"]:
+        line = outcome({**row, "episode": row["slot"], "end": row["stop"]})
+        lines.append(line.append(f" · {flat(row['prompt'], 80)}", "dim"))
+    more = len(told["rows"]) < told["total"]
+    head = f"{told['total']} episode{'s' * (told['total'] != 1)}, {told['won']} successful"
+    return Group(*lines, Text(head + f"; {len(lines)} shown (--limit)" * more, "dim"))
+
+
 def outcome(episode: Row) -> Text:
     """An episode in a line."""
     won = episode["success"]

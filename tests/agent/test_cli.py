@@ -24,6 +24,7 @@ COMMANDS = (
     ("evolve",),
     ("run",),
     ("generations",),
+    ("episodes",),
     ("rollback",),
     ("verify",),
     ("suites",),
@@ -250,6 +251,7 @@ def test_questions_that_have_no_answer(
     [
         ("run", "--run"),
         ("generations", "--run"),
+        ("episodes", "--run"),
         ("rollback", 1, "--run"),
         ("verify",),
         ("memory", "list", "--run"),

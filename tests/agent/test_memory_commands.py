@@ -55,7 +55,8 @@ def call(
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     def go(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["instar", "memory", *map(str, arguments)])
+        group = [] if arguments[0] == "episodes" else ["memory"]
+        monkeypatch.setattr(sys, "argv", ["instar", *group, *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
@@ -158,6 +159,26 @@ def test_why(ask: Callable[..., Any], call: Callable[..., Said], written: Path) 
     assert run_of.SQUARE.text.splitlines()[1] in page and run_of.E[0].slot in page
     assert "0.81" in page and "tokens" in page
     assert "no look into memory is recorded" in call("why", run_of.E[0].slot, "--run", written).out
+
+
+def test_episodes(ask: Callable[..., Any], call: Callable[..., Said], mine: Path) -> None:
+    def slots(*options: object) -> list[str]:
+        return [row["slot"] for row in ask("episodes", "--run", mine, *options)["rows"]]
+
+    every = [t.slot for t in run_of.EPISODES]
+    assert slots() == every[::-1]
+    assert slots("--generation", 2, "--phase", "acquire") == [run_of.COPIED.slot, run_of.SAW.slot]
+    assert slots("--split", "gate") == [run_of.MEASURED.slot]
+    assert slots("--outcome", "wrong") == [run_of.E[2].slot]
+    assert slots("--task", run_of.TASKS[0]) == [run_of.E[3].slot, run_of.E[0].slot]
+    assert slots("--item", run_of.SQUARE.id[:6]) == [run_of.SAW.slot]
+    assert slots("--family", "double", "--text", "number 9") == [run_of.COPIED.slot]
+    out = call("episodes", "--run", mine, "--limit", 2).out.splitlines()
+    assert len(out) == 3 and f"✓ {run_of.COPIED.slot}" in out[1]
+    assert out[-1] == f"{len(every)} episodes, {len(every) - 1} successful; 2 shown (--limit)"
+    (line,) = call("episodes", "--run", mine, "--outcome", "odd").err.splitlines()
+    assert "--outcome odd: must be one of success, wrong, error, broken" in line
+    assert "see `instar episodes`" in call("why", "nowhere", "--run", mine).err
 
 
 def test_search(ask: Callable[..., Any], written: Path) -> None:
