@@ -22,7 +22,6 @@ from memory.records import (
     Kind,
     MemoryChange,
     MemoryItem,
-    Recollection,
     Status,
     Trajectory,
     Trust,
@@ -148,10 +147,7 @@ def why(folder: Path, episode: str) -> dict[str, Any]:
         played = ledger.get(Trajectory, slot)
         assert played is not None
         looks = []
-        for id_ in played.recollections:
-            look = ledger.get(Recollection, id_)
-            if look is None:
-                continue
+        for id_, look in history.looks(ledger, played):
             candidates = []
             for candidate in look.candidates:
                 item = ledger.get(MemoryItem, candidate.item)

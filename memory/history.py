@@ -14,12 +14,15 @@ from weakref import WeakKeyDictionary
 
 from memory.ledger import Ledger, LedgerError
 from memory.records import (
+    Candidate,
     Generation,
     MemoryChange,
     MemoryItem,
     MemorySnapshot,
     Note,
+    Recollection,
     Status,
+    Trajectory,
     standing,
 )
 
@@ -205,6 +208,29 @@ def _group(old: str, new: str, made: str) -> str:
     if new == "active":
         return "promoted" if old == "shadow" else "back"
     return "demoted" if new == "shadow" else new
+
+
+# --- what an episode saw ---
+
+
+def looks(ledger: Ledger, episode: Trajectory) -> list[tuple[str, Recollection]]:
+    """An episode's looks into memory, (id, record) in order, as its agent saw them.
+
+    What was chosen is ``withheld`` where it stood in none of its prompts: it was left out by
+    chance, or the episode ended before.
+    """
+    seen = set(episode.recalled)
+
+    def told(candidate: Candidate) -> Candidate:
+        unseen = candidate.verdict == "shown" and candidate.item not in seen
+        return candidate.model_copy(update={"verdict": "withheld"}) if unseen else candidate
+
+    found = ledger.get_many(Recollection, episode.recollections)
+    return [
+        (id_, look.model_copy(update={"candidates": tuple(map(told, look.candidates))}))
+        for id_ in episode.recollections
+        if (look := found.get(id_))
+    ]
 
 
 # --- lineage ---
