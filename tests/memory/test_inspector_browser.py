@@ -119,6 +119,25 @@ def test_every_page_loads(page: Page, routes: dict[str, str], name: str) -> None
     assert len(backgrounds) == 2, "dark is dark"
 
 
+def test_no_tab_is_cut_off(page: Page, routes: dict[str, str]) -> None:
+    for width in (320, 360, 412):
+        page.look(width, 700)
+        page.go(routes["compare"])
+        cut = "const nav = document.querySelector('nav'); return nav.scrollWidth - nav.clientWidth"
+        assert page.run(cut) <= 0 and page.wider_by() <= 0
+
+
+def test_each_part_of_an_items_life_is_told(page: Page, run: Followed) -> None:
+    """What was only measured again ends no part of the bar, since no line tells of it."""
+    with run.digest.open() as db:
+        (id_,) = db.execute(
+            "SELECT i.id FROM spans s JOIN items i ON i.no = s.item WHERE s.event = 'updated'"
+        ).fetchone()
+    page.go(f"item/{id_}")
+    parts = page.all("svg[aria-label='standing over generations'] rect:has(title)")
+    assert len(parts) == len(page.all(".drawn + .lines tr")) > 0
+
+
 def test_scrubbing_changes_list_map_and_counts(page: Page, run: Followed) -> None:
     page.look(1280, 900)
     page.go("memory")
