@@ -37,50 +37,26 @@ from memory.records import (
     Trust,
     Worth,
 )
-from tests.desk import RULES, TOLD, VICTIM, WANTED, poison, task_of, triggered
+from tests.desk import OPEN, RULES, TOLD, VICTIM, WANTED, configuration, poison, task_of, triggered
 
-QUOTAS = {"exemplar": 2, "reflection": 1, "insight": 1, "fact": 1}
-SHOWN = {"tokens": 4000, "quotas": QUOTAS}
-TREE: dict[str, Any] = {
-    "seed": 0,
-    "suite": {
-        "name": "tests.desk:Desk",
-        "tasks": {"train": 44, "gate": 16, "retention": 4, "test": 25},
-    },
-    "policy": {"engine": "scripted", "model": "tests.desk:script", "context": 100_000, "slots": 8},
-    "memory": {"embedder": "hash", "index": "exact", "recall": SHOWN},
-    "acquire": {
-        "tasks": 96,
-        "first_tasks": 96,
-        "samples": 4,
-        "recall": SHOWN | {"quotas": QUOTAS | {"exemplar": 1}, "min_similarity": 0.0},
-    },
-    "update_memory": {
-        "write": {
-            "reflections": {"per_family": 4},
-            "insights": {"per_family": 4},
-            "facts": {"sources": ["failures", "successes"], "per_family": 4},
-        }
-    },
-    "update_weights": {"enabled": False},
-    "test": {"run": False},
+TRAINED: dict[str, Any] = {
+    "generations": 1,
+    "update_weights": {"enabled": True, "min_per_family": 1, "min_examples": 1},
 }
 
 
 @contextmanager
 def opened(
-    folder: Path, attack: str = "", *, open_to_all: bool = False, **more: Any
+    folder: Path,
+    attack: str = "",
+    settings: dict[str, Any] | None = None,
+    *,
+    open_to_all: bool = False,
+    **options: Any,
 ) -> Iterator[Run]:
     """A run under an attack; open to all it takes everything, ungated, and trusts everybody."""
-    tree = json.loads(json.dumps(TREE))
-    tree["generations"] = more.pop("generations", 2)
-    tree["update_weights"] = more.pop("weights", tree["update_weights"])
-    tree["refine"] = more.pop("refine", {})
-    tree["suite"]["options"] = {"attack": attack} | more
-    if open_to_all:
-        tree["update_memory"]["consolidation"] = "add-all"
-        tree["gate"] = {"enabled": False}
-        tree["memory"]["recall"]["trust"] = "untrusted"
+    settings = {"seed": 0, "generations": 2} | (settings or {})
+    tree = configuration({"attack": attack} | options, settings, OPEN if open_to_all else {})
     with Run(folder, validate(tree, "test"), quiet=True) as run:
         yield run
 
@@ -135,7 +111,7 @@ def test_a_suite_that_vouches_for_strangers_gets_what_they_write(tmp_path: Path)
 
 
 def test_tasks_that_nobody_vouches_for_do_not_teach_others(tmp_path: Path) -> None:
-    with opened(tmp_path, "minja", declared=True, generations=3) as run:
+    with opened(tmp_path, "minja", settings={"generations": 3}, declared=True) as run:
         evolve(run)
         assert success(run, victims(run)) == 0
         assert solved(run) > 0.98
@@ -156,8 +132,7 @@ def test_tasks_that_nobody_vouches_for_do_not_teach_others(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
-    weights = {"enabled": True, "min_per_family": 1, "min_examples": 1}
-    with opened(tmp_path, "minja", declared=declared, generations=1, weights=weights) as run:
+    with opened(tmp_path, "minja", TRAINED, declared=declared) as run:
         evolve(run)
         strangers = {t.id for t in run.tasks("train") if t.data["user"]}
         (note,) = [note for key, note in run.ledger.all(Note) if key.startswith("adapter/")]
@@ -167,9 +142,8 @@ def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
 
 def test_strangers_take_no_place_of_others(tmp_path: Path) -> None:
     """Their tasks are solved at every try, and so are found first wherever there is a limit."""
-    weights = {"enabled": True, "min_per_family": 1, "min_examples": 1}
-    few = {"refine": {"per_family": 3}, "weights": weights, "generations": 1}
-    with opened(tmp_path, "minja", declared=True, hostile=12, **few) as run:
+    few = TRAINED | {"refine": {"per_family": 3}}
+    with opened(tmp_path, "minja", few, declared=True, hostile=12) as run:
         evolve(run)
         (note,) = [note for key, note in run.ledger.all(Note) if key.startswith("adapter/")]
         trained = [run.ledger.get(Trajectory, str(s)) for s in note.data["sources"]]  # type: ignore[union-attr]
@@ -203,7 +177,7 @@ def test_strangers_edit_nothing() -> None:
 @contextmanager
 def imported(folder: Path, attack: str, *, open_to_all: bool = False) -> Iterator[Run]:
     """A run that took the attacker's file in before it learnt anything."""
-    with opened(folder, open_to_all=open_to_all, generations=3, declared=True) as run:
+    with opened(folder, "", {"generations": 3}, open_to_all=open_to_all, declared=True) as run:
         first_generation(run)
     file = folder / "poison.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in poison(attack)))
@@ -385,7 +359,7 @@ def test_a_poisoned_snapshot_does_not_pass_the_gate(tmp_path: Path) -> None:
     """An agent that has learnt is offered a memory in which what it knew is poisoned."""
     from agent.evolution import cycle
 
-    with opened(tmp_path, generations=1) as run:
+    with opened(tmp_path, settings={"generations": 1}) as run:
         good = evolve(run)
         assert good.decision == "promoted" and good.cells["memory"].mean > 0.9
         items = [
