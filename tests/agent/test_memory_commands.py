@@ -487,9 +487,7 @@ def test_by_text_in_every_form(
 ) -> None:
     folder = shutil.copytree(written, tmp_path / "own")
     with Ledger(folder / "ledger.sqlite") as ledger:
-        told = run_of.episode(
-            "3/acquire/" + run_of.TASKS[5] + "/0", run_of.TASKS[5], f"# {canary}", observation="x"
-        )
+        told = run_of.episode(f"3/acquire/{run_of.TASKS[5]}/0", f"# {canary}", "x")
         item = run_of.exemplar(told, 3)
         ledger.append_many([(told.slot, told), (item.id, item)])
     (folder / "summary.json").write_text(json.dumps({"said": canary}))
