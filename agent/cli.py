@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.environment_commands import AsJson, Unsafe, check, new_env, suite_setting
-from agent.memory_commands import memory_app
+from agent.memory_commands import episodes, memory_app
 from agent.openmp import share_cores
 from agent.recipe_commands import recipes_app
 from agent.view_command import view
@@ -237,6 +237,9 @@ def generations(run: RunFolder = Path("runs/default"), as_json: AsJson = False) 
         )
         out.print(line.append(f"  memory {g.memory[:8] or 'none'}"))
         out.print(Padding(Text(g.reason, "dim"), (0, 0, 0, 4)))
+
+
+app.command()(episodes)
 
 
 @app.command()

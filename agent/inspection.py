@@ -22,7 +22,6 @@ from memory.records import (
     Kind,
     MemoryChange,
     MemoryItem,
-    Recollection,
     Status,
     Trajectory,
     Trust,
@@ -30,22 +29,26 @@ from memory.records import (
     standing,
 )
 
-STATUSES = (*(status.value for status in Status), "absorbed")
+STATUSES = {
+    "living": ("active", "absorbed", "shadow"),  # what some agent may still be shown
+    **{name: (name,) for name in (*(status.value for status in Status), "absorbed")},
+    "all": (*(status.value for status in Status), "absorbed"),
+}
 
 
 class Filter(NamedTuple):
     """Which items are told; None and "" let all pass.
 
     Args:
-        kind, status, family, trust: equal to these; the status is as the generation's agent
-            saw it, so it may be "absorbed".
+        kind, family, trust: equal to these.
+        status: one of `STATUSES`, as the generation's agent saw it.
         born: made in this generation.
         min_uses: stood in at least so many prompts.
         text: says this somewhere, in whatever case.
     """
 
     kind: str | None = None
-    status: str | None = None
+    status: str = "living"
     family: str | None = None
     trust: str | None = None
     born: int | None = None
@@ -54,7 +57,7 @@ class Filter(NamedTuple):
 
     def check(self) -> None:
         """Raises ConfigError for a name that does not exist."""
-        known = {"kind": tuple(Kind), "status": STATUSES, "trust": tuple(Trust)}
+        known = {"kind": tuple(Kind), "status": tuple(STATUSES), "trust": tuple(Trust)}
         for option, names in known.items():
             value = getattr(self, option)
             if value is not None and value not in names:
@@ -65,8 +68,9 @@ class Filter(NamedTuple):
             all(
                 wanted is None or row[name] == wanted
                 for name, wanted in self._asdict().items()
-                if name not in ("min_uses", "text")
+                if name not in ("status", "min_uses", "text")
             )
+            and row["status"] in STATUSES[self.status]
             and row["uses"] >= self.min_uses
             and self.text.lower() in f"{row['text']}\n{row['key']}".lower()
         )
@@ -139,15 +143,11 @@ def why(folder: Path, episode: str) -> dict[str, Any]:
         ConfigError: no such episode, or several that begin so.
     """
     with open_ledger(folder) as ledger:
-        where = "instar memory history ITEM` or `instar view"
-        slot = _one(ledger, Trajectory, episode, "episode", where)
+        slot = _one(ledger, Trajectory, episode, "episode", "instar episodes")
         played = ledger.get(Trajectory, slot)
         assert played is not None
         looks = []
-        for id_ in played.recollections:
-            look = ledger.get(Recollection, id_)
-            if look is None:
-                continue
+        for id_, look in history.looks(ledger, played):
             candidates = []
             for candidate in look.candidates:
                 item = ledger.get(MemoryItem, candidate.item)
@@ -220,7 +220,8 @@ def timeline(folder: Path) -> list[dict[str, Any]]:
 
 
 def difference(folder: Path, a: int, b: int) -> dict[str, Any]:
-    """What stands otherwise in generation ``b`` than in ``a``."""
+    """What stands otherwise in the later one of two generations than in the earlier one."""
+    a, b = sorted((a, b))
     with open_ledger(folder) as ledger:
         first, last = generation_of(ledger, folder, a), generation_of(ledger, folder, b)
         assert first is not None and last is not None
@@ -249,20 +250,25 @@ def difference(folder: Path, a: int, b: int) -> dict[str, Any]:
 
 
 def stats(folder: Path, generation: int | None = None) -> dict[str, Any]:
-    """How much there is, of what, how much of it is used, and what it takes on disk."""
+    """How much lives, of what, how much of it is used, and what it takes on disk.
+
+    ``status`` alone counts all that the generation knows, the retired and quarantined as well.
+    """
     with open_ledger(folder) as ledger:
         chosen = generation_of(ledger, folder, generation)
-        rows = list(_rows(ledger, chosen)) if chosen else []
+        known = list(_rows(ledger, chosen)) if chosen else []
+        rows = [row for row in known if Filter().passes(row)]
         measured = sorted((r for r in rows if r["pairs"]), key=lambda r: -r["utility"])
         unused = sum(not row["uses"] for row in rows)
         erased = len(ledger.erased(MemoryItem)), len(ledger.erased(Trajectory))
         return {
             "generation": chosen.n if chosen else None,
             "items": len(rows),
+            "status": dict(Counter(str(row["status"]) for row in known).most_common()),
             "characters": sum(len(row["text"]) for row in rows),
             "by": {
                 name: dict(Counter(str(row[name]) for row in rows).most_common())
-                for name in ("kind", "status", "family", "trust", "made")
+                for name in ("kind", "family", "trust", "made")
             },
             "uses": sum(row["uses"] for row in rows),
             "never_used": unused / len(rows) if rows else 0.0,

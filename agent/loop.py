@@ -118,7 +118,7 @@ def run_episode(
         Cancelled: the run is being stopped.
     """
     looks = [assignment.recall()] if assignment.recall else []  # no episode's fault if it fails
-    items = [*assignment.carried, *_withheld(looks, assignment, seed)]
+    opened = (*assignment.carried, *_withheld(looks, assignment, seed))
     found: list[Recall] = []  # by the agent's own searches
     steps: list[Step] = []
     stop, failure, prompt, asked = StopReason.TURNS, None, "", Frame()
@@ -133,9 +133,9 @@ def run_episode(
         prompt = clean(environment.start())
         format_ = format_of(environment.tools)
         asked = frame(settings, briefing, format_)
-        prompt_ids = policy.encode(opening(asked, prompt, items))
+        prompt_ids = policy.encode(opening(asked, prompt, opened))
         notes: Sequence[MemoryItem] = ()
-        opened = tuple(items)
+        shown = {item.id for item in opened}
         known, seen = 0, ""  # how much of the conversation the steps so far hold
         anew: int | None = None
         for turn in range(turns):
@@ -195,10 +195,9 @@ def run_episode(
             source = "policy"
             seen = result.observation
             if assignment.look_again:
-                shown = frozenset(item.id for item in items)
-                looks.append(assignment.look_again(seen, shown))
+                looks.append(assignment.look_again(seen, frozenset(shown)))
                 notes = looks[-1].items
-                items += notes
+                shown.update(item.id for item in notes)
                 seen = with_notes(notes, seen)
             prompt_ids = policy.extend(prompt_ids + produced, seen, asked.begin)
     except (Cancelled, SandboxUnavailable, LedgerError, VectorIndexError):
@@ -220,6 +219,9 @@ def run_episode(
             message = f"closing it: {type(error).__name__}: {error}"
             failure = failure or Failure(source="environment", message=message)
     reward = steps[-1].reward if steps and failure is None else 0.0
+    # What was noted after the last step stood in no prompt.
+    recalled = [item.id for item in opened] + [note for step in steps for note in step.notes]
+    recalled += [item.id for look in found for item in look.items]
     return Trajectory(
         slot=assignment.slot,
         task=assignment.task.id,
@@ -229,7 +231,7 @@ def run_episode(
         phase=assignment.phase,
         policy=policy.version,
         memory=assignment.memory,
-        recalled=tuple(dict.fromkeys(i.id for i in (*items, *(i for f in found for i in f.items)))),
+        recalled=tuple(dict.fromkeys(recalled)),
         recollections=tuple(x.recollection.id for x in (*looks, *found) if x.recollection),
         frame=asked,
         temperature=assignment.temperature,

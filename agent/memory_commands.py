@@ -1,4 +1,4 @@
-"""The commands for a run's memory: ``instar memory …``."""
+"""The commands for a run's memory and episodes: ``instar memory …``, ``instar episodes``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ AsOf = Annotated[
 ]
 Kind = Annotated[str | None, typer.Option(help="exemplar, reflection, insight, skill or fact.")]
 Status = Annotated[
-    str | None, typer.Option(help="shadow, active, absorbed, retired or quarantined.")
+    str,
+    typer.Option(
+        help="shadow, active, absorbed, retired or quarantined; living: the first three; all."
+    ),
 ]
 Family = Annotated[str | None, typer.Option(help="Only this family.")]
 Trust = Annotated[str | None, typer.Option(help="verified, judged or untrusted.")]
@@ -42,7 +45,7 @@ def list_(
     run: RunFolder = DEFAULT,
     generation: AsOf = None,
     kind: Kind = None,
-    status: Status = None,
+    status: Status = "living",
     family: Family = None,
     trust: Trust = None,
     born: Annotated[int | None, typer.Option(help="Made in this generation.")] = None,
@@ -64,7 +67,8 @@ def list_(
     elif rows:
         _print(item_table(_visible(rows)), tally(rows))
     else:
-        _print("nothing in memory passes" if only != Filter() else "the memory is empty")
+        hint = "; --status all looks at what is gone as well" * (status == "living")
+        _print(f"{'nothing passes' if only != Filter() else 'the memory is empty'}{hint}")
 
 
 @memory_app.command()
@@ -89,7 +93,7 @@ def search(
     limit: Annotated[int, typer.Option(min=1, help="Most items to show.")] = 10,
     generation: AsOf = None,
     kind: Kind = None,
-    status: Status = None,
+    status: Status = "living",
     family: Family = None,
     trust: Trust = None,
     as_json: AsJson = False,
@@ -162,8 +166,8 @@ def timeline(run: RunFolder = DEFAULT, as_json: AsJson = False) -> None:
 
 @memory_app.command()
 def diff(
-    a: Annotated[int, typer.Argument(metavar="GEN", help="The earlier generation.")],
-    b: Annotated[int, typer.Argument(metavar="GEN", help="The later one.")],
+    a: Annotated[int, typer.Argument(metavar="GEN", help="The one generation.")],
+    b: Annotated[int, typer.Argument(metavar="GEN", help="The other; told is always forwards.")],
     run: RunFolder = DEFAULT,
     full: Annotated[bool, typer.Option("--full", help="Long texts whole.")] = False,
     as_json: AsJson = False,
@@ -176,7 +180,12 @@ def diff(
     from agent.report.memory import difference_page
 
     told = difference(run, a, b)
-    _print_json(told) if as_json else _print(difference_page(_visible(told), full))
+    if as_json:
+        _print_json(told)
+        return
+    if a > b:
+        _print(Text(f"{b} came before {a}, so this is told from {b} to {a}", "dim"))
+    _print(difference_page(_visible(told), full))
 
 
 @memory_app.command()
@@ -336,6 +345,50 @@ def erase(
         _print(Text(f"still says it: {', '.join(told['left'])}"), style="red")
     if not yes:
         _print("nothing is erased yet; --yes does it, and it cannot be undone")
+
+
+def episodes(
+    run: RunFolder = DEFAULT,
+    generation: Annotated[
+        int | None, typer.Option("--generation", "-g", min=0, help="Played for this generation.")
+    ] = None,
+    phase: Annotated[str, typer.Option(help="acquire, probe, gate, retention or test.")] = "",
+    split: Annotated[str, typer.Option(help="train, gate, retention or test.")] = "",
+    family: Annotated[str, typer.Option(help="Only this family.")] = "",
+    outcome: Annotated[
+        str, typer.Option(help="success, wrong, error (in some step) or broken.")
+    ] = "",
+    task: Annotated[str, typer.Option(help="Only of this task, by its id.")] = "",
+    item: Annotated[str, typer.Option(help="Only with this memory item in the prompt.")] = "",
+    text: Annotated[str, typer.Option(help="In the slot, or where the task begins.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Most episodes to show.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List episodes, newest first, by the slots that `instar memory why` and `erase` take.
+
+    Example: instar episodes --run runs/quickstart --generation 2 --outcome wrong
+    """
+    from agent.config import ConfigError
+    from agent.inspection import find_item
+    from agent.report.memory import episode_list
+    from agent.run_folder import LEDGER, open_ledger
+    from memory.inspector import queries
+    from memory.inspector.digest import Digest
+
+    if outcome not in queries.OUTCOMES:
+        known = ", ".join(filter(None, queries.OUTCOMES))
+        raise ConfigError(f"--outcome {outcome}: must be one of {known}")
+    with open_ledger(run) as ledger:
+        item = find_item(ledger, item).id if item else ""
+    digest = Digest(run / LEDGER)
+    digest.update()
+    asked = {
+        "phase": phase, "split": split, "family": family, "outcome": outcome, "task": task,
+        "item": item, "text": text, "limit": limit,
+        "generation": "" if generation is None else str(generation),
+    }  # fmt: skip
+    told = queries.episodes(digest, queries.Episodes.model_validate(asked))
+    _print_json(told) if as_json else _print(episode_list(_visible(told)))
 
 
 def _print(*things: RenderableType, style: str | None = None) -> None:

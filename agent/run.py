@@ -8,11 +8,13 @@ process that dies loses nothing and does nothing twice.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -35,11 +37,11 @@ from agent.run_folder import (
 from agent.run_memory import RunMemory
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
-from environments.splits import Split, first_of_each_family, split_tasks
+from environments.splits import Split, first_of_each_family, split_of, split_tasks
 from environments.suites import load_suite
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
-from memory.records import Generation, Note, StopReason, Trajectory
+from memory.records import Generation, MemoryItem, Note, StopReason, Trajectory
 
 AGAIN = "/again"  # a slot's second try, after its first one broke
 MOSTLY_BROKEN = 0.5  # a phase with more broken episodes than this stops the run
@@ -75,8 +77,11 @@ class Run:
             raise ConfigError(f"{folder} is no run folder: it has no {CONFIG}")
         if config is not None:
             refuse_unsafe(config, unsafe)  # before there is a folder
+        self._stored, fresh = False, not folder.exists()
         with ExitStack() as opened:  # closed again if anything here fails
             opened.enter_context(RunLock(folder))
+            if fresh:
+                opened.push(self._take_back)
             if (folder / CONFIG).exists() and not (folder / LEDGER).exists():
                 raise LedgerError(  # it is made before the configuration is written
                     f"{folder / LEDGER} is gone, and with it what happened in this run: restore "
@@ -87,6 +92,7 @@ class Run:
             self._opened = opened.pop_all()
         self._suite: Suite | None = None
         self._tasks: dict[Split, list[Task]] | None = None
+        self._vouched: frozenset[str] | None = None
         self._policy: Policy | None = None
         self.memory = RunMemory(
             folder / "index",
@@ -98,11 +104,22 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.memory.close()
         if self._policy is not None:
             self._policy.close()
-        self._opened.close()
+        self._stored = any(self.ledger.count(model) for model in (Trajectory, MemoryItem, Note))
+        self._opened.__exit__(kind, error, traceback)
+
+    def _take_back(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove the folder that this opening made, if it failed before anything was stored."""
+        if kind is not None and not self._stored:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- what there is to do ---
 
@@ -123,9 +140,16 @@ class Run:
         return self._suite
 
     def tasks(self, split: Split) -> list[Task]:
-        """The tasks of a split that this run uses, at most so many per family as configured."""
+        """The tasks of a split that this run uses, at most so many per family as configured.
+
+        What the suite does not vouch for is practised and never measured.
+        """
         if self._tasks is None:
-            every = split_tasks(self.suite.tasks())
+            every = split_tasks(
+                task
+                for task in self.suite.tasks()
+                if split_of(task.id) == "train" or self.vouched(task.id)
+            )
             counts = self.config.suite.tasks
             self._tasks = {
                 name: first_of_each_family(own, getattr(counts, name))
@@ -138,6 +162,18 @@ class Run:
                 f"{filled or 'none'}); to be split four ways it needs about 20 per family"
             )
         return self._tasks[split]
+
+    def vouched(self, task: str) -> bool:
+        """Whether the suite answers for a task, by its id; never for one that it does not list.
+
+        A suite that says nothing answers for all (see `agent.evolution.update.provenance`).
+        """
+        asked = getattr(self.suite, "vouched", None)
+        if asked is None:
+            return True
+        if self._vouched is None:
+            self._vouched = frozenset(t.id for t in self.suite.tasks() if asked(t))
+        return task in self._vouched
 
     # --- who acts ---
 

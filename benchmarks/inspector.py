@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from _common import ROOT, circumstances, parser, save
+from _common import INSPECTOR_BARS, ROOT, circumstances, parser, save
 from rich.console import Console
 from rich.table import Table
 
@@ -31,12 +31,12 @@ from memory.embed import HashEmbedder
 from memory.inspector import queries
 from memory.inspector.digest import Digest, discard
 from memory.inspector.place import place
+from memory.inspector.queries import Episodes, Items
 from memory.ledger import Ledger
 from memory.records import Trajectory
 from tests.made_run import Made, write_run
 from tests.memory.inspector_pages import open_chromium
 
-BARS = {"first paint, ms": 1000.0, "scrub p95, ms": 200.0}
 GENERATIONS = 20
 PROMPT_TOKENS = 1500  # a trajectory of some 20 kB
 # The time when a selector first matches, since the page was asked for.
@@ -106,8 +106,8 @@ def prepared(folder: Path, items: int, episodes: int) -> dict[str, float]:
 
 def paints(driver: Any, address: str, digest: Digest, times: int) -> dict[str, list[float]]:
     """Milliseconds until each page is shown, several times."""
-    item = queries.items(digest, GENERATIONS, sort="uses")["rows"][0]["id"]
-    slot = queries.episodes(digest, generation=str(GENERATIONS))["rows"][0]["slot"]
+    item = queries.items(digest, Items(generation=GENERATIONS, sort="uses"))["rows"][0]["id"]
+    slot = queries.episodes(digest, Episodes(generation=str(GENERATIONS)))["rows"][0]["slot"]
     pages = {
         "overview": ("overview", "main a.mark"),
         "memory": ("memory", "#items .rowlink"),
@@ -160,9 +160,9 @@ def show(figures: dict[str, Any], out: Console) -> None:
         out.print(table)
     for name, value in figures["prepared"].items():
         out.print(f"{name}: {value}")
-    for name, bar in BARS.items():
+    for name, (side, bar) in INSPECTOR_BARS.items():
         got = figures["bars"][name]
-        out.print(f"{name}: {got:.0f} (bar: at most {bar:.0f}) {'✓' if got <= bar else '✗'}")
+        out.print(f"{name}: {got:.0f} (bar: {side} {bar:.0f}) {'✓' if got <= bar else '✗'}")
 
 
 def main() -> None:

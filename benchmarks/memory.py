@@ -38,7 +38,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from _common import circumstances, parser, save
+from _common import MEMORY_BARS, circumstances, parser, save
 from _memory_data import Stored, make_vectors, store, texts
 from _memory_mem0 import mem0
 from rich.console import Console
@@ -59,12 +59,6 @@ RAW_BATCH = 5000  # Chroma's quickest: it refuses more than 5,461
 RAW = {"Chroma, same graph": graph(0), "Chroma as it comes": {"space": "cosine"}}
 OURS = "ours"
 PAIR = "embedding, then Chroma"
-BARS = {
-    "recall p50 / (embedding + raw Chroma)": ("at most", 1.3),
-    "recall@10": ("at least", 0.99),
-    "bulk add / raw Chroma": ("at least", 1.0),
-    "recall p50, 100 generations / 1": ("at most", 1.3),
-}
 LABELS = {
     "embedding": "embedding alone",
     "recall": "recall, embedding included",
@@ -365,7 +359,7 @@ def show(figures: dict[str, Any], out: Console) -> None:
                       f"recall p50 {spread['p50_ms']:.2f} ms")  # fmt: skip
     for name, reason in figures["missing"].items():
         out.print(f"{name}: not measured ({reason})")
-    for name, (side, bar) in BARS.items():
+    for name, (side, bar) in MEMORY_BARS.items():
         got = figures["bars"].get(name)
         if got is not None:
             good = got <= bar if side == "at most" else got >= bar

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from _common import RESULTS, ROOT, SANDBOX_BARS
+from _common import INSPECTOR_BARS, MEMORY_BARS, RESULTS, ROOT, SANDBOX_BARS
 
 from agent.report import (
     arm_label,
@@ -29,14 +29,6 @@ from agent.report import (
 )
 
 DOCUMENTS = ("README.md", "benchmarks/README.md")
-# As in benchmarks/memory.py and benchmarks/inspector.py, which import more than tables need.
-MEMORY_BARS = {
-    "recall p50 / (embedding + raw Chroma)": ("at most", 1.3),
-    "recall@10": ("at least", 0.99),
-    "bulk add / raw Chroma": ("at least", 1.0),
-    "recall p50, 100 generations / 1": ("at most", 1.3),
-}
-INSPECTOR_BARS = {"first paint, ms": ("at most", 1000.0), "scrub p95, ms": ("at most", 200.0)}
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 Figures = Mapping[str, Any]
 

@@ -171,8 +171,8 @@ class Suite(Protocol):
 
     And it may have ``vouched(task)``, which returns whether it answers for a task. Where
     strangers can write the task, its grading or what its world says (users' questions, web
-    pages), it returns False: such tasks are practised, but what they teach has to prove itself
-    on tasks that are vouched for.
+    pages), it returns False: such tasks are practised and never measured, and what they teach
+    has to prove itself on tasks that are vouched for.
     """
 
     name: str

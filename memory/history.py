@@ -14,12 +14,15 @@ from weakref import WeakKeyDictionary
 
 from memory.ledger import Ledger, LedgerError
 from memory.records import (
+    Candidate,
     Generation,
     MemoryChange,
     MemoryItem,
     MemorySnapshot,
     Note,
+    Recollection,
     Status,
+    Trajectory,
     standing,
 )
 
@@ -114,7 +117,7 @@ def diff(ledger: Ledger, a: str, b: str) -> list[MemoryChange]:
     before, after = state(ledger, a), state(ledger, b)
     changes = [change for item, change in after.items() if not _same(before.get(item), change)]
     gone = [
-        _unknown(change, b)
+        _unknown(change)
         for item, change in before.items()
         if item not in after and change.status is Status.ACTIVE
     ]
@@ -125,14 +128,14 @@ def _same(a: MemoryChange | None, b: MemoryChange) -> bool:
     return a is not None and (a.status, set(a.absorbed_by)) == (b.status, set(b.absorbed_by))
 
 
-def _unknown(change: MemoryChange, snapshot: str) -> MemoryChange:
+def _unknown(change: MemoryChange) -> MemoryChange:
     """An item that a snapshot does not know, as one that is retired in it."""
     return MemoryChange(
         item=change.item,
         status=Status.RETIRED,
         generation=change.generation,
         worth=change.worth,
-        reason=f"not in memory {snapshot}" if snapshot else "not in the empty memory",
+        reason="this memory is an earlier one, or another branch, and does not know it",
     )
 
 
@@ -182,7 +185,7 @@ def compare(ledger: Ledger, a: Generation, b: Generation) -> list[Difference]:
     found: list[Difference] = []
     for id_ in [*after, *(i for i in before if i not in after)]:
         was, change = before.get(id_), after.get(id_)
-        change = change or _unknown(before[id_], b.memory)
+        change = change or _unknown(before[id_])
         old = standing(was, a.weights) if was else ""
         new = standing(change, b.weights)
         if old == new or (not old and change.status in (Status.RETIRED, Status.QUARANTINED)):
@@ -205,6 +208,29 @@ def _group(old: str, new: str, made: str) -> str:
     if new == "active":
         return "promoted" if old == "shadow" else "back"
     return "demoted" if new == "shadow" else new
+
+
+# --- what an episode saw ---
+
+
+def looks(ledger: Ledger, episode: Trajectory) -> list[tuple[str, Recollection]]:
+    """An episode's looks into memory, (id, record) in order, as its agent saw them.
+
+    What was chosen is ``withheld`` where it stood in none of its prompts: it was left out by
+    chance, or the episode ended before.
+    """
+    seen = set(episode.recalled)
+
+    def told(candidate: Candidate) -> Candidate:
+        unseen = candidate.verdict == "shown" and candidate.item not in seen
+        return candidate.model_copy(update={"verdict": "withheld"}) if unseen else candidate
+
+    found = ledger.get_many(Recollection, episode.recollections)
+    return [
+        (id_, look.model_copy(update={"candidates": tuple(map(told, look.candidates))}))
+        for id_ in episode.recollections
+        if (look := found.get(id_))
+    ]
 
 
 # --- lineage ---

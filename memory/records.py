@@ -322,7 +322,8 @@ class Candidate(Record):
         recency: 1 for what was used or changed in this generation, 0.5 a half-life ago.
         utility: the item's measured utility.
         score: their weighted sum, by which items compete.
-        verdict: "shown", or why not: "absorbed", "tokens", "quota", "alike", "trust".
+        verdict: "shown", or why not: "absorbed", "tokens", "quota", "alike", "trust". An episode
+            may still withhold what is to be shown (see `history.looks`).
     """
 
     item: str

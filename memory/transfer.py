@@ -289,6 +289,8 @@ def read_items(
             f"{path}: was changed since it was exported; remove {MANIFEST} to import it as "
             "written by hand"
         )
+    if not rows:
+        raise TransferError(f"{path}: holds no item")
     items: dict[str, MemoryItem] = {}
     origin: dict[str, dict[str, Any]] = {}
     for number, row in rows:

@@ -28,11 +28,11 @@ from memory.records import (
     Status,
     Step,
     StopReason,
-    Trajectory,
     Trust,
     Worth,
     content_hash,
 )
+from tests.episodes import episode, step
 
 FAMILIES = {
     "gcd": ("What is the greatest common divisor of {a} and {b}?", "print(math.gcd({a}, {b}))"),
@@ -294,9 +294,10 @@ class Made:
                         False,
                     ),
                 )
-            trajectory = Trajectory(
-                slot=slot,
-                task=task,
+            trajectory = episode(
+                slot,
+                *steps,
+                success=won and not broken,
                 suite="made",
                 family=family,
                 split="gate" if phase == "gate" else "train",
@@ -308,9 +309,6 @@ class Made:
                 temperature=0.7 if phase == "acquire" else 0.0,
                 seed=self.episodes,
                 prompt=f"{self.hostile} {prompt}".strip(),
-                steps=tuple(steps),
-                reward=float(won and not broken),
-                success=won and not broken,
                 stop=StopReason.FAILED
                 if broken
                 else StopReason.TERMINATED
@@ -343,15 +341,15 @@ class Made:
     def step(self, code: str, said: str, error: str | None, won: bool, last: bool = True) -> Step:
         """One turn, whose text is a block of Python."""
         produced = len(code) // 4 + 8
-        return Step(
+        said = said or ("Correct." if won else "Wrong: the expected output differs.")
+        return step(
+            f"```python\n{code}\n```",
+            said + self.hostile,
             token_ids=self.tokens + tuple(range(produced)),
             loss_mask=(0,) * len(self.tokens) + (1,) * produced,
             logprobs=(-0.21,) * produced,
             policy=self.weights,
-            text=f"```python\n{code}\n```",
             action={"tool": "python", "arguments": {"code": f"{code}{self.hostile}"}},
-            observation=(said or ("Correct." if won else "Wrong: the expected output differs."))
-            + self.hostile,
             reward=float(won and last),
             error=error,
         )

@@ -21,7 +21,6 @@ from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
-from agent.evolution.update.provenance import strange, trainable
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE
@@ -66,11 +65,11 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     n = incumbent.n + 1
     with run.timed(f"{n}/acquire"):
         earlier = acquired(run, before=n)
-        new = acquire(run, n, incumbent, earlier)
+        experience = earlier + acquire(run, n, incumbent, earlier)
     with run.timed(f"{n}/refine"):
-        solutions = refine(earlier + new, run.config.refine)
+        solutions = refine([t for t in experience if run.vouched(t.task)], run.config.refine)
     with run.timed(f"{n}/update"):
-        candidate = update(run, n, incumbent, earlier + new, solutions)
+        candidate = update(run, n, incumbent, experience, solutions)
     with run.timed(f"{n}/evaluate"):
         verdict = evaluate(run, n, incumbent, candidate)
     phases = ("acquire", "refine", "update", "evaluate")
@@ -181,8 +180,7 @@ def update(
     """Candidate weights and candidate memory, from all experience and what is worth learning."""
     # The policy is asked before it is let go for training.
     written = update_memory.written(run, n, incumbent, experience, solutions)
-    lessons = trainable(solutions, strange(run))
-    weights, why = new_weights(run, n, incumbent, lessons)
+    weights, why = new_weights(run, n, incumbent, solutions)
     memory, trial = update_memory.proposed(run, n, incumbent, weights, written, experience)
     if weights != incumbent.weights and run.config.update_memory.enabled:
         known = absorb(run, n, weights, memory, {t.task for t in experience})

@@ -69,8 +69,7 @@ def tally(rows: Sequence[Row], what: str = "status") -> Text:
     counts: dict[str, int] = {}
     for row in rows:
         counts[str(row[what])] = counts.get(str(row[what]), 0) + 1
-    parts = ", ".join(f"{n} {name}" for name, n in counts.items())
-    return Text(f"{len(rows)} item{'s' * (len(rows) != 1)}: {parts}", "dim")
+    return Text(f"{len(rows)} item{'s' * (len(rows) != 1)}: {_counted(counts)}", "dim")
 
 
 def item_page(item: Row) -> Group:
@@ -298,11 +297,13 @@ def stats_page(told: Row) -> Group:
     """How much there is, and whether it is used."""
     if told["generation"] is None:
         return Group("no generation yet")
-    head = f"memory of generation {told['generation']}: {told['items']} items, "
+    head = f"memory of generation {told['generation']}: {told['items']} living items, "
     head += f"{write_count(told['characters'])} characters"
     parts: list[RenderableType] = [Text(head, "bold")]
+    if told["status"]:
+        parts.append(field("status", _counted(told["status"])))
     for name, counts in told["by"].items() if told["items"] else ():
-        parts.append(field(name, ", ".join(f"{n} {k or 'any'}" for k, n in counts.items())))
+        parts.append(field(name, _counted(counts)))
     unused = f"{told['uses']} times in all; {told['never_used']:.0%} of the items never"
     if told["items"]:
         parts.append(field("used", unused))
@@ -323,6 +324,10 @@ def stats_page(told: Row) -> Group:
 
 
 # --- pieces ---
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {name or 'any'}" for name, n in counts.items())
 
 
 def heading(item: Row, standing: bool = True) -> Text:
@@ -357,6 +362,17 @@ def worth(item: Row) -> str:
     if not item["pairs"]:
         return f"{uses}; utility not measured"
     return f"{uses}; utility {utility(item)} on {item['pairs']} tasks tried with and without"
+
+
+def episode_list(told: Row) -> Group:
+    """A line per episode, and how many there are."""
+    lines = []
+    for row in told["rows"]:
+        line = outcome({**row, "episode": row["slot"], "end": row["stop"]})
+        lines.append(line.append(f" · {flat(row['prompt'], 80)}", "dim"))
+    more = len(told["rows"]) < told["total"]
+    head = f"{told['total']} episode{'s' * (told['total'] != 1)}, {told['won']} successful"
+    return Group(*lines, Text(head + f"; {len(lines)} shown (--limit)" * more, "dim"))
 
 
 def outcome(episode: Row) -> Text:

@@ -42,8 +42,9 @@ def admit(draft: Draft, settings: AdmitSettings | None, new: Sequence[MemoryItem
     - Nothing is taken that was quarantined, says what a quarantined item says, has a
       quarantined parent, or comes from an episode under suspicion (see `judge.suspect`).
     - What a present item says already is evidence for it, if an episode of this generation
-      says it: that becomes the reason of a change of the present item, which gains a vote if
-      it is about many tasks. If the new one is more trusted, it enters (and `merge` decides).
+      says it and the new one is trusted at all: that becomes the reason of a change of the
+      present item, which gains a vote if it is about many tasks. If the new one is more trusted,
+      it enters (and `merge` decides).
     - What a retired item said may come again, on trial, if it was made from a task that the
       retired one was not made from; the same episode told again is no new evidence.
     - What is made from items is trusted as the least of them; an unknown parent not at all.
@@ -174,7 +175,9 @@ def _unsaid(
             continue  # another candidate, better or as good, says it
         elif trust.index(item.trust) < trust.index(draft.items[twin].trust):
             kept.append(item)
-        elif any(generation_of(slot) == draft.generation for slot in item.sources):
+        elif item.trust is not Trust.UNTRUSTED and any(
+            generation_of(slot) == draft.generation for slot in item.sources
+        ):
             again.setdefault(twin, []).append(item)
     return kept, again
 

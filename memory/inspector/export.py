@@ -73,7 +73,9 @@ def _data(run: Followed, most_items: int, most_episodes: int, missing: list[str]
         kept[f"generation/{n}"] = pages.generation(digest, ledger, n)
     for event in timeline["events"]:
         n, name = event["generation"], event["event"]
-        changes[f"{n}/{name}"] = queries.changes(digest, n, name, 0, queries.MOST)
+        changes[f"{n}/{name}"] = queries.changes(
+            digest, queries.Changes(generation=n, event=name, limit=queries.MOST)
+        )
         if event["n"] > queries.MOST:
             missing.append(
                 f"{run.name}: {event['n'] - queries.MOST} items {name} in generation {n}"
@@ -106,7 +108,8 @@ def _data(run: Followed, most_items: int, most_episodes: int, missing: list[str]
 def _all_items(run: Followed, n: int, most: int) -> Iterator[dict[str, Any]]:
     for offset in range(0, most, queries.MOST):
         limit = min(queries.MOST, most - offset)
-        found = queries.items(run.digest, n, offset=offset, limit=limit)["rows"]
+        asked = queries.Items(generation=n, offset=offset, limit=limit)
+        found = queries.items(run.digest, asked)["rows"]
         yield from found
         if len(found) < limit:
             return

@@ -7,12 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from memory import history
 from memory.inspector.digest import Digest
-from memory.inspector.queries import changes, episode_rows, explain, rows_of
+from memory.inspector.queries import Changes, changes, episode_rows, explain, rows_of
 from memory.inspector.spans import EVENTS
 from memory.kinds import KINDS
 from memory.ledger import Ledger
-from memory.records import Generation, MemoryItem, Recollection, Trajectory
+from memory.records import Generation, MemoryItem, Trajectory
 
 _MANY = 200
 
@@ -119,9 +120,9 @@ def episode(digest: Digest, ledger: Ledger, slot: str) -> dict[str, Any] | None:
         }
         for step in trajectory.steps
     ]
-    looks = [ledger.get(Recollection, id_) for id_ in trajectory.recollections]
-    told["looks"] = [_dump(look) for look in looks if look is not None]
-    shown = {c.item for look in looks if look is not None for c in look.candidates}
+    looks = history.looks(ledger, trajectory)
+    told["looks"] = [{**_dump(look), "id": id_} for id_, look in looks]
+    shown = {c.item for _, look in looks for c in look.candidates}
     wanted = [*dict.fromkeys([*trajectory.recalled, *sorted(shown)])][:_MANY]
     with digest.open() as db:
         row = episode_rows(db, [slot])
@@ -189,7 +190,7 @@ def generation(digest: Digest, ledger: Ledger, n: int) -> dict[str, Any] | None:
                 "event": event,
                 "n": events[event],
                 "means": means,
-                "rows": changes(digest, n, event, 0, 8),
+                "rows": changes(digest, Changes(generation=n, event=event, limit=8)),
             }
             for event, means in EVENTS.items()
             if events[event]

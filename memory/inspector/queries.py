@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
 
 from memory import sqlite
 from memory.inspector.digest import Digest, read_bodies
@@ -37,7 +39,61 @@ _EPISODE = (
     "e.policy, e.memory, e.reward, e.success, e.stop, e.failure, e.steps, e.tokens, e.errors, "
     "e.recalled FROM episodes e JOIN tasks t ON t.no = e.task "
 )
+OUTCOMES = {
+    "": "1",
+    "success": "e.success = 1",
+    "wrong": "e.success = 0 AND e.failure IS NULL",
+    "error": "e.errors > 0",
+    "broken": "e.failure IS NOT NULL",
+}
 Rows = list[dict[str, Any]]
+
+
+class Page(BaseModel):
+    """Which rows of a list are wanted."""
+
+    offset: int = Field(0, ge=0)
+    limit: int = Field(PAGE, ge=1, le=MOST)
+
+
+class Items(Page):
+    """Which items: of a generation's memory; "" lets all pass."""
+
+    generation: int
+    kind: str = ""
+    standing: str = ""
+    family: str = ""
+    text: str = ""
+    sort: str = "newest"
+
+
+class Changes(Page):
+    """Which changes: the items to which something happened in a generation."""
+
+    generation: int
+    event: str
+
+
+class Episodes(Page):
+    """Which episodes; "" lets all pass.
+
+    Args:
+        generation: a number, or ``final`` for the final test.
+        outcome: ``success``, ``wrong`` (ended without success), ``error`` (some step had one)
+            or ``broken`` (something failed).
+        text: part of a slot, a family, or the beginning of a task's prompt.
+        task, item: only of this task, only where this item stood in the prompt.
+    """
+
+    generation: str = Field("", pattern=r"^(\d+|final)?$")
+    phase: str = ""
+    split: str = ""
+    family: str = ""
+    outcome: Literal["", "success", "wrong", "error", "broken"] = ""
+    text: str = ""
+    task: str = ""
+    item: str = ""
+    sort: str = "newest"
 
 
 def timeline(digest: Digest) -> dict[str, Any]:
@@ -116,59 +172,46 @@ def deltas(digest: Digest, since: int = -1) -> str:
         return f"[{','.join(body for (body,) in found)}]"
 
 
-def items(
-    digest: Digest,
-    generation: int,
-    kind: str = "",
-    standing: str = "",
-    family: str = "",
-    text: str = "",
-    sort: str = "newest",
-    offset: int = 0,
-    limit: int = PAGE,
-) -> dict[str, Any]:
+def items(digest: Digest, asked: Items) -> dict[str, Any]:
     """A page of the items as of a generation, and how many there are."""
     where, values = (
         ["s.start <= ?", "s.stop > ?", "s.standing != ?"],
-        [generation, generation, GONE],
+        [asked.generation, asked.generation, GONE],
     )
-    filters: list[Any] = []
-    for column, value in (("i.kind", kind), ("s.standing", standing), ("i.family", family)):
+    columns = {"i.kind": asked.kind, "s.standing": asked.standing, "i.family": asked.family}
+    for column, value in columns.items():
         if value:
             where.append(f"{column} = ?")
-            filters.append(value)
+            values.append(value)
     with digest.open() as db:
-        if text:
+        if asked.text:
             where.append("i.no IN (SELECT value FROM json_each(?))")
-            filters.append(json.dumps(_holding(digest, db, text)))
+            values.append(json.dumps(_holding(digest, db, asked.text)))
         source = (
             "FROM items i CROSS JOIN spans s ON s.item = i.no JOIN changes c ON c.no = s.change "
         )
         source += f"WHERE {' AND '.join(where)}"
-        if family or text:
-            sql = f"SELECT count(*) {source}"
-            total = db.execute(sql, [*values, *filters]).fetchone()[0]
+        if asked.family or asked.text:
+            total = db.execute(f"SELECT count(*) {source}", values).fetchone()[0]
         else:
             total = db.execute(
                 "SELECT coalesce(sum(n), 0) FROM counts WHERE generation = ? "
-                "AND (? = '' OR kind = ?) AND (? = '' OR standing = ?)",
-                (generation, kind, kind, standing, standing),
+                "AND ? IN ('', kind) AND ? IN ('', standing)",
+                (asked.generation, asked.kind, asked.standing),
             ).fetchone()[0]
         rows = rows_of(
             db,
             "SELECT i.no - 1 no, i.id, i.seq, i.kind, i.family, i.born, i.trust, i.made, "
             f"s.standing, s.start, c.uses measured, c.utility, c.low, c.high {source} "
-            f"ORDER BY {_SORTS.get(sort, _SORTS['newest'])} LIMIT ? OFFSET ?",
-            [*values, *filters, min(max(limit, 1), MOST), max(offset, 0)],
+            f"ORDER BY {_SORTS.get(asked.sort, _SORTS['newest'])} LIMIT ? OFFSET ?",
+            [*values, asked.limit, asked.offset],
         )
-        _count_uses(db, rows, generation)
+        _count_uses(db, rows, asked.generation)
     return {"total": total, "rows": _told(digest, rows)}
 
 
-def changes(
-    digest: Digest, generation: int, event: str, offset: int = 0, limit: int = PAGE
-) -> Rows:
-    """A page of a generation's memory diff: the items to which ``event`` happened.
+def changes(digest: Digest, asked: Changes) -> Rows:
+    """A page of a generation's memory diff: the items to which something happened.
 
     What was made from other items comes with those, as ``parents``.
     """
@@ -180,9 +223,9 @@ def changes(
             "c.low, c.high FROM spans s "
             "JOIN items i ON i.no = s.item JOIN changes c ON c.no = s.change "
             "WHERE s.start = ? AND s.event = ? ORDER BY s.item LIMIT ? OFFSET ?",
-            (generation, event, min(max(limit, 1), MOST), max(offset, 0)),
+            (asked.generation, asked.event, asked.limit, asked.offset),
         )
-        _count_uses(db, rows, generation)
+        _count_uses(db, rows, asked.generation)
         for row in rows:
             explain(row)
             row["parents"] = rows_of(
@@ -215,51 +258,35 @@ def label(digest: Digest, number: int) -> dict[str, Any]:
     return _told(digest, rows)[0] if rows else {}
 
 
-def episodes(
-    digest: Digest,
-    generation: str = "",
-    phase: str = "",
-    family: str = "",
-    outcome: str = "",
-    text: str = "",
-    task: str = "",
-    item: str = "",
-    sort: str = "newest",
-    offset: int = 0,
-    limit: int = PAGE,
-) -> dict[str, Any]:
-    """A page of episodes, how many there are, and how many of those succeeded.
-
-    Args:
-        generation: a number, or ``final`` for the final test.
-        outcome: ``success``, ``wrong`` (ended without success), ``error`` (some step had one)
-            or ``broken`` (something failed).
-        text: part of a slot, a family, or the beginning of a task's prompt.
-        task, item: only of this task, only where this item stood in the prompt.
-    """
-    where, values = ["1"], list[Any]()
-    for column, value in (("e.phase", phase), ("e.family", family), ("t.id", task)):
+def episodes(digest: Digest, asked: Episodes) -> dict[str, Any]:
+    """A page of episodes, how many there are, and how many of those succeeded."""
+    where, values = [OUTCOMES[asked.outcome]], list[Any]()
+    columns = {
+        "e.phase": asked.phase, "e.split": asked.split, "e.family": asked.family,
+        "t.id": asked.task,
+    }  # fmt: skip
+    for column, value in columns.items():
         if value:
             where.append(f"{column} = ?")
             values.append(value)
-    if generation == "final":
+    if asked.generation == "final":
         where.append("e.generation IS NULL")
-    elif generation:
+    elif asked.generation:
         where.append("e.generation = ?")
-        values.append(int(generation))
-    if outcome in _OUTCOMES:
-        where.append(_OUTCOMES[outcome])
-    if text:
-        columns = ("t.prompt", "e.slot", "e.family")
-        where.append("(" + " OR ".join(f"{c} LIKE ? ESCAPE '\\'" for c in columns) + ")")
-        values += [_pattern(text)] * len(columns)
-    if item:
+        values.append(int(asked.generation))
+    if asked.text:
+        within = ("t.prompt", "e.slot", "e.family")
+        where.append("(" + " OR ".join(f"{c} LIKE ? ESCAPE '\\'" for c in within) + ")")
+        values += [_pattern(asked.text)] * len(within)
+    if asked.item:
         where.append(
             "e.no IN (SELECT episode FROM uses WHERE item = (SELECT no FROM items WHERE id = ?))"
         )
-        values.append(item)
+        values.append(asked.item)
     condition = f"WHERE {' AND '.join(where)}"
-    joined = "FROM episodes e JOIN tasks t ON t.no = e.task" if text or task else "FROM episodes e"
+    joined = "FROM episodes e"
+    if asked.text or asked.task:
+        joined += " JOIN tasks t ON t.no = e.task"
     with digest.open() as db:
         total, won = db.execute(
             f"SELECT count(*), coalesce(sum(e.success), 0) {joined} {condition}",
@@ -268,18 +295,11 @@ def episodes(
         rows = rows_of(
             db,
             f"{_EPISODE} {condition} "
-            f"ORDER BY {_EPISODE_SORTS.get(sort, _EPISODE_SORTS['newest'])} LIMIT ? OFFSET ?",
-            [*values, min(max(limit, 1), MOST), max(offset, 0)],
+            f"ORDER BY {_EPISODE_SORTS.get(asked.sort, _EPISODE_SORTS['newest'])} "
+            "LIMIT ? OFFSET ?",
+            [*values, asked.limit, asked.offset],
         )
     return {"total": total, "won": won, "rows": rows}
-
-
-_OUTCOMES = {
-    "success": "e.success = 1",
-    "wrong": "e.success = 0 AND e.failure IS NULL",
-    "error": "e.errors > 0",
-    "broken": "e.failure IS NOT NULL",
-}
 
 
 def episode_rows(db: sqlite3.Connection, slots: list[str]) -> Rows:

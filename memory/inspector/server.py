@@ -10,7 +10,7 @@ import ipaddress
 import mimetypes
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic_core import to_json
 
@@ -47,7 +47,7 @@ def application(runs: Sequence[Followed], hosts: Sequence[str] = ()) -> "FastAPI
     Raises:
         ImportError: FastAPI is not installed.
     """
-    from fastapi import FastAPI, HTTPException, Response
+    from fastapi import FastAPI, HTTPException, Query, Response
 
     shipped = assets()
     sources = {name: body.decode() for name, body in shipped.items() if name.endswith(".js")}
@@ -104,22 +104,8 @@ def application(runs: Sequence[Followed], hosts: Sequence[str] = ()) -> "FastAPI
         return answer(queries.label(chosen(r).digest, number))
 
     @app.get("/api/{r}/items")
-    def items(
-        r: int,
-        generation: int,
-        kind: str = "",
-        standing: str = "",
-        family: str = "",
-        text: str = "",
-        sort: str = "newest",
-        offset: int = 0,
-        limit: int = queries.PAGE,
-    ) -> Response:
-        return answer(
-            queries.items(
-                chosen(r).digest, generation, kind, standing, family, text, sort, offset, limit
-            )
-        )
+    def items(r: int, asked: Annotated[queries.Items, Query()]) -> Response:
+        return answer(queries.items(chosen(r).digest, asked))
 
     @app.get("/api/{r}/item/{id_}")
     def item(r: int, id_: str) -> Response:
@@ -127,27 +113,8 @@ def application(runs: Sequence[Followed], hosts: Sequence[str] = ()) -> "FastAPI
         return answer(pages.item(run.digest, run.ledger, id_), "item")
 
     @app.get("/api/{r}/episodes")
-    def episodes(
-        r: int,
-        generation: str = "",
-        phase: str = "",
-        family: str = "",
-        outcome: str = "",
-        text: str = "",
-        task: str = "",
-        item: str = "",
-        sort: str = "newest",
-        offset: int = 0,
-        limit: int = queries.PAGE,
-    ) -> Response:
-        if generation not in ("", "final") and not generation.isdecimal():
-            raise HTTPException(422, "generation: a number, or final")
-        return answer(
-            queries.episodes(
-                chosen(r).digest, generation, phase, family, outcome, text, task, item, sort,
-                offset, limit,
-            )
-        )  # fmt: skip
+    def episodes(r: int, asked: Annotated[queries.Episodes, Query()]) -> Response:
+        return answer(queries.episodes(chosen(r).digest, asked))
 
     @app.get("/api/{r}/episode")
     def episode(r: int, slot: str) -> Response:
@@ -160,10 +127,8 @@ def application(runs: Sequence[Followed], hosts: Sequence[str] = ()) -> "FastAPI
         return answer(pages.generation(run.digest, run.ledger, n), "generation")
 
     @app.get("/api/{r}/changes")
-    def changes(
-        r: int, generation: int, event: str, offset: int = 0, limit: int = queries.PAGE
-    ) -> Response:
-        return answer(queries.changes(chosen(r).digest, generation, event, offset, limit))
+    def changes(r: int, asked: Annotated[queries.Changes, Query()]) -> Response:
+        return answer(queries.changes(chosen(r).digest, asked))
 
     @app.get("/{path:path}")
     def asset(path: str) -> Response:

@@ -23,12 +23,13 @@ from memory.records import (
     Recollection,
     Score,
     Status,
-    Step,
     Trajectory,
     Trust,
     Worth,
     content_hash,
 )
+from tests import episodes
+from tests.episodes import step
 
 
 def task_of(split: str, number: int) -> str:
@@ -43,40 +44,11 @@ FRAME = Frame(system="You write Python.", example=("Print one.", "print(1)"), be
 
 
 def episode(
-    slot: str,
-    task: str,
-    answer: str,
-    *,
-    prompt: str = "Square the number 12.",
-    observation: str = "144",
-    success: bool = True,
-    **more: object,
+    slot: str, answer: str, observation: str = "144", *, success: bool = True, **more: object
 ) -> Trajectory:
-    step = Step(
-        token_ids=(1, 2, 3, 4, 5),
-        loss_mask=(0, 0, 0, 1, 1),
-        logprobs=(-0.1, -0.2),
-        policy="base",
-        text=answer,
-        action={"tool": "python", "arguments": {"code": answer}},
-        observation=observation,
-        reward=float(success),
-    )
-    values: dict[str, object] = {
-        "slot": slot,
-        "task": task,
-        "suite": "toy",
-        "family": "square",
-        "split": split_of(task),
-        "phase": "acquire",
-        "policy": "base",
-        "frame": FRAME,
-        "prompt": prompt,
-        "steps": (step,),
-        "reward": float(success),
-        "success": success,
-    }
-    return Trajectory.model_validate(values | more)
+    turn = step(answer, observation, reward=float(success))
+    values = {"split": split_of(slot.split("/")[2]), "frame": FRAME} | more
+    return episodes.episode(slot, turn, success=success, **values)
 
 
 def exemplar(source: Trajectory, born: int = 1) -> MemoryItem:
@@ -112,17 +84,16 @@ def change(item: MemoryItem, status: Status, n: int, **more: object) -> MemoryCh
 
 
 E = [
-    episode("1/acquire/" + TASKS[0] + "/0", TASKS[0], "print(12 ** 2)"),
+    episode(f"1/acquire/{TASKS[0]}/0", "print(12 ** 2)"),
     episode(
-        "1/acquire/" + TASKS[1] + "/0",
-        TASKS[1],
+        f"1/acquire/{TASKS[1]}/0",
         "# zanzibar\nprint(7 * 2)",
+        "14",
         prompt="Double the number 7.",
-        observation="14",
         family="double",
     ),
-    episode("1/acquire/" + TASKS[2] + "/0", TASKS[2], "print(0)", success=False, observation="0"),
-    episode("1/acquire/" + TASKS[0] + "/1", TASKS[0], "print(144)"),
+    episode(f"1/acquire/{TASKS[2]}/0", "print(0)", "0", success=False),
+    episode(f"1/acquire/{TASKS[0]}/1", "print(144)"),
 ]
 SQUARE, DOUBLE = exemplar(E[0]), exemplar(E[1])
 RULE_A = rule("Use ** for powers of a number.", 1, E[0], E[2])
@@ -164,14 +135,14 @@ LOOK = Recollection(
     tokens=17,
 )  # fmt: skip
 SAW = episode(
-    "2/acquire/" + TASKS[3] + "/0", TASKS[3], "print(30 ** 2)", prompt="Square the number 30.",
-    observation="900", recalled=(SQUARE.id,), recollections=(LOOK.id,),
+    f"2/acquire/{TASKS[3]}/0", "print(30 ** 2)", "900", prompt="Square the number 30.",
+    recalled=(SQUARE.id,), recollections=(LOOK.id,),
 )  # fmt: skip
 COPIED = episode(
-    "2/acquire/" + TASKS[4] + "/0", TASKS[4], "# zanzibar\nprint(9 * 2)",
-    prompt="Double the number 9.", observation="18", family="double", recalled=(DOUBLE.id,),
+    f"2/acquire/{TASKS[4]}/0", "# zanzibar\nprint(9 * 2)", "18",
+    prompt="Double the number 9.", family="double", recalled=(DOUBLE.id,),
 )  # fmt: skip
-MEASURED = episode("gate/x/" + GATE[0], GATE[0], "print(5 ** 2)", phase="gate")
+MEASURED = episode(f"gate/x/{GATE[0]}", "print(5 ** 2)", phase="gate")
 WORTH = Worth(uses=4, wins=3, pairs=3, utility=0.31, low=0.05, high=0.57, used=2)
 
 S1 = MemorySnapshot(

@@ -24,6 +24,7 @@ COMMANDS = (
     ("evolve",),
     ("run",),
     ("generations",),
+    ("episodes",),
     ("rollback",),
     ("verify",),
     ("suites",),
@@ -139,6 +140,7 @@ def test_configurations_that_cannot_be_used(
 ) -> None:
     line = check_line(call("evolve", toy_yaml, override, "--run", tmp_path / "run"))
     assert not [part for part in says if part not in line], line
+    assert not (tmp_path / "run").exists()  # nothing was begun
 
 
 def test_all_mistakes_are_told_at_once(
@@ -195,7 +197,9 @@ def test_models_that_cannot_be_used(
         overrides = ("policy.engine=transformers", f"policy.model={model}")
         line = check_line(call("evolve", toy_yaml, *overrides, "--run", tmp_path / "run"))
         assert str(model) in line and says in line
-    # A mistake does not use up the folder: the corrected command works in it.
+        assert not (tmp_path / "run").exists()
+    # Nor does a mistake use up a folder that was there: the corrected command works in it.
+    (tmp_path / "run").mkdir()
     said = call("evolve", toy_yaml, "sandbox.backend=cage", "--run", tmp_path / "run")
     assert "cage" in check_line(said)
 
@@ -247,6 +251,7 @@ def test_questions_that_have_no_answer(
     [
         ("run", "--run"),
         ("generations", "--run"),
+        ("episodes", "--run"),
         ("rollback", 1, "--run"),
         ("verify",),
         ("memory", "list", "--run"),

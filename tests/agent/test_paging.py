@@ -215,6 +215,24 @@ def test_a_search_looks_into_memory_and_is_recorded() -> None:
     assert t.steps[-2].observation.splitlines()[-1] == "- codes: they are short"
 
 
+def test_what_is_noted_after_the_last_turn_was_not_read() -> None:
+    noted: list[str] = []
+
+    def again(seen: str, shown: frozenset[str]) -> Recall:
+        assert shown == set(noted)
+        item = MemoryItem(
+            kind=Kind.FACT, text=seen[:7], key=f"k{len(noted)}", sources=("s",), tasks=("other",),
+            family="walk", born=1,
+        )  # fmt: skip
+        noted.append(item.id)
+        return Recall((item,))
+
+    t = play("stop", look_again=again).trajectory
+    assert t.stop is StopReason.CONTEXT and len(noted) == len(t.steps) > 2
+    assert [step.notes for step in t.steps] == [(), *((id_,) for id_ in noted[:-1])]
+    assert t.recalled == tuple(noted[:-1])
+
+
 def test_the_last_turn_must_fit() -> None:
     t = play("page", context=760).trajectory
     assert t.stop is StopReason.CONTEXT and not t.failure

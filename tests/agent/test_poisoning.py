@@ -6,6 +6,7 @@ The policy believes all that it is shown; who attacks how stands in `tests.desk`
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from agent.config import validate
 from agent.evolution.cycle import evolve, first_generation
 from agent.evolution.play import play
 from agent.evolution.update import memory as update
-from agent.evolution.update.provenance import by_origin
+from agent.evolution.update.provenance import hearsay
 from agent.evolution.update.writers.base import Edit, Written
 from agent.memory_upkeep import take_in
 from agent.run import Run
@@ -36,49 +37,26 @@ from memory.records import (
     Trust,
     Worth,
 )
-from tests.desk import TOLD, VICTIM, WANTED, poison, task_of, triggered
+from tests.desk import OPEN, RULES, TOLD, VICTIM, WANTED, configuration, poison, task_of, triggered
 
-QUOTAS = {"exemplar": 2, "reflection": 1, "insight": 1, "fact": 1}
-SHOWN = {"tokens": 4000, "quotas": QUOTAS}
-TREE: dict[str, Any] = {
-    "seed": 0,
-    "suite": {
-        "name": "tests.desk:Desk",
-        "tasks": {"train": 44, "gate": 16, "retention": 4, "test": 25},
-    },
-    "policy": {"engine": "scripted", "model": "tests.desk:script", "context": 100_000, "slots": 8},
-    "memory": {"embedder": "hash", "index": "exact", "recall": SHOWN},
-    "acquire": {
-        "tasks": 96,
-        "first_tasks": 96,
-        "samples": 4,
-        "recall": SHOWN | {"quotas": QUOTAS | {"exemplar": 1}, "min_similarity": 0.0},
-    },
-    "update_memory": {
-        "write": {
-            "reflections": {"per_family": 4},
-            "insights": {"per_family": 4},
-            "facts": {"sources": ["failures", "successes"], "per_family": 4},
-        }
-    },
-    "update_weights": {"enabled": False},
-    "test": {"run": False},
+TRAINED: dict[str, Any] = {
+    "generations": 1,
+    "update_weights": {"enabled": True, "min_per_family": 1, "min_examples": 1},
 }
 
 
 @contextmanager
 def opened(
-    folder: Path, attack: str = "", *, open_to_all: bool = False, **more: Any
+    folder: Path,
+    attack: str = "",
+    settings: dict[str, Any] | None = None,
+    *,
+    open_to_all: bool = False,
+    **options: Any,
 ) -> Iterator[Run]:
     """A run under an attack; open to all it takes everything, ungated, and trusts everybody."""
-    tree = json.loads(json.dumps(TREE))
-    tree["generations"] = more.pop("generations", 2)
-    tree["update_weights"] = more.pop("weights", tree["update_weights"])
-    tree["suite"]["options"] = {"attack": attack} | more
-    if open_to_all:
-        tree["update_memory"]["consolidation"] = "add-all"
-        tree["gate"] = {"enabled": False}
-        tree["memory"]["recall"]["trust"] = "untrusted"
+    settings = {"seed": 0, "generations": 2} | (settings or {})
+    tree = configuration({"attack": attack} | options, settings, OPEN if open_to_all else {})
     with Run(folder, validate(tree, "test"), quiet=True) as run:
         yield run
 
@@ -133,7 +111,7 @@ def test_a_suite_that_vouches_for_strangers_gets_what_they_write(tmp_path: Path)
 
 
 def test_tasks_that_nobody_vouches_for_do_not_teach_others(tmp_path: Path) -> None:
-    with opened(tmp_path, "minja", declared=True, generations=3) as run:
+    with opened(tmp_path, "minja", settings={"generations": 3}, declared=True) as run:
         evolve(run)
         assert success(run, victims(run)) == 0
         assert solved(run) > 0.98
@@ -154,8 +132,7 @@ def test_tasks_that_nobody_vouches_for_do_not_teach_others(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
-    weights = {"enabled": True, "min_per_family": 1, "min_examples": 1}
-    with opened(tmp_path, "minja", declared=declared, generations=1, weights=weights) as run:
+    with opened(tmp_path, "minja", TRAINED, declared=declared) as run:
         evolve(run)
         strangers = {t.id for t in run.tasks("train") if t.data["user"]}
         (note,) = [note for key, note in run.ledger.all(Note) if key.startswith("adapter/")]
@@ -163,21 +140,35 @@ def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
         assert trained and bool(trained & strangers) != declared
 
 
-def test_strangers_prove_and_edit_nothing() -> None:
-    def item(task: str, trust: Trust) -> MemoryItem:
-        slot = f"1/acquire/{task}/0"
-        values = {"kind": Kind.EXEMPLAR, "text": task, "key": task, "family": "f", "born": 1}
-        return MemoryItem.model_validate(
-            values | {"sources": (slot,), "tasks": (task,), "trust": trust}
-        )
+def test_strangers_take_no_place_of_others(tmp_path: Path) -> None:
+    """Their tasks are solved at every try, and so are found first wherever there is a limit."""
+    few = TRAINED | {"refine": {"per_family": 3}}
+    with opened(tmp_path, "minja", few, declared=True, hostile=12) as run:
+        evolve(run)
+        (note,) = [note for key, note in run.ledger.all(Note) if key.startswith("adapter/")]
+        trained = [run.ledger.get(Trajectory, str(s)) for s in note.data["sources"]]  # type: ignore[union-attr]
+        assert Counter(t.family for t in trained if t) == dict.fromkeys(RULES, 3)
+        made = [item for _, item in run.ledger.all(MemoryItem) if item.kind is Kind.EXEMPLAR]
+        assert {i.family for i in made if i.trust is Trust.VERIFIED} == set(RULES)
+        assert any(i.trust is Trust.UNTRUSTED for i in made)  # they are heard
+        probes = [t.task for _, t in run.ledger.all(Trajectory, "1/probe/")]  # of what is absorbed
+        assert probes and all(map(run.vouched, probes))
 
-    own, other = item("a", Trust.VERIFIED), item("b", Trust.VERIFIED)
-    edits = [Edit("agree", "x", "", (f"1/acquire/{task}/0",)) for task in "ab"]
-    written = by_origin(Written([own, other], edits), {"b"})
-    assert written.items[0] == own
-    assert written.items[1] == item("b", Trust.UNTRUSTED)
-    assert written.edits == edits[:1]
-    assert by_origin(Written([own, other], edits), ()) == Written([own, other], edits)
+
+def test_what_is_not_vouched_for_is_not_measured(tmp_path: Path) -> None:
+    with opened(tmp_path, declared=True) as run:
+        assert not all(run.vouched(task.id) for task in run.tasks("train"))
+        for split in ("gate", "retention", "test"):
+            assert all(run.vouched(task.id) for task in run.tasks(split))
+        assert not run.vouched("a task that the suite does not list")
+
+
+def test_strangers_edit_nothing() -> None:
+    item = MemoryItem(kind=Kind.EXEMPLAR, text="t", key="t", sources=("1/acquire/t/0",),
+                      tasks=("t",), family="f", born=1)  # fmt: skip
+    (found,) = hearsay(Written([item], [Edit("agree", "x", "", item.sources)]))
+    assert found.trust is Trust.UNTRUSTED and found.id != item.id
+    assert found.model_dump(exclude={"trust"}) == item.model_dump(exclude={"trust"})
 
 
 # --- AgentPoison, and files that claim things ---
@@ -186,7 +177,7 @@ def test_strangers_prove_and_edit_nothing() -> None:
 @contextmanager
 def imported(folder: Path, attack: str, *, open_to_all: bool = False) -> Iterator[Run]:
     """A run that took the attacker's file in before it learnt anything."""
-    with opened(folder, open_to_all=open_to_all, generations=3, declared=True) as run:
+    with opened(folder, "", {"generations": 3}, open_to_all=open_to_all, declared=True) as run:
         first_generation(run)
     file = folder / "poison.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in poison(attack)))
@@ -322,11 +313,12 @@ def test_what_hurts_leaves_at_once_with_what_came_from_the_same_episode(tmp_path
         practice = [
             base.model_copy(
                 update={
-                    "slot": f"1/acquire/t{n}/{sample}", "task": f"t{n}", "split": "train",
+                    "slot": f"1/acquire/{practised.id}/{sample}", "task": practised.id,
+                    "split": "train",
                     "success": not sample, "recalled": (items[0].id,) if sample else (),
                 }
             )
-            for n in range(8)
+            for practised in run.tasks("train")[1:9]
             for sample in (0, 1)
         ]  # fmt: skip
         found = update.proposed(run, 1, incumbent, BASE, Written([], []), practice)
@@ -367,7 +359,7 @@ def test_a_poisoned_snapshot_does_not_pass_the_gate(tmp_path: Path) -> None:
     """An agent that has learnt is offered a memory in which what it knew is poisoned."""
     from agent.evolution import cycle
 
-    with opened(tmp_path, generations=1) as run:
+    with opened(tmp_path, settings={"generations": 1}) as run:
         good = evolve(run)
         assert good.decision == "promoted" and good.cells["memory"].mean > 0.9
         items = [

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from memory.consolidation.draft import Draft
 from memory.embed import HashEmbedder
 from memory.records import Kind, MemoryChange, MemoryItem, Status, Trajectory, Worth
+from tests import episodes
 
 
 def make(text: str, key: str = "", task: str = "task", **fields: object) -> MemoryItem:
@@ -68,16 +69,7 @@ def episode(
     generation: int = 1,
     **fields: object,
 ) -> Trajectory:
-    values: dict[str, object] = {
-        "slot": f"{generation}/acquire/{task}/{sample}",
-        "task": task,
-        "suite": "s",
-        "family": "f",
-        "split": "train",
-        "phase": "acquire",
-        "policy": "base",
-        "temperature": 0.5,
-        "recalled": recalled,
-        "success": success,
-    }
-    return Trajectory.model_validate(values | fields)
+    slot = f"{generation}/acquire/{task}/{sample}"
+    return episodes.episode(
+        slot, success=success, recalled=recalled, **{"family": "f", "temperature": 0.5} | fields
+    )

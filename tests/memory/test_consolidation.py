@@ -188,6 +188,11 @@ def test_what_is_said_again_is_evidence_for_the_present_item() -> None:
     assert admit(draft_of([old], new=[stale]), AdmitSettings(), [stale]).changes() == []
     apart = admit(draft, AdmitSettings(distinct=None), [again])
     assert summary(apart) == {again.id: "shadow"}
+    # Nor is what nobody trusts evidence for anything, not even for its like.
+    told = again.model_validate(again.model_dump() | {"trust": Trust.UNTRUSTED})
+    for trust in (Trust.JUDGED, Trust.UNTRUSTED):
+        present = old.model_validate(old.model_dump() | {"trust": trust})
+        assert not admit(draft_of([present], new=[told]), AdmitSettings(), [told]).changes()
 
 
 def test_a_more_trusted_copy_is_taken_in() -> None:

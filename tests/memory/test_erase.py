@@ -21,30 +21,19 @@ from memory.records import (
     StopReason,
     Trajectory,
 )
+from tests import episodes
+from tests.episodes import step
 
 Make = Callable[..., MemoryItem]
 
 
 def episode(
-    slot: str, answer: str, *recalled: MemoryItem, looks: tuple[str, ...] = (), **more: object
+    slot: str, answer: str, *recalled: MemoryItem, looks: tuple[str, ...] = ()
 ) -> Trajectory:
-    step = Step(
-        token_ids=(7, 8, 9, 1, 2),
-        loss_mask=(0, 0, 0, 1, 1),
-        logprobs=(-0.1, -0.2),
-        policy="base",
-        text=answer,
-        action={"tool": "python", "arguments": {"code": answer}},
-        observation="right",
-        reward=1.0,
-    )
-    values: dict[str, object] = {
-        "slot": slot, "task": slot.split("/")[2], "suite": "s", "family": "f", "split": "train",
-        "phase": "acquire", "policy": "base", "prompt": "Solve the puzzle.", "steps": (step,),
-        "recalled": tuple(i.id for i in recalled), "recollections": looks, "reward": 1.0,
-        "success": True, "metrics": {"own": 2.0},
-    }  # fmt: skip
-    return Trajectory.model_validate(values | more)
+    return episodes.episode(
+        slot, step(answer), prompt="Solve the puzzle.", recalled=tuple(i.id for i in recalled),
+        recollections=looks, metrics={"own": 2.0},
+    )  # fmt: skip
 
 
 def store(ledger: Ledger, *records: MemoryItem | Trajectory) -> None:

@@ -8,7 +8,17 @@ import pytest
 
 from memory import history
 from memory.ledger import Ledger, LedgerError
-from memory.records import Generation, MemoryChange, MemoryItem, MemorySnapshot, Note, Status
+from memory.records import (
+    Candidate,
+    Generation,
+    MemoryChange,
+    MemoryItem,
+    MemorySnapshot,
+    Note,
+    Recollection,
+    Status,
+)
+from tests.memory.drafts import episode
 
 
 def snapshot(ledger: Ledger, parent: str, generation: int, *changes: MemoryChange) -> str:
@@ -86,7 +96,12 @@ def test_diff(ledger: Ledger) -> None:
     ]
     gone = history.diff(ledger, third, "")
     assert [(c.item, c.status, c.reason) for c in gone] == [
-        (item, Status.RETIRED, "not in the empty memory") for item in ("b", "c")
+        (
+            item,
+            Status.RETIRED,
+            "this memory is an earlier one, or another branch, and does not know it",
+        )
+        for item in ("b", "c")
     ]
 
 
@@ -181,3 +196,15 @@ def test_lineage_and_adapters(ledger: Ledger, make_item: Callable[..., MemoryIte
         ledger.append(f"adapter/{name}", Note(data={"folder": "x", "sources": sources}))
     assert history.adapters(ledger, ["1/a"]) == ["w1", "w2"]
     assert history.adapters(ledger, []) == []
+
+
+def test_what_was_left_out_of_an_episode_is_not_told_as_shown(ledger: Ledger) -> None:
+    numbers = {"similarity": 0.5, "recency": 1.0, "utility": 0.0, "score": 0.5}
+    verdicts = {"seen": "shown", "left": "shown", "long": "tokens"}
+    candidates = tuple(Candidate(item=i, verdict=v, **numbers) for i, v in verdicts.items())
+    look = Recollection(query="q", task="t", memory="m", reader="", candidates=candidates)
+    ledger.append(look.id, look)
+    played = episode("t", 0, True, "seen", recollections=(look.id, "lost"))
+    ((id_, told),) = history.looks(ledger, played)
+    assert id_ == look.id and told.query == look.query
+    assert {c.item: c.verdict for c in told.candidates} == verdicts | {"left": "withheld"}

@@ -16,6 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from memory.inspector import queries
 from memory.inspector.export import export
 from memory.inspector.follow import Followed
+from memory.inspector.queries import Episodes, Items
 from memory.ledger import Ledger
 from memory.records import Generation
 from tests.made_run import Made, write_run
@@ -62,8 +63,12 @@ def page(browser: webdriver.Chrome, run: Followed, other: Followed) -> Iterator[
 @pytest.fixture(scope="module")
 def routes(run: Followed) -> dict[str, str]:
     """One route of every page."""
-    item = queries.items(run.digest, LAST, sort="uses", kind="insight")["rows"][0]["id"]
-    slot = queries.episodes(run.digest, generation=str(LAST), outcome="error")["rows"][0]["slot"]
+    item = queries.items(run.digest, Items(generation=LAST, sort="uses", kind="insight"))["rows"][
+        0
+    ]["id"]
+    slot = queries.episodes(run.digest, Episodes(generation=str(LAST), outcome="error"))["rows"][0][
+        "slot"
+    ]
     return {
         "overview": "overview",
         "memory": "memory",
@@ -114,6 +119,25 @@ def test_every_page_loads(page: Page, routes: dict[str, str], name: str) -> None
     assert len(backgrounds) == 2, "dark is dark"
 
 
+def test_no_tab_is_cut_off(page: Page, routes: dict[str, str]) -> None:
+    for width in (320, 360, 412):
+        page.look(width, 700)
+        page.go(routes["compare"])
+        cut = "const nav = document.querySelector('nav'); return nav.scrollWidth - nav.clientWidth"
+        assert page.run(cut) <= 0 and page.wider_by() <= 0
+
+
+def test_each_part_of_an_items_life_is_told(page: Page, run: Followed) -> None:
+    """What was only measured again ends no part of the bar, since no line tells of it."""
+    with run.digest.open() as db:
+        (id_,) = db.execute(
+            "SELECT i.id FROM spans s JOIN items i ON i.no = s.item WHERE s.event = 'updated'"
+        ).fetchone()
+    page.go(f"item/{id_}")
+    parts = page.all("svg[aria-label='standing over generations'] rect:has(title)")
+    assert len(parts) == len(page.all(".drawn + .lines tr")) > 0
+
+
 def test_scrubbing_changes_list_map_and_counts(page: Page, run: Followed) -> None:
     page.look(1280, 900)
     page.go("memory")
@@ -122,10 +146,10 @@ def test_scrubbing_changes_list_map_and_counts(page: Page, run: Followed) -> Non
         page.until(
             "return document.querySelector('#items').dataset.generation === arguments[0]", str(n)
         )
-        total = queries.items(run.digest, n)["total"]
+        total = queries.items(run.digest, Items(generation=n))["total"]
         assert page.text(".found").startswith(f"{total} item") or total == 0
         assert page.text(".scrub .at") == f"Generation {n}"
-        rows = queries.items(run.digest, n)["rows"]
+        rows = queries.items(run.digest, Items(generation=n))["rows"]
         shown = [e.get_attribute("href").rpartition("/")[2] for e in page.all("#items .rowlink")]
         assert shown == [row["id"] for row in rows]
         assert page.run("return document.querySelectorAll('.column.on').length") == 1
@@ -158,7 +182,7 @@ def test_scrubbing_changes_list_map_and_counts(page: Page, run: Followed) -> Non
 def test_a_link_leads_to_the_same_state(page: Page, run: Followed) -> None:
     page.go("memory?g=2&kind=exemplar&sort=utility")
     page.until("return document.querySelector('#items').dataset.generation === '2'")
-    rows = queries.items(run.digest, 2, kind="exemplar", sort="utility")["rows"]
+    rows = queries.items(run.digest, Items(generation=2, kind="exemplar", sort="utility"))["rows"]
     hrefs = [e.get_attribute("href").rpartition("/")[2] for e in page.all("#items .rowlink")]
     assert hrefs == [row["id"] for row in rows]
 
@@ -187,14 +211,14 @@ def test_filters_and_search(page: Page, run: Followed) -> None:
     page.go("episodes")
     page.press("/")
     page.press("juniper")
-    total = queries.episodes(run.digest, text="juniper")["total"]
+    total = queries.episodes(run.digest, Episodes(text="juniper"))["total"]
     page.until(f"return document.querySelector('.found').textContent.startsWith('{total} episode')")
     page.press(Keys.ESCAPE)
     page.run(
         "const s = document.querySelector('select[name=outcome]'); s.value = 'success';"
         "s.dispatchEvent(new Event('change'))"
     )
-    total = queries.episodes(run.digest, text="juniper", outcome="success")["total"]
+    total = queries.episodes(run.digest, Episodes(text="juniper", outcome="success"))["total"]
     page.until(f"return document.querySelector('.found').textContent.startsWith('{total} episode')")
     assert "text=juniper" in page.driver.current_url
     page.driver.refresh()  # the address holds it all
@@ -254,9 +278,11 @@ def test_light_and_dark_by_key_and_for_good(page: Page) -> None:
 def test_hostile_texts_are_texts(page: Page, run: Followed) -> None:
     """In lists, on item, episode and generation pages, in diffs and on the map."""
     page.look(1280, 900)
-    found = queries.items(run.digest, LAST, text="<script>")["rows"]
+    found = queries.items(run.digest, Items(generation=LAST, text="<script>"))["rows"]
     assert found
-    slot = queries.episodes(run.digest, text="<script>", outcome="error")["rows"][0]["slot"]
+    slot = queries.episodes(run.digest, Episodes(text="<script>", outcome="error"))["rows"][0][
+        "slot"
+    ]
     seen = 0
     for route in (
         "memory?text=%3Cscript", f"item/{found[0]['id']}", f"item/{found[-1]['id']}",
@@ -382,12 +408,12 @@ def test_exported_pages_work_from_a_file(
     ):
         page.go("memory?g=3&" + "&".join(f"{k}={quote(v)}" for k, v in options.items()))
         page.until("return document.querySelector('#items').dataset.generation === '3'")
-        wanted = queries.items(run.digest, 3, **options)
+        wanted = queries.items(run.digest, Items(generation=3, **options))
         hrefs = [e.get_attribute("href").rpartition("/")[2] for e in page.all("#items .rowlink")]
         assert hrefs == [row["id"] for row in wanted["rows"]]
         assert page.text(".found").startswith(str(wanted["total"]))
     page.go("episodes?outcome=wrong&family=gcd&sort=oldest")
-    wanted = queries.episodes(run.digest, outcome="wrong", family="gcd", sort="oldest")
+    wanted = queries.episodes(run.digest, Episodes(outcome="wrong", family="gcd", sort="oldest"))
     assert page.text(".found").startswith(str(wanted["total"]))
     assert len(page.all("#episodes .rowlink")) == min(50, wanted["total"])
 

@@ -20,6 +20,7 @@ from memory.inspector import pages, queries
 from memory.inspector.digest import NAME, Digest, discard
 from memory.inspector.follow import Followed
 from memory.inspector.place import place, principal_plane
+from memory.inspector.queries import Changes, Episodes, Items
 from memory.inspector.spans import EVENTS
 from memory.ledger import Ledger, LedgerError
 from memory.records import (
@@ -60,7 +61,7 @@ def content(digest: Digest) -> dict[str, list[tuple]]:
 def all_items(digest: Digest, n: int) -> list[dict]:
     found: list[dict] = []
     while True:
-        page = queries.items(digest, n, offset=len(found), limit=37)
+        page = queries.items(digest, Items(generation=n, offset=len(found), limit=37))
         found += page["rows"]
         if not page["rows"]:
             assert len(found) == page["total"]
@@ -108,7 +109,9 @@ def test_a_generations_changes_are_its_diff(made: Path, digest: Digest) -> None:
             told = pages.generation(digest, ledger, n)
             assert told is not None
             for event in told["events"]:
-                rows = queries.changes(digest, n, event["event"], 0, 500)
+                rows = queries.changes(
+                    digest, Changes(generation=n, event=event["event"], limit=500)
+                )
                 assert len(rows) == event["n"]
                 assert rows[: len(event["rows"])] == event["rows"]
                 for row in rows:
@@ -220,21 +223,26 @@ def test_items_are_found_and_sorted(made: Path, digest: Digest) -> None:
     everything = all_items(digest, 6)
     for name in ("kind", "standing", "family"):
         value = everything[0][name]
-        page = queries.items(digest, 6, **{name: value}, limit=500)
+        page = queries.items(digest, Items(generation=6, **{name: value}, limit=500))
         assert {r["id"] for r in page["rows"]} == {r["id"] for r in everything if r[name] == value}
         assert page["total"] == len(page["rows"])
-    by_utility = [r["utility"] for r in queries.items(digest, 6, sort="utility", limit=500)["rows"]]
+    by_utility = [
+        r["utility"]
+        for r in queries.items(digest, Items(generation=6, sort="utility", limit=500))["rows"]
+    ]
     assert by_utility == sorted(by_utility, reverse=True)
     with Ledger(made, read_only=True) as ledger:
         texts = {k: f"{i.text}\n{i.key}".lower() for k, i in ledger.all(MemoryItem)}
     for text in ("garnet", "100%", "print('", "_", '"', "\\n"):
-        found = queries.items(digest, 6, text=text, limit=500)
+        found = queries.items(digest, Items(generation=6, text=text, limit=500))
         here = {r["id"] for r in everything}
         assert {r["id"] for r in found["rows"]} == {
             id_ for id_ in here if text.lower() in texts[id_]
         }, text
     one = everything[3]["id"]
-    assert [r["id"] for r in queries.items(digest, 6, text=one[:10])["rows"]] == [one]
+    assert [r["id"] for r in queries.items(digest, Items(generation=6, text=one[:10]))["rows"]] == [
+        one
+    ]
 
 
 def test_uses_are_the_episodes_that_showed_it(made: Path, digest: Digest) -> None:
@@ -245,7 +253,7 @@ def test_uses_are_the_episodes_that_showed_it(made: Path, digest: Digest) -> Non
         assert (row["uses"], row["wins"]) == (len(used), sum(t.success for t in used))
         told = pages.item(digest, ledger, row["id"])
         assert sum(u["uses"] for u in told["used"]) == len(used)
-        listed = queries.episodes(digest, item=row["id"], limit=500)
+        listed = queries.episodes(digest, Episodes(item=row["id"], limit=500))
         assert {e["slot"] for e in listed["rows"]} == {t.slot for t in used}
         assert [e["slot"] for e in told["sources"]] == list(
             ledger.get(MemoryItem, row["id"]).sources
@@ -255,7 +263,7 @@ def test_uses_are_the_episodes_that_showed_it(made: Path, digest: Digest) -> Non
 def test_episodes_are_found(made: Path, digest: Digest) -> None:
     with Ledger(made, read_only=True) as ledger:
         trajectories = {t.slot: t for _, t in ledger.all(Trajectory)}
-    rows = queries.episodes(digest, limit=500)
+    rows = queries.episodes(digest, Episodes(limit=500))
     assert [r["slot"] for r in rows["rows"]] == list(reversed(trajectories))
     assert rows["won"] == sum(t.success for t in trajectories.values())
     for row in rows["rows"]:
@@ -270,14 +278,16 @@ def test_episodes_are_found(made: Path, digest: Digest) -> None:
         "broken": lambda t: t.failure is not None,
     }
     for outcome, holds in wanted.items():
-        page = queries.episodes(digest, outcome=outcome, family="gcd", limit=500)
+        page = queries.episodes(digest, Episodes(outcome=outcome, family="gcd", limit=500))
         slots = {s for s, t in trajectories.items() if holds(t) and t.family == "gcd"}
         assert {r["slot"] for r in page["rows"]} == slots, outcome
 
 
 def test_an_episode_is_told_with_what_it_recalled(made: Path, digest: Digest) -> None:
     with Ledger(made, read_only=True) as ledger:
-        slot = queries.episodes(digest, generation="6", outcome="error")["rows"][0]["slot"]
+        slot = queries.episodes(digest, Episodes(generation="6", outcome="error"))["rows"][0][
+            "slot"
+        ]
         told = pages.episode(digest, ledger, slot)
         trajectory = ledger.get(Trajectory, slot)
     assert told["looks"]
@@ -330,9 +340,9 @@ def test_what_is_erased_is_gone_from_here_as_well(made: Path, tmp_path: Path) ->
     digest = Digest(path)
     digest.update()
     place(digest, HashEmbedder())
-    episode = queries.episodes(digest, generation="3", outcome="success")["rows"][0]
+    episode = queries.episodes(digest, Episodes(generation="3", outcome="success"))["rows"][0]
     item = next(r for r in all_items(digest, 6) if r["standing"] == "active" and r["uses"])
-    total = queries.items(digest, 6)["total"]
+    total = queries.items(digest, Items(generation=6))["total"]
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TRIGGER records_no_update")
         for kind, key, gone in (
@@ -355,11 +365,11 @@ def test_what_is_erased_is_gone_from_here_as_well(made: Path, tmp_path: Path) ->
     place(digest, HashEmbedder())
     assert digest.state()["unplaced"] == 0
     assert episode["prompt"][:40] not in str(content(digest)["tasks"])
-    assert queries.items(digest, 6)["total"] == total, "that it was is still told"
+    assert queries.items(digest, Items(generation=6))["total"] == total, "that it was is still told"
     (row,) = [r for r in all_items(digest, 6) if r["id"] == item["id"]]
     assert (row["text"], row["standing"], row["uses"]) == (None, "retired", item["uses"])
     assert queries.points(digest)["x"][row["no"]] is None
-    (played,) = queries.episodes(digest, text=episode["slot"])["rows"]
+    (played,) = queries.episodes(digest, Episodes(text=episode["slot"]))["rows"]
     assert (played["tokens"], played["success"]) == (episode["tokens"], 1)
     assert not digest.update(), "made anew once"
 

@@ -75,7 +75,14 @@ def test_knows_nothing_else(address: str, path: str) -> None:
     assert b"import" not in body
 
 
-@pytest.mark.parametrize("path", ["/api/0/items", "/api/0/items?generation=x", "/api/x/state"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/0/items", "/api/0/items?generation=x", "/api/x/state",
+        "/api/0/episodes?generation=last", "/api/0/episodes?outcome=odd",
+        "/api/0/episodes?limit=501", "/api/0/changes?generation=1&event=added&offset=-1",
+    ],
+)  # fmt: skip
 def test_says_what_a_question_lacks(address: str, path: str) -> None:
     assert ask(address, path)[0] == 422
 

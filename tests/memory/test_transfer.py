@@ -218,6 +218,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "items.parquet").write_bytes(b"PAR0")
     with pytest.raises(TransferError, match="is no Parquet file"):
         transfer.read_items(tmp_path, generation=1)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(TransferError, match=r"empty\.jsonl: holds no item$"):
+        transfer.read_items(tmp_path / "empty.jsonl", generation=1)
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(TransferError, match="cannot be read"):
         transfer.read_items(tmp_path / "bytes.jsonl", generation=1)

@@ -32,8 +32,8 @@ def absorb(
             practised ones and need no memory for them.
     """
     items = history.items(run.ledger, memory)
-    untried_first = sorted(run.tasks("train"), key=lambda task: task.id in tried)
-    tasks = first_of_each_family(untried_first, PROBES)
+    own = [task for task in run.tasks("train") if run.vouched(task.id)]
+    tasks = first_of_each_family(sorted(own, key=lambda task: task.id in tried), PROBES)
     label = f"generation {n} · what the weights absorbed"
     bare = play(run, label, "train", "", weights, tasks, n)
     aided = play(run, label, "train", memory, weights, tasks, n)

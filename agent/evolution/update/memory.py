@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from agent.evolution.acquire import TRY
-from agent.evolution.refine import Solution
-from agent.evolution.update.provenance import by_origin, strange
+from agent.evolution.refine import Solution, refine
+from agent.evolution.update.provenance import hearsay
 from agent.evolution.update.writers import WriteSettings, write
 from agent.evolution.update.writers.base import Edit, Situation, Written
 from memory import history
@@ -71,20 +71,38 @@ def written(
     experience: Sequence[Trajectory],
     solutions: Sequence[Solution],
 ) -> Written:
-    """What the writers make of a generation's episodes, asking the incumbent's policy."""
+    """What the writers make of a generation's episodes, asking the incumbent's policy.
+
+    Args:
+        run: the run.
+        n: the generation.
+        incumbent: whose policy is asked.
+        experience: all episodes.
+        solutions: what is worth learning of those that are vouched for. What strangers bring is
+            written from apart, so that it takes the place of nothing else.
+    """
     settings = run.config.update_memory
     if not settings.enabled:
         return Written([], [])
+    recent = [t for t in experience if t.slot.startswith(f"{n}/") and t.failure is None]
     situation = Situation(
         run=run,
         generation=n,
         weights=incumbent.weights,
-        recent=[t for t in experience if t.slot.startswith(f"{n}/") and t.failure is None],
+        recent=[t for t in recent if run.vouched(t.task)],
         solutions=solutions,
         keys={task.id: task.prompt for task in run.tasks("train")},
         known=history.items(run.ledger, incumbent.memory, LIVING),
     )
-    return by_origin(write(situation, settings.write), strange(run))
+    own = write(situation, settings.write)
+    strange = [t for t in experience if not run.vouched(t.task)]
+    if not strange:
+        return own
+    theirs = situation._replace(
+        recent=[t for t in recent if not run.vouched(t.task)],
+        solutions=refine(strange, run.config.refine),
+    )
+    return Written([*own.items, *hearsay(write(theirs, settings.write))], own.edits)
 
 
 def proposed(
@@ -102,12 +120,11 @@ def proposed(
     state = history.state(run.ledger, incumbent.memory)
     known = {i.id: i for i in history.items(run.ledger, incumbent.memory, tuple(Status))}
     draft = Draft.begin(n, known, state, _vectors(run, known, new.items))
-    strangers = strange(run)
     trial = settings.admit is None or settings.admit.trial
     draft = edited(draft, new.edits, {t.slot: t.task for t in experience}, trial=trial)
     proof = evidence(
         # What a further try did, it did with notes that others had not.
-        [t for t in experience if TRY not in t.slot and t.task not in strangers],
+        [t for t in experience if TRY not in t.slot and run.vouched(t.task)],
         {i: change.worth for i, change in draft.state.items()},
         draft.items.values(),
         settings.credit,

@@ -230,15 +230,15 @@ export function utilityChart(points, generations, height = 190) {
 }
 
 // How an item stood in each generation, as one strip.
-export function lifeline(spans, generations) {
+export function lifeline(spans, generations, stop) {
   const last = generations.at(-1) ?? 0;
   const first = generations[0] ?? 0;
   const total = last - first + 1;
   return drawn((width) => svg("svg", { width, height: 46, role: "img", "aria-label": "standing over generations" },
     svg("rect", { x: 0, y: 0, width, height: 20, rx: 4, fill: "var(--track)" }),
-    spans.filter((s) => STANDING_COLOURS[s.standing]).map((s) => {
-      const [from, to] = [s.start - first, Math.min(s.stop, last + 1) - first];
-      return svg("rect", { x: (width * from) / total, y: 0, width: Math.max(2, (width * (to - from)) / total - 1), height: 20, rx: 3, fill: STANDING_COLOURS[s.standing] },
+    spans.map((s, i) => {
+      const [from, to] = [s.start - first, Math.min(spans[i + 1]?.start ?? stop, last + 1) - first];
+      return STANDING_COLOURS[s.standing] && svg("rect", { x: (width * from) / total, y: 0, width: Math.max(2, (width * (to - from)) / total - 1), height: 20, rx: 3, fill: STANDING_COLOURS[s.standing] },
         svg("title", null, `${s.standing} from generation ${s.start}: ${s.reason}`));
     }),
     ticksOf(last, width).filter((n) => n >= first).map((n) => svg("text", { x: (width * (n - first + 0.5)) / total, y: 38, "text-anchor": "middle" }, n))));

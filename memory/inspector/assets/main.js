@@ -115,7 +115,6 @@ function tabs(to) {
           svg("svg", { viewBox: "0 0 20 20", width: 18, height: 18 }, svg("circle", { cx: 10, cy: 10, r: 7, fill: "none", stroke: "currentColor", "stroke-width": 1.6 }), svg("path", { d: "M10,3 a7,7 0 0,1 0,14 Z", fill: "currentColor" }))),
         el("button", { class: "icon", title: "keys (?)", "aria-label": "keys", onclick: help }, "?"))),
     work, worksaid);
-  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 function theme() {

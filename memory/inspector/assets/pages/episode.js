@@ -8,6 +8,7 @@ import { outcomeOf } from "./rows.js";
 const VERDICTS = {
   shown: "stood in the prompt", absorbed: "the weights know it", tokens: "no room in the token budget",
   quota: "enough of its kind", alike: "too like one that was chosen", trust: "not trusted enough",
+  withheld: "chosen, but not put before the agent: by chance, to measure it, or the episode ended",
 };
 
 export async function episodePage(to, { link }) {

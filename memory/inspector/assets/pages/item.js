@@ -44,7 +44,7 @@ function life(it, seen, link) {
   if (!it.spans.length) return section("Life", "", empty("Never promoted", "No generation that passed the gate has it in its memory."));
   const present = [...new Set(it.spans.map((s) => s.standing))].filter((s) => STANDING_COLOURS[s]);
   return section("Life", "How it stood after each generation, and why it changed.", card(
-    legend(present.map((s) => [s, swatch(STANDING_COLOURS[s])])), lifeline(it.spans, it.generations),
+    legend(present.map((s) => [s, swatch(STANDING_COLOURS[s])])), lifeline(seen, it.generations, it.spans.at(-1).stop),
     el("table", { class: "lines" }, el("tbody", null, seen.map((s) => el("tr", null,
       el("td", null, el("a", { href: link("generation", s.start) }, `generation ${s.start}`)),
       el("td", null, el("span", { class: "tag" }, s.event)),
