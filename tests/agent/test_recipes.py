@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from math import exp
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pytest
 
@@ -64,17 +63,16 @@ class Evolved(NamedTuple):
         return history.state(self.ledger, self.generations[n].memory)
 
 
-class Method(Protocol):
-    def __call__(self, name: str, *more: str) -> Evolved: ...
+Method = Callable[[str], Evolved]
 
 
 @pytest.fixture(scope="module")
 def method(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Method]:
     """A recipe's run, evolved once; what it proposes goes live, so that memory grows."""
-    done: dict[tuple[str, ...], Evolved] = {}
+    done: dict[str, Evolved] = {}
 
-    def run(name: str, *more: str) -> Evolved:
-        if (name, *more) not in done:
+    def run(name: str) -> Evolved:
+        if name not in done:
             folder = tmp_path_factory.mktemp(name) / "run"
             overrides = [
                 f"generations={GENERATIONS.get(name, 2)}",
@@ -98,11 +96,11 @@ def method(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 overrides.append("memory.recall.quotas={exemplar: 2}")
             if name in STEPS:
                 overrides += ["suite.name=tests.agent.doors:Doors", "suite.options={}"]
-            config = load_config([toy_yaml, name], [*overrides, *more])
+            config = load_config([toy_yaml, name], overrides)
             with Run(folder, config, quiet=True) as opened:
                 evolve(opened)
-            done[name, *more] = Evolved(folder, open_ledger(folder))
-        return done[name, *more]
+            done[name] = Evolved(folder, open_ledger(folder))
+        return done[name]
 
     yield run
     for each in done.values():
@@ -318,103 +316,3 @@ def test_awm_needs_several_tasks_and_ice_one(method: Method) -> None:
         assert {i.id for i in awm.items(1) if t.task not in i.tasks} <= set(t.recalled)
     assert load_config("awm").update_memory.write.workflows.support == 2  # type: ignore[union-attr]
     assert load_config("ice").update_memory.write.workflows.support == 1  # type: ignore[union-attr]
-
-
-# --- without what makes it that method ---
-
-
-def _mended(run: Evolved) -> bool:
-    return any(t.success and t.recalled for t in run.episodes("1/acquire/") if "/try" in t.slot)
-
-
-def _ends(run: Evolved, reason: str) -> bool:
-    return any(
-        change.reason.startswith(reason)
-        for generation in run.generations
-        for change in run.state(generation.n).values()
-    )
-
-
-def _families(run: Evolved) -> set[str]:
-    return {item.family for item in run.items(1)}
-
-
-def _lessons(run: Evolved) -> set[bool]:
-    solved = {t.slot: t.success for t in run.episodes("1/acquire/")}
-    return {solved[slot] for item in run.items(1) for slot in item.sources}
-
-
-WRITE, KEEP = "update_memory.write", "update_memory.consolidation"
-MECHANISMS: dict[str, tuple[str, tuple[str, ...], str, Callable[[Evolved], bool]]] = {
-    # mechanism: (recipe, settings with it, what takes it out, what is then no longer so)
-    "notes from try to try": ("reflexion", (), "acquire.retries=0", _mended),
-    "votes against rules": (
-        "expel", (), f"{WRITE}.insights.operations=[ADD, EDIT, AGREE]",
-        lambda run: _ends(run, "voted out"),
-    ),
-    "only what it is sure of": (
-        "mot", (), f"{WRITE}.exemplars.which=all", lambda run: _families(run) == {"double", "next"},
-    ),
-    "only rules that mend": (
-        "tran", (), f"{WRITE}.insights.mend=false",
-        lambda run: _families(run) == {"double", "square"},
-    ),
-    "forgetting": (
-        "memorybank", (f"{KEEP}.forget.threshold=0.9",), f"{KEEP}.forget=null",
-        lambda run: _ends(run, "forgotten"),
-    ),
-    "daily summaries": (
-        "memorybank", (), f"{WRITE}.facts=null",
-        lambda run: any("day" in str(i.content.get("subject")) for i in run.items()),
-    ),
-    "merging thoughts": (
-        "tim", (), f"{WRITE}.facts.merge=null",
-        lambda run: any(i.made == "merged" for _, i in run.ledger.all(MemoryItem)),
-    ),
-    "forgetting what is contradicted": (
-        "tim", (), f"{KEEP}.resolve=null", lambda run: _ends(run, "superseded"),
-    ),
-    "refining notes": (
-        "iml", (), f"{WRITE}.insights.operations=[ADD]",
-        lambda run: any(i.made == "revised" for i in run.items()),
-    ),
-    "routines of several tasks": (
-        "awm",
-        ("acquire.first_tasks=1", "generations=1"),
-        f"{WRITE}.workflows.support=1",
-        lambda run: not run.items(1),
-    ),
-    "failures teach too": (
-        "reasoningbank", (), f"{WRITE}.insights.sources=[successes]",
-        lambda run: _lessons(run) == {True, False},
-    ),
-    "one strategy at a time": (
-        "reasoningbank", (), "acquire.recall.quotas={insight: 5}",
-        lambda run: {len(t.recalled) for t in run.episodes("2/acquire/")} == {1},
-    ),
-    "a playbook within its budget": (
-        "ace", (), f"{KEEP}.fit=null",
-        lambda run: max(sum(len(shown(i)) for i in run.items(g.n)) for g in run.generations) < 1001,
-    ),
-    "votes for what helped": (
-        "ace", (), f"{WRITE}.insights.operations=[ADD]", lambda run: _ends(run, "voted out"),
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_it_is_the_mechanism(method: Method, mechanism: str) -> None:
-    name, settings, removal, there = MECHANISMS[mechanism]
-    assert there(method(name, *settings))
-    assert not there(method(name, *settings, removal))
-
-
-def test_voyager_verifies_and_ice_prunes(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting takes these out: a program that was not run again, a plan with what failed."""
-    assert _families(method("voyager")) == {"double", "next"}
-    skills = importlib.import_module("agent.evolution.update.writers.skills")
-    monkeypatch.setattr(skills, "passes", lambda *_: True)
-    assert _families(method("voyager", "seed=0")) == {"double", "next", "square"}
-    assert not any("wait" in item.text for item in method("ice").items(1))
-    monkeypatch.setattr(Trajectory, "turns", property(lambda t: t.steps))
-    assert any("wait" in item.text for item in method("ice", "seed=0").items(1))
