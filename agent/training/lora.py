@@ -159,6 +159,19 @@ def check_lengths(examples: Sequence[Example], config: Any) -> None:
         )
 
 
+def check_finite(losses: Sequence[float]) -> None:
+    """Whether training arrived anywhere.
+
+    Raises:
+        FloatingPointError: it diverged.
+    """
+    if not math.isfinite(losses[-1]):
+        raise FloatingPointError(
+            f"training diverged (loss {losses[-1]} after {len(losses)} steps): another run "
+            "with a lower learning rate may do better"
+        )
+
+
 def lora_config(settings: LoraSettings) -> Any:
     """PEFT's configuration for the settings."""
     from peft import LoraConfig
@@ -253,11 +266,7 @@ def _loop(
         progress(number + 1, len(steps), step_tokens, step_loss)
     if accelerator.is_main_process:
         checkpoint.remove()
-    if not math.isfinite(losses[-1]):
-        raise FloatingPointError(
-            f"training diverged (loss {losses[-1]} after {len(losses)} steps): another run "
-            "with a lower learning rate may do better"
-        )
+    check_finite(losses)
     return losses, tokens
 
 

@@ -42,7 +42,8 @@ class Tokens(NamedTuple):
 
 class Batch(NamedTuple):
     """What one optimiser step is the mean over: units, loss tokens, loss tokens of the better
-    halves of pairs."""
+    halves of pairs.
+    """
 
     units: int
     tokens: int
@@ -99,7 +100,7 @@ def logprobs_of(
     with torch.no_grad():
         for packed in pack(examples, row_tokens, shared):
             own = score(*build(packed, shared, dtype, device))
-            found += own.split([sum(e.loss_mask) for e in packed])
+            found += torch.split(own, [sum(e.loss_mask) for e in packed])
     return found
 
 
@@ -140,8 +141,8 @@ def tokens_of(
         generation,
         example,
         torch.tensor(owners, device=device),
-        torch.tensor([e.weight for e in every], device=device),
-        torch.tensor([e.advantage for e in every], device=device),
+        torch.tensor([float(e.weight) for e in every], device=device),
+        torch.tensor([float(e.advantage) for e in every], device=device),
     )
 
 
@@ -212,7 +213,8 @@ def grpo(tokens: Tokens, settings: GrpoSettings, batch: Batch) -> Tensor:
         found = found * behaviour.clamp(max=settings.truncate)
     if settings.kl:
         away = tokens.reference - tokens.logprobs
-        found = found + settings.kl * (torch.exp(away) - away - 1)
+        # Times the ratio: else the gradient is not the divergence's (DeepSeek-V3.2, 2512.02556).
+        found = found + settings.kl * ratio * (torch.exp(away) - away - 1)
     if settings.aggregate == "token":
         return found.sum() / batch.tokens
     lengths = _per_unit(tokens, torch.ones_like(found))

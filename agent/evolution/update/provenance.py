@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.evolution.refine import Solution
 from agent.evolution.update.writers.base import Written
-from memory.records import MemoryItem, Trust
+from memory.records import MemoryItem, Trajectory, Trust
 
 if TYPE_CHECKING:
     from agent.run import Run
@@ -36,6 +36,11 @@ def trainable(solutions: Sequence[Solution], strangers: Collection[str]) -> list
         strangers: ids of tasks that nobody vouches for.
     """
     return [s for s in solutions if s.trajectory.task not in strangers]
+
+
+def vouched_for(experience: Sequence[Trajectory], strangers: Collection[str]) -> list[Trajectory]:
+    """Trajectories that may change weights: as ``trainable``, failures included."""
+    return [t for t in experience if t.task not in strangers]
 
 
 def by_origin(written: Written, strangers: Collection[str]) -> Written:
