@@ -108,6 +108,19 @@ def train(
     """
     if not examples:
         raise ValueError("no examples to train on")
+    if settings.launch:
+        from agent.training.job import launch
+
+        return launch(
+            model_folder,
+            examples,
+            settings,
+            folder,
+            seed=seed,
+            manifest=manifest,
+            dtype=dtype,
+            device=device,
+        )
     if settings.backend == "trl":
         from agent.training.trl_backend import train_with_trl
 
@@ -126,7 +139,7 @@ def train(
     described = describe(manifest, examples, settings, seed)
     losses, tokens = _loop(trainee, examples, settings, seed, folder, described, progress)
     described |= {"tokens": tokens, "losses": [round(loss, 5) for loss in losses]}
-    return save(trainee.network, folder, described, trainee.accelerator)
+    return save(trainee.network, folder, described, trainee)
 
 
 def describe(
@@ -244,7 +257,9 @@ def _loop(
     shared = common_prefix(examples)
     steps = plan(examples, settings, seed, shared)
     step_of = _Step(trainee, examples, settings, shared)
-    checkpoint = Checkpoint(folder, _key(examples, described), settings.checkpoint_seconds)
+    split = str(accelerator.distributed_type).endswith(("FSDP", "DEEPSPEED"))
+    every = None if split else settings.checkpoint_seconds  # no process holds the whole state
+    checkpoint = Checkpoint(folder, _key(examples, described), every)
     losses: list[float] = []
     tokens = 0
     if (state := checkpoint.load()) is not None:
@@ -355,12 +370,20 @@ class _Step:
 
 
 def save(
-    network: Any, folder: Path, described: dict[str, Any], accelerator: Any = None
+    network: Any, folder: Path, described: dict[str, Any], trainee: Trainee | None = None
 ) -> dict[str, Any]:
-    """Write a trained adapter; the manifest with its version."""
+    """Write a trained adapter; the manifest with its version.
+
+    Args:
+        network: the PEFT model.
+        folder: where the adapter goes.
+        described: the manifest.
+        trainee: where several processes may hold parts of it; one of them writes.
+    """
     state = None
-    if accelerator is not None and accelerator.num_processes > 1:
-        state = accelerator.get_state_dict(network)
+    if trainee is not None and trainee.accelerator.num_processes > 1:
+        whole = trainee.accelerator.get_state_dict(trainee.scorer)
+        state = {name.removeprefix("model."): value for name, value in whole.items()}
 
     def write(target: Path) -> None:
         network.save_pretrained(str(target), state_dict=state)
@@ -371,7 +394,7 @@ def save(
         config["target_modules"] = sorted(config["target_modules"])
         (target / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
 
-    if accelerator is not None and not accelerator.is_main_process:
+    if trainee is not None and not trainee.accelerator.is_main_process:
         return described
     return {**described, "version": save_adapter(folder, write, described)}
 

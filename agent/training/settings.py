@@ -125,6 +125,8 @@ class LoraSettings(_Settings):
         checkpoint_seconds: a checkpoint whenever a step ends so long after the last one, from
             which training goes on after a crash; null for none.
         backend: own, or trl's SFTTrainer for ``sft``.
+        launch: a command that starts training in processes of its own, as ``[accelerate, launch,
+            --num_processes, "4"]``; empty trains in this process.
     """
 
     objective: Objective = "sft"
@@ -143,6 +145,7 @@ class LoraSettings(_Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     checkpoint_seconds: float | None = Field(60.0, ge=0)
     backend: Literal["own", "trl"] = "own"
+    launch: tuple[str, ...] = ()
 
     @property
     def peak(self) -> float:

@@ -152,9 +152,12 @@ def test_tasks_that_nobody_vouches_for_do_not_teach_others(tmp_path: Path) -> No
         assert any(item.id in ended for item in made)
 
 
-@pytest.mark.parametrize("declared", [True, False])
-def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
-    weights = {"enabled": True, "min_per_family": 1, "min_examples": 1}
+@pytest.mark.parametrize(
+    ("declared", "objective"),
+    [(True, "sft"), (False, "sft"), (True, "dpo"), (True, "grpo"), (False, "grpo")],
+)
+def test_strangers_do_not_train(declared: bool, objective: str, tmp_path: Path) -> None:
+    weights = {"enabled": True, "min_per_family": 1, "min_examples": 1, "objective": objective}
     with opened(tmp_path, "minja", declared=declared, generations=1, weights=weights) as run:
         evolve(run)
         strangers = {t.id for t in run.tasks("train") if t.data["user"]}

@@ -262,41 +262,37 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path:
 # --- several processes ---
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
 def test_two_processes_train_what_one_does(
-    model: Path, examples: list[Example], tmp_path: Path
+    model: Path, examples: list[Example], tmp_path: Path, objective: str
 ) -> None:
     """Accelerate's launcher spreads the rows of a step; the sum of gradients is the same."""
-    program = (
-        "import sys\nfrom pathlib import Path\n"
-        "from agent.training.lora import LoraSettings, train\n"
-        "from tests.agent.sequences import sequence\n"
-        "from tests.agent.test_training import SMALL\n"
-        "made = [sequence(i, task=f'{i // 2}')._replace(advantage=1.0 if i % 2 else -1.0,"
-        " unit=f'{i // 2}') for i in range(10)]\n"
-        "how = LoraSettings.model_validate(SMALL | {'objective': sys.argv[2]})\n"
-        "train(Path(sys.argv[1]), made, how, Path(sys.argv[3]), seed=0, manifest={},"
-        " dtype='float32', device='cpu')\n"
+    how = LoraSettings.model_validate(SMALL | {"objective": objective, "epochs": 2})
+    options = ("--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    program = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2")
+    two = how.model_copy(
+        update={"launch": (*program, *options, "--num_cpu_threads_per_process", "1")}
     )
-    (tmp_path / "program.py").write_text(program)
-    for objective in ("sft", "dpo"):
-        folders = [tmp_path / f"{objective}{n}" for n in (1, 2)]
-        for processes, folder in enumerate(folders, start=1):
-            launch = [sys.executable]
-            if processes > 1:
-                launch += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-                launch += ["--num_machines", "1", "--mixed_precision", "no"]
-                launch += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
-            done = subprocess.run(
-                [*launch, str(tmp_path / "program.py"), str(model), objective, str(folder)],
-                cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-        one, two = (read_manifest(folder)["losses"] for folder in folders)
-        assert two == pytest.approx(one, abs=1e-4) and len(one) > 3
+    found = []
+    for number, own in enumerate((how, two), start=1):
+        folder = tmp_path / str(number)
+        values: dict[str, Any] = {"seed": 0, "manifest": {"parent": "base"}, "device": "cpu"}
+        done = train(model, of(objective, examples), own, folder, dtype="float32", **values)
+        assert done["version"] == check_adapter(folder) and done["parent"] == "base"
+        found.append(done)
+    assert found[1]["losses"] == pytest.approx(found[0]["losses"], abs=1e-4)
+    assert found[1]["tokens"] == found[0]["tokens"] and len(found[0]["losses"]) > 3
+
+
+def test_a_launcher_that_fails_is_told(
+    model: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    missing = LoraSettings(launch=("no-such-launcher",))
+    with pytest.raises(PolicyFailure, match="update_weights.launch cannot be run"):
+        train(model, examples, missing, tmp_path / "a", seed=0, manifest={})
+    fails = LoraSettings(launch=("sh", "-c", "echo no device >&2; exit 3"))
+    with pytest.raises(PolicyFailure, match=r"failed \(3\): no device"):
+        train(model, examples, fails, tmp_path / "a", seed=0, manifest={})
 
 
 # --- verifier ---
