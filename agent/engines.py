@@ -47,7 +47,8 @@ def train_adapter(
         from agent.policies.scripted import write_learnt
 
         described = {**manifest, "sources": [e.source for e in examples], "tokens": 0}
-        save_adapter(folder, lambda target: write_learnt(target, examples), described)
+        learnt = [e for e in examples if e.advantage >= 0]  # it cannot unlearn
+        save_adapter(folder, lambda target: write_learnt(target, learnt), described)
         return read_manifest(folder)
     from agent.policies.models import model_identity, resolve_model
     from agent.training.lora import train

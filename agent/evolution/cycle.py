@@ -15,7 +15,7 @@ from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
 from agent.evolution.play import fair, measure
-from agent.evolution.refine import Solution, refine
+from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
 from agent.evolution.update import memory as update_memory
@@ -67,7 +67,8 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
         earlier = acquired(run, before=n)
         experience = earlier + acquire(run, n, incumbent, earlier)
     with run.timed(f"{n}/refine"):
-        solutions = refine([t for t in experience if run.vouched(t.task)], run.config.refine)
+        vouched = [t for t in experience if run.vouched(t.task)]
+        solutions = refine(vouched, run.config.refine, n)
     with run.timed(f"{n}/update"):
         candidate = update(run, n, incumbent, experience, solutions)
     with run.timed(f"{n}/evaluate"):
@@ -179,8 +180,10 @@ def update(
 ) -> Candidate:
     """Candidate weights and candidate memory, from all experience and what is worth learning."""
     # The policy is asked before it is let go for training.
-    written = update_memory.written(run, n, incumbent, experience, solutions)
-    weights, why = new_weights(run, n, incumbent, solutions)
+    full = [s for s in solutions if solves(s.trajectory, run.config.refine)]
+    written = update_memory.written(run, n, incumbent, experience, full)
+    vouched = [t for t in experience if run.vouched(t.task)]
+    weights, why = new_weights(run, n, incumbent, solutions, vouched)
     memory, trial = update_memory.proposed(run, n, incumbent, weights, written, experience)
     if weights != incumbent.weights and run.config.update_memory.enabled:
         known = absorb(run, n, weights, memory, {t.task for t in experience})
@@ -189,45 +192,72 @@ def update(
 
 
 def new_weights(
-    run: Run, n: int, incumbent: Generation, solutions: Sequence[Solution]
+    run: Run,
+    n: int,
+    incumbent: Generation,
+    solutions: Sequence[Solution],
+    experience: Sequence[Trajectory],
 ) -> tuple[str, str]:
-    """Version of an adapter trained from base on the solutions, or why there is none."""
+    """Version of an adapter trained from base on what was tried, or why there is none.
+
+    Args:
+        run, n, incumbent: the run, the generation and who acted in it.
+        solutions: what is worth learning; none by strangers.
+        experience: all trajectories so far, failures included; none by strangers.
+    """
     settings = run.config.update_weights
     if not settings.enabled:
         return incumbent.weights, ""
     note = run.ledger.get(Note, f"trained/{n}")
     if note is not None:  # no version: it diverged, and would again
         return str(note.data["version"]) or incumbent.weights, str(note.data.get("why", ""))
-    if len(solutions) < settings.min_examples:
+    if settings.objective == "sft" and len(solutions) < settings.min_examples:
         return incumbent.weights, (
             f"no training: {len(solutions)} verified solutions, "
             f"update_weights.min_examples is {settings.min_examples}"
         )
     policy = run.policy(incumbent.weights)
-    examples = update_weights.examples(solutions, policy, settings.min_per_family)
+    lessons = update_weights.lessons(settings, run.config.refine, n, solutions, experience, policy)
+    why = lessons.told()
+    if lessons.total < settings.min_examples:
+        kinds = "pairs" if settings.objective == "dpo" else "trajectories"
+        few = (
+            f"no training: {lessons.total} {kinds} for {settings.objective}, "
+            f"update_weights.min_examples is {settings.min_examples}"
+        )
+        return incumbent.weights, "; ".join(filter(None, (few, why)))
+    if why:
+        run.print(f"generation {n}: {why}")
     folder = run.generation_folder(n) / "adapter"
+    described = {
+        "generation": n,
+        "parent": BASE,
+        "families": update_weights.composition(lessons.examples, experience),
+    }
+    if lessons.silent:
+        described["silent"] = lessons.silent
     try:
         manifest = train_adapter(
             run,
-            examples,
+            lessons.examples,
             folder,
-            {"generation": n, "parent": BASE, "families": update_weights.composition(solutions)},
-            f"generation {n} · train on {len(examples)}",
+            described,
+            f"generation {n} · train on {len(lessons.examples)}",
         )
     except FloatingPointError as error:
         run.ledger.append(f"trained/{n}", Note(data={"version": "", "why": str(error)}))
         return incumbent.weights, str(error)
     version = str(manifest["version"])
-    described = {
+    stored = {
         "folder": str(folder.relative_to(run.folder)),
         "sources": sorted(set(manifest["sources"])),
         "tokens": manifest["tokens"],
     }
-    notes = [(f"trained/{n}", Note(data={"version": version}))]
+    notes = [(f"trained/{n}", Note(data={"version": version} | ({"why": why} if why else {})))]
     if run.ledger.get(Note, f"adapter/{version}") is None:  # the same data, the same adapter
-        notes.insert(0, (f"adapter/{version}", Note(data=described)))
+        notes.insert(0, (f"adapter/{version}", Note(data=stored)))
     run.ledger.append_many(notes)
-    return version, ""
+    return version, why
 
 
 # --- evaluate ---

@@ -13,10 +13,11 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from environments.base import ROUNDING
 from memory.records import Trajectory
 
 
@@ -28,6 +29,8 @@ class RefineSettings(BaseModel):
         per_family: solutions kept per family, from easy and hard tasks alike.
         min_reliability: least share of right answers of a solution's form (a smoothed
             estimate: a form that was tried once and was right has 0.75). Programs have a form.
+        thresholds: least reward of a solution, generation by generation; the last holds from
+            then on (ReST's rising threshold, 2308.08998, §3). None: full reward alone.
         flip_rewards: take failures for successes and the reverse. For experiments that show
             what the gate does with corrupted data; never for anything else.
     """
@@ -37,6 +40,7 @@ class RefineSettings(BaseModel):
     per_task: int = Field(2, ge=1)
     per_family: int = Field(32, ge=1)
     min_reliability: float = Field(0.3, ge=0, le=1)
+    thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     flip_rewards: bool = False
 
 
@@ -48,15 +52,38 @@ class Solution(NamedTuple):
     reliability: float
 
 
-def refine(trajectories: Iterable[Trajectory], settings: RefineSettings) -> list[Solution]:
+def earned(trajectory: Trajectory, settings: RefineSettings) -> float:
+    """The reward that is learnt from: the trajectory's own, unless rewards are flipped."""
+    reward = 1.0 if trajectory.success else trajectory.reward
+    return 1 - reward if settings.flip_rewards else reward
+
+
+def solves(trajectory: Trajectory, settings: RefineSettings, generation: int | None = None) -> bool:
+    """Whether a trajectory counts as a solution.
+
+    Args:
+        trajectory: any that did not break.
+        settings: thresholds.
+        generation: whose threshold holds, from 1; None asks for full reward.
+    """
+    if generation is None or not settings.thresholds:
+        return trajectory.success != settings.flip_rewards
+    threshold = settings.thresholds[min(generation, len(settings.thresholds)) - 1]
+    return earned(trajectory, settings) >= threshold - ROUNDING
+
+
+def refine(
+    trajectories: Iterable[Trajectory], settings: RefineSettings, generation: int | None = None
+) -> list[Solution]:
     """The solutions worth learning from, best first within each family.
 
     Args:
         trajectories: all acquired so far (the rolling mix); broken ones are skipped.
         settings: caps and thresholds.
+        generation: whose threshold holds; None asks for full reward.
     """
     usable = [t for t in trajectories if t.failure is None and t.steps and t.split == "train"]
-    right = [t for t in usable if t.success != settings.flip_rewards]
+    right = [t for t in usable if solves(t, settings, generation)]
     if settings.flip_rewards:  # a text without an action teaches nothing either way
         right = [t for t in right if t.turns[-1].action.get("tool")]
     attempts, successes = Counter(t.task for t in usable), Counter(t.task for t in right)

@@ -19,12 +19,37 @@ IGNORE = -100
 
 
 class Example(NamedTuple):
-    """What to learn: ids, where the loss falls, how much it counts, where it came from."""
+    """The training record: one sequence, and all that any objective asks of it.
+
+    Args:
+        token_ids: the prompt of training, then turns and observations.
+        loss_mask: as long; 1 where the policy produced the token. Nothing else is learnt.
+        weight: how much it counts.
+        source: slot of its trajectory; one that was begun anew gives several sequences.
+        logprobs: of the produced tokens when they were generated, in order; empty where they
+            were generated from other ids than these, or chosen among given texts.
+        reward: what the trajectory earned.
+        advantage: that against its group; in pairs and in KTO +1 for the better, -1 for the
+            worse; 0 where the objective has none.
+        policy: version of the weights that generated it.
+        task: its task's id, which is its group.
+        unit: sequences of one unit enter the loss together (a pair, all of a trajectory) and
+            are never split between rows; "" stands alone.
+    """
 
     token_ids: tuple[int, ...]
     loss_mask: tuple[int, ...]
     weight: float
     source: str
+    logprobs: tuple[float, ...] = ()
+    reward: float = 1.0
+    advantage: float = 0.0
+    policy: str = ""
+    task: str = ""
+    unit: str = ""
+
+
+Unit = Sequence[Example]
 
 
 class Row(NamedTuple):
@@ -32,7 +57,8 @@ class Row(NamedTuple):
 
     ``ids``, ``positions``, ``labels``, ``weights``: (1, length); a label stands where its
     token is predicted *from*, i.e. one place to the left of it. ``mask``: additive,
-    (1, 1, length, length).
+    (1, 1, length, length). ``owner``: (1, length), the number of the example that a place
+    belongs to; -1 in the common beginning.
     """
 
     ids: Tensor
@@ -40,6 +66,7 @@ class Row(NamedTuple):
     labels: Tensor
     weights: Tensor
     mask: Tensor
+    owner: Tensor
 
 
 def common_prefix(examples: Sequence[Example]) -> int:
@@ -55,21 +82,35 @@ def common_prefix(examples: Sequence[Example]) -> int:
     return max(0, min(shared, first_loss) - 1)
 
 
-def pack(examples: Sequence[Example], row_tokens: int, shared: int) -> list[list[Example]]:
-    """Group examples, in order, into rows of at most ``row_tokens`` tokens.
+def units(examples: Sequence[Example]) -> list[Unit]:
+    """Examples that enter the loss together, in order of their first."""
+    found: dict[object, list[Example]] = {}
+    for number, example in enumerate(examples):
+        found.setdefault(example.unit or number, []).append(example)
+    return list(found.values())
 
-    An example longer than that gets a row of its own: nothing is ever cut.
+
+def pack_units(units: Sequence[Unit], row_tokens: int, shared: int) -> list[list[Unit]]:
+    """Group units, in order, into rows of at most ``row_tokens`` tokens.
+
+    A unit longer than that gets a row of its own: nothing is ever cut.
     """
-    rows: list[list[Example]] = []
+    rows: list[list[Unit]] = []
     room = 0
-    for example in examples:
-        need = len(example.token_ids) - shared
+    for unit in units:
+        need = sum(len(example.token_ids) - shared for example in unit)
         if not rows or need > room:
             rows.append([])
             room = row_tokens - shared
-        rows[-1].append(example)
+        rows[-1].append(unit)
         room -= need
     return rows
+
+
+def pack(examples: Sequence[Example], row_tokens: int, shared: int) -> list[list[Example]]:
+    """As ``pack_units``, for examples that each stand alone."""
+    rows = pack_units([(example,) for example in examples], row_tokens, shared)
+    return [[unit[0] for unit in row] for row in rows]
 
 
 def build(examples: Sequence[Example], shared: int, dtype: torch.dtype, device: str) -> Row:
@@ -100,4 +141,5 @@ def build(examples: Sequence[Example], shared: int, dtype: torch.dtype, device: 
         labels=torch.tensor([labels], device=device),
         weights=torch.tensor([weights], device=device),
         mask=mask_[None, None].to(device),
+        owner=(segment - 1)[None].to(device),
     )

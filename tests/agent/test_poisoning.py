@@ -130,9 +130,13 @@ def test_tasks_that_nobody_vouches_for_do_not_teach_others(tmp_path: Path) -> No
         assert any(item.id in ended for item in made)
 
 
-@pytest.mark.parametrize("declared", [True, False])
-def test_strangers_do_not_train(declared: bool, tmp_path: Path) -> None:
-    with opened(tmp_path, "minja", TRAINED, declared=declared) as run:
+@pytest.mark.parametrize(
+    ("declared", "objective"),
+    [(True, "sft"), (False, "sft"), (True, "dpo"), (True, "grpo"), (False, "grpo")],
+)
+def test_strangers_do_not_train(declared: bool, objective: str, tmp_path: Path) -> None:
+    settings = TRAINED | {"update_weights": TRAINED["update_weights"] | {"objective": objective}}
+    with opened(tmp_path, "minja", settings, declared=declared) as run:
         evolve(run)
         strangers = {t.id for t in run.tasks("train") if t.data["user"]}
         (note,) = [note for key, note in run.ledger.all(Note) if key.startswith("adapter/")]

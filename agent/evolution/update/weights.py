@@ -9,57 +9,107 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 from pydantic import Field
 
-from agent.evolution.refine import Solution
+from agent.evolution.refine import RefineSettings, Solution, earned, solves
+from agent.evolution.update import lessons as make
+from agent.evolution.update.lessons import Lessons
 from agent.paging import reopened
 from agent.policies.base import Policy
 from agent.prompt import opening
-from agent.training.lora import LoraSettings
 from agent.training.packing import Example
-from memory.records import Trajectory
+from agent.training.settings import LoraSettings
+from memory.records import Step, Trajectory
+
+Prompt = Literal["bare", "acting"]
 
 
 class WeightsUpdateSettings(LoraSettings):
-    """LoRA's settings and when to train at all.
+    """How to train (see `LoraSettings`), on what, and when at all.
 
     Args:
         enabled: off leaves the weights alone (memory-only evolution).
-        min_examples: fewer solutions than this train nothing; the reason is printed.
-        min_per_family: a family with fewer solutions has them repeated up to this often, so
-            that a rare first success is heard.
+        prompt: ``bare`` strips memory from what is trained on (context distillation: weights
+            learn to do without it). ``acting`` keeps the prompts as they were (ExpRAG-LoRA,
+            arXiv 2603.18272: weights learn to use memory).
+        min_examples: with fewer solutions (pairs, trajectories of groups) than this nothing is
+            trained; the reason is printed.
+        min_per_family: ``sft``: a family with fewer solutions has them repeated up to this
+            often, so that a rare first success is heard.
     """
 
     enabled: bool = True
+    prompt: Prompt = "bare"
     min_examples: int = Field(8, ge=1)
     min_per_family: int = Field(12, ge=1)
+
+
+def lessons(
+    settings: WeightsUpdateSettings,
+    judged: RefineSettings,
+    generation: int,
+    solutions: Sequence[Solution],
+    experience: Sequence[Trajectory],
+    policy: Policy,
+) -> Lessons:
+    """What the configured objective learns from.
+
+    Args:
+        settings: which objective.
+        judged: what counts as a solution.
+        generation: for which one.
+        solutions: from ``refine``.
+        experience: all that was tried, oldest first; none of it by strangers.
+        policy: turns text into ids.
+    """
+    if settings.objective == "sft":
+        made = examples(solutions, policy, settings.min_per_family, settings.prompt)
+        return Lessons(made, len(solutions), {})
+    tried = [t for t in experience if t.failure is None and t.steps and t.split == "train"]
+    sequences = partial(conversations, policy=policy, prompt=settings.prompt)
+    if settings.objective in ("dpo", "kto"):
+        solved = [s.trajectory for s in solutions]
+        failed = [t for t in tried if not solves(t, judged, generation)]
+        if settings.objective == "dpo":
+            return make.pairs(solved, failed, sequences, settings.dpo)
+        return make.verdicts(solved, failed, sequences, settings.kto)
+    rewards = {t.slot: earned(t, judged) for t in tried}
+    if settings.objective == "weighted":
+        return make.by_worth(tried, rewards, sequences, settings.weighted)
+    return make.groups(tried, rewards, sequences, settings.grpo)
 
 
 def examples(
     solutions: Sequence[Solution],
     policy: Policy,
     min_per_family: int,
+    prompt: Prompt = "bare",
 ) -> list[Example]:
-    """Training examples: the bare conversations of what was solved.
+    """Training examples: the conversations of what was solved.
 
     Args:
         solutions: from ``refine``.
         policy: turns text into ids.
-        min_per_family: see ``WeightsUpdateSettings``.
+        min_per_family, prompt: see ``WeightsUpdateSettings``.
     """
     made: dict[str, list[Example]] = {}
     for solution in solutions:
         trajectory = solution.trajectory
-        made.setdefault(trajectory.family, []).extend(conversations(trajectory, policy))
+        own = conversations(trajectory, policy, prompt=prompt)
+        made.setdefault(trajectory.family, []).extend(own)
     balanced: list[Example] = []
     for own in made.values():
-        copies = -(-min_per_family // len(own)) if len(own) < min_per_family else 1
+        copies = -(-min_per_family // len(own)) if 0 < len(own) < min_per_family else 1
         balanced += (own * copies)[: max(len(own), min_per_family)]
     return balanced
 
 
-def conversations(trajectory: Trajectory, policy: Policy) -> list[Example]:
+def conversations(
+    trajectory: Trajectory, policy: Policy, *, prompt: Prompt = "bare", whole: bool = False
+) -> list[Example]:
     """A trajectory as sequences: the opening, then turn by turn what was done and seen.
 
     It is one sequence, unless the conversation outgrew the context and was begun anew: then one
@@ -72,32 +122,55 @@ def conversations(trajectory: Trajectory, policy: Policy) -> list[Example]:
     Args:
         trajectory: a solved one.
         policy: turns the texts that memory stood beside into ids.
+        prompt: whether what memory added is left out or kept.
+        whole: keep the turns with an error too: what a policy is to be judged by is all it did.
     """
     steps = trajectory.steps
     starts = [i for i, step in enumerate(steps) if not i or step.anew is not None]
     stretches = zip(starts, [*starts[1:], len(steps)], strict=True)
-    found = [_stretch(trajectory, policy, start, end) for start, end in stretches]
+    turns = steps if whole else trajectory.turns
+    found = [_stretch(trajectory, turns, policy, prompt, start, end) for start, end in stretches]
     return [example for example in found if any(example.loss_mask)]
 
 
-def _stretch(trajectory: Trajectory, policy: Policy, start: int, end: int) -> Example:
+def _stretch(
+    trajectory: Trajectory,
+    turns: Sequence[Step],
+    policy: Policy,
+    prompt: Prompt,
+    start: int,
+    end: int,
+) -> Example:
     """The steps of one conversation, from the one that begins it."""
-    ids = list(_beginning(trajectory, policy, start))
+    steps = trajectory.steps[start:end]
+    bare = prompt == "bare"
+    ids = list(_beginning(trajectory, policy, start) if bare else steps[0].prompt_ids)
     mask = [0] * len(ids)
-    kept = [i for i in range(start, end) if any(trajectory.steps[i] is t for t in trajectory.turns)]
+    kept = [i for i, step in enumerate(steps) if any(step is t for t in turns)]
     for number in kept:
-        step = trajectory.steps[number]
+        step = steps[number]
         produced = step.produced_ids
         ids += produced
         mask += [1] * len(produced)
         if number != kept[-1]:  # the world's answer is what the next turn added
-            seen = trajectory.steps[number + 1].prompt_ids
-            if trajectory.steps[number + 1].notes:
-                bare = policy.extend(produced, step.observation, trajectory.frame.begin)
-                seen = bare[len(produced) :]
+            seen = steps[number + 1].prompt_ids
+            if bare and steps[number + 1].notes:
+                extended = policy.extend(produced, step.observation, trajectory.frame.begin)
+                seen = extended[len(produced) :]
             ids += seen
             mask += [0] * len(seen)
-    return Example(tuple(ids), tuple(mask), weight=1.0, source=trajectory.slot)
+    acted = [token for step in steps for token in step.token_ids]
+    exact = ids == acted and not any(step.choices for step in steps)
+    return Example(
+        tuple(ids),
+        tuple(mask),
+        weight=1.0,
+        source=trajectory.slot,
+        logprobs=tuple(p for step in steps for p in step.logprobs) if exact else (),
+        reward=trajectory.reward,
+        policy=trajectory.policy,
+        task=trajectory.task,
+    )
 
 
 def _beginning(trajectory: Trajectory, policy: Policy, start: int) -> tuple[int, ...]:
@@ -108,6 +181,7 @@ def _beginning(trajectory: Trajectory, policy: Policy, start: int) -> tuple[int,
     return policy.encode(reopened(frame, prompt, trajectory.steps[:start], step.anew))
 
 
-def composition(chosen: Sequence[Solution]) -> dict[str, int]:
-    """How many solutions each family has."""
-    return dict(Counter(s.trajectory.family for s in chosen))
+def composition(examples: Sequence[Example], tried: Sequence[Trajectory]) -> dict[str, int]:
+    """How many different trajectories of each family are trained on."""
+    families = {t.slot: t.family for t in tried}
+    return dict(Counter(families[slot] for slot in dict.fromkeys(e.source for e in examples)))

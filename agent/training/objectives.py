@@ -1,0 +1,249 @@
+"""The objectives' losses, over the loss tokens of one packed row.
+
+Pure functions of log-probabilities. All are means over the batch of one optimiser step, however
+that is cut into rows or spread over processes; the ``Batch`` says what to divide by. Only
+supervised training keeps a mean within each row. TRL's losses are the same numbers on the same
+batch (a test holds that), except that here observations bear no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agent.training.packing import IGNORE, Example, Row, Unit, build, common_prefix, pack
+from agent.training.settings import DpoSettings, GrpoSettings, KtoSettings, LoraSettings
+
+
+class Tokens(NamedTuple):
+    """What a loss sees of a row.
+
+    Args:
+        logprobs: of the loss tokens, under the weights in training.
+        reference: of the same, under the weights that training began with.
+        generation: of the same, when they were generated; the reference's where unknown.
+        example: (tokens) which example a token belongs to.
+        unit: (examples) which unit an example belongs to.
+        weight, advantage: (examples) the examples' own.
+    """
+
+    logprobs: Tensor
+    reference: Tensor
+    generation: Tensor
+    example: Tensor
+    unit: Tensor
+    weight: Tensor
+    advantage: Tensor
+
+
+class Batch(NamedTuple):
+    """What one optimiser step is the mean over: units, loss tokens, loss tokens of the better
+    halves of pairs.
+    """
+
+    units: int
+    tokens: int
+    chosen: int
+
+
+def batch_of(rows: Sequence[Sequence[Unit]]) -> Batch:
+    """The counts of an optimiser step's rows."""
+    found = [unit for row in rows for unit in row]
+    every = [example for unit in found for example in unit]
+    return Batch(
+        units=len(found),
+        tokens=sum(sum(e.loss_mask) for e in every),
+        chosen=max(1, sum(sum(e.loss_mask) for e in every if e.advantage > 0)),
+    )
+
+
+def token_logprobs(model: torch.nn.Module, row: Row) -> Tensor:
+    """Log-probabilities of a row's loss tokens; the vocabulary head is computed only there.
+
+    Args:
+        model: a causal language model (PEFT-wrapped or not) with an ``lm_head``.
+        row: from ``packing.build``.
+    """
+    causal: torch.nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    hidden = causal.model(  # type: ignore[operator]
+        input_ids=row.ids,
+        position_ids=row.positions,
+        attention_mask=row.mask,
+        use_cache=False,
+    ).last_hidden_state
+    where = row.labels[0] != IGNORE
+    logits = causal.lm_head(hidden[0, where])  # type: ignore[operator]
+    return -F.cross_entropy(logits.float(), row.labels[0, where], reduction="none")
+
+
+def logprobs_of(
+    score: Callable[..., Tensor],
+    examples: Sequence[Example],
+    row_tokens: int,
+    dtype: torch.dtype,
+    device: str,
+) -> list[Tensor]:
+    """Log-probabilities of each example's loss tokens, without gradients.
+
+    Args:
+        score: takes a row's tensors, as a ``Scorer`` does.
+        examples: any.
+        row_tokens: tokens of one packed row.
+        dtype, device: of the model.
+    """
+    shared = common_prefix(examples)
+    found: list[Tensor] = []
+    with torch.no_grad():
+        for packed in pack(examples, row_tokens, shared):
+            own = score(*build(packed, shared, dtype, device))
+            found += torch.split(own, [sum(e.loss_mask) for e in packed])
+    return found
+
+
+class Scorer(torch.nn.Module):
+    """``token_logprobs`` as a module: what several processes wrap and keep in step."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *row: Tensor) -> Tensor:
+        return token_logprobs(self.model, Row(*row))
+
+
+def tokens_of(
+    units: Sequence[Unit], row: Row, logprobs: Tensor, reference: Tensor | None
+) -> Tokens:
+    """A row's log-probabilities with what the loss needs to know of their examples.
+
+    Args:
+        units: the row's.
+        row: built from them.
+        logprobs: from ``token_logprobs``.
+        reference: those of the reference; None where the objective has none.
+    """
+    device = logprobs.device
+    every = [example for unit in units for example in unit]
+    reference = logprobs.detach() if reference is None else reference
+    example = row.owner[0, row.labels[0] != IGNORE]
+    generation = reference.clone()
+    known = [e.logprobs or (torch.nan,) * sum(e.loss_mask) for e in every]
+    noted = torch.tensor([p for own in known for p in own], device=device)
+    generation = torch.where(noted.isnan(), reference, noted)
+    owners = [number for number, unit in enumerate(units) for _ in unit]
+    return Tokens(
+        logprobs,
+        reference,
+        generation,
+        example,
+        torch.tensor(owners, device=device),
+        torch.tensor([float(e.weight) for e in every], device=device),
+        torch.tensor([float(e.advantage) for e in every], device=device),
+    )
+
+
+def loss(tokens: Tokens, settings: LoraSettings, batch: Batch, kl: float = 0.0) -> Tensor:
+    """A row's share of the configured objective; ``sft`` is the row's own mean.
+
+    Args:
+        tokens: of the row.
+        settings: which objective, and its settings.
+        batch: of the optimiser step.
+        kl: KTO's reference point (see ``mismatched``).
+    """
+    if settings.objective == "sft":
+        return sft(tokens)
+    if settings.objective == "weighted":
+        return weighted(tokens, batch)
+    if settings.objective == "dpo":
+        return dpo(tokens, settings.dpo, batch)
+    if settings.objective == "kto":
+        return kto(tokens, settings.kto, batch, kl)
+    return grpo(tokens, settings.grpo, batch)
+
+
+def needs_reference(settings: LoraSettings) -> bool:
+    """Whether the objective compares with the weights that training began with."""
+    return settings.objective in ("dpo", "kto", "grpo")
+
+
+def sft(tokens: Tokens) -> Tensor:
+    """Weighted mean negative log-likelihood over the row's loss tokens."""
+    weights = tokens.weight[tokens.example]
+    return (-tokens.logprobs * weights).sum() / weights.sum().clamp(min=1e-8)
+
+
+def weighted(tokens: Tokens, batch: Batch) -> Tensor:
+    """Negative log-likelihood times weight; a weight changes its own example's gradient alone."""
+    return (-tokens.logprobs * tokens.weight[tokens.example]).sum() / batch.tokens
+
+
+def dpo(tokens: Tokens, settings: DpoSettings, batch: Batch) -> Tensor:
+    """Direct preference optimisation over whole trajectories (2305.18290, eq. 7), and NLL."""
+    sign = tokens.advantage[tokens.example]
+    margin = _per_unit(tokens, (tokens.logprobs - tokens.reference) * sign)
+    found = -F.logsigmoid(settings.beta * margin).sum() / batch.units
+    if settings.nll:
+        found = found - settings.nll * tokens.logprobs[sign > 0].sum() / batch.chosen
+    return found
+
+
+def kto(tokens: Tokens, settings: KtoSettings, batch: Batch, kl: float) -> Tensor:
+    """Kahneman-Tversky optimisation (2402.01306, eq. 7): the gain or loss against ``kl``."""
+    ratio = _per_unit(tokens, tokens.logprobs - tokens.reference)
+    sign, weight = (torch.zeros_like(ratio) for _ in range(2))
+    sign[tokens.unit], weight[tokens.unit] = tokens.advantage, tokens.weight
+    value = torch.sigmoid(settings.beta * sign * (ratio - kl))
+    return (weight * (1 - value)).sum() / batch.units
+
+
+def grpo(tokens: Tokens, settings: GrpoSettings, batch: Batch) -> Tensor:
+    """Clipped policy gradient (2402.03300, eq. 3) with the examples' advantages."""
+    old = tokens.generation if settings.old_logprobs == "generation" else tokens.reference
+    advantage = tokens.advantage[tokens.example]
+    ratio = torch.exp(tokens.logprobs - old)
+    clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+    found = -torch.min(ratio * advantage, clipped * advantage)
+    if settings.truncate is not None:
+        behaviour = torch.exp(tokens.reference - tokens.generation)
+        found = found * behaviour.clamp(max=settings.truncate)
+    if settings.kl:
+        away = tokens.reference - tokens.logprobs
+        # Times the ratio: else the gradient is not the divergence's (DeepSeek-V3.2, 2512.02556).
+        found = found + settings.kl * ratio * (torch.exp(away) - away - 1)
+    if settings.aggregate == "token":
+        return found.sum() / batch.tokens
+    lengths = _per_unit(tokens, torch.ones_like(found))
+    return (_per_unit(tokens, found) / lengths.clamp(min=1)).sum() / batch.units
+
+
+def _per_unit(tokens: Tokens, values: Tensor) -> Tensor:
+    """Sums of the tokens' values over each unit."""
+    count = int(tokens.unit[-1]) + 1
+    return values.new_zeros(count).index_add(0, tokens.unit[tokens.example], values)
+
+
+def mismatched(units: Sequence[Unit]) -> list[Example]:
+    """For each unit its prompt with another's continuation, for KTO's reference point.
+
+    The mean of their log-ratios estimates how far the weights have moved in all (2402.01306,
+    §4.1). The other is the one before, as in TRL, or the nearest before that of another task.
+    """
+    found: list[Example] = []
+    for number, unit in enumerate(units):
+        earlier = [units[number - back][0] for back in range(1, len(units))] or [unit[0]]
+        other = next((e for e in earlier if e.task != unit[0].task), earlier[0])
+        own, its = unit[0].loss_mask.index(1), other.loss_mask.index(1)
+        found.append(
+            Example(
+                unit[0].token_ids[:own] + other.token_ids[its:],
+                (0,) * own + other.loss_mask[its:],
+                weight=1.0,
+                source=unit[0].source,
+            )
+        )
+    return found

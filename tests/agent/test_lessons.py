@@ -1,0 +1,267 @@
+"""What each objective learns from: pairs, verdicts, groups; and the cycle that trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.evolution.cycle import acquired
+from agent.evolution.refine import RefineSettings, earned, refine, solves
+from agent.evolution.update.lessons import by_worth, evenly, groups, pairs, verdicts
+from agent.evolution.update.weights import WeightsUpdateSettings, conversations, lessons
+from agent.policies.scripted import ScriptedPolicy
+from agent.run import Run
+from agent.run_folder import open_ledger
+from agent.training.adapter import read_manifest
+from agent.training.lora import train
+from agent.training.packing import Example
+from agent.training.settings import DpoSettings, GrpoSettings, KtoSettings, WeightedSettings
+from agent.verify import verify
+from memory.records import Frame, Generation, Note, Step, Trajectory
+from tests.tiny import tiny_model
+
+Evolve = Callable[..., dict[str, Any]]
+
+
+def policy() -> ScriptedPolicy:
+    return ScriptedPolicy("tests.toy:script", context=10_000)
+
+
+def tried(
+    task: str, number: int, reward: float, *, error: bool = False, memory: str = "", text: str = ""
+) -> Trajectory:
+    """An episode of one or two turns; with an error the first one is a mistake."""
+    own = policy()
+    prompt = f"Task {task}."
+    opened = own.encode(
+        [{"role": "system", "content": ""}, {"role": "user", "content": memory + prompt}]
+    )
+    steps: list[Step] = []
+    ids = opened
+    for turn in range(2 if error else 1):
+        said = f"turn {turn}{text or number}"
+        produced = tuple(map(ord, said))
+        last = turn == error
+        steps.append(
+            Step(
+                token_ids=ids + produced,
+                loss_mask=(0,) * len(ids) + (1,) * len(produced),
+                logprobs=tuple(-0.5 for _ in produced),
+                policy="base",
+                text=said,
+                action={"tool": "answer", "arguments": {}},
+                observation="seen",
+                reward=reward if last else 0.0,
+                error=None if last else "no call",
+            )
+        )
+        ids = own.extend(opened + produced, "seen", "")[len(opened + produced) :]
+    return Trajectory(
+        slot=f"1/acquire/{task}/{number}",
+        task=task,
+        suite="s",
+        family="f",
+        split="train",
+        phase="acquire",
+        policy="base",
+        frame=Frame(),
+        prompt=prompt,
+        steps=tuple(steps),
+        reward=reward,
+        success=reward >= 1,
+    )
+
+
+def sequences(trajectory: Trajectory, *, whole: bool) -> list[Example]:
+    return conversations(trajectory, policy(), whole=whole)
+
+
+def rewards(found: list[Trajectory]) -> dict[str, float]:
+    return {t.slot: t.reward for t in found}
+
+
+def said(example: Example) -> str:
+    marked = zip(example.token_ids, example.loss_mask, strict=True)
+    return "".join(chr(t) for t, m in marked if m)
+
+
+# --- the record ---
+
+
+def test_the_record_is_the_trajectory(tmp_path: Path) -> None:
+    plain = tried("a", 0, 1.0)
+    (example,) = conversations(plain, policy())
+    (step,) = plain.steps
+    assert (example.token_ids, example.loss_mask) == (step.token_ids, step.loss_mask)
+    assert example.logprobs == step.logprobs
+    assert (example.task, example.source, example.policy) == ("a", plain.slot, "base")
+
+
+def test_noted_logprobs_hold_for_the_ids_that_were_read() -> None:
+    """With memory in the prompt, or a turn left out, they are of something else."""
+    aided = tried("a", 0, 1.0, memory="Remember! ")
+    (bare,) = conversations(aided, policy())
+    (acting,) = conversations(aided, policy(), prompt="acting")
+    assert bare.logprobs == () and acting.logprobs == aided.steps[0].logprobs
+    assert acting.token_ids == aided.steps[0].token_ids != bare.token_ids
+    assert said(bare) == said(acting)
+    mended = tried("a", 0, 1.0, error=True)
+    (short,) = conversations(mended, policy())
+    (all_,) = conversations(mended, policy(), whole=True)
+    assert said(short) == "turn 10" and short.logprobs == ()
+    assert said(all_) == "turn 00turn 10" and len(all_.logprobs) == len("turn 00turn 10")
+    chosen = mended.model_copy(
+        update={"steps": tuple(s.model_copy(update={"choices": ("x",)}) for s in mended.steps)}
+    )
+    assert conversations(chosen, policy(), whole=True)[0].logprobs == ()
+
+
+# --- pairs, verdicts, groups ---
+
+
+def test_pairs_are_of_one_task() -> None:
+    solved = [tried("a", 0, 1.0), tried("a", 1, 1.0), tried("right", 0, 1.0)]
+    failed = [tried("a", 2, 0.0, error=True), tried("a", 3, 0.5), tried("wrong", 0, 0.0)]
+    made = pairs(solved, failed, sequences, DpoSettings(pairs_per_task=3))
+    assert made.total == 3 and made.silent == {"all right": ["right"], "all wrong": ["wrong"]}
+    by_unit: dict[str, list[Example]] = {}
+    for e in made.examples:
+        by_unit.setdefault(e.unit, []).append(e)
+    assert len(by_unit) == 3
+    for better, worse in by_unit.values():
+        assert (better.advantage, worse.advantage, better.task, worse.task) == (1, -1, "a", "a")
+    assert {said(worse) for _, worse in by_unit.values()} == {"turn 02turn 12", "turn 03"}
+    assert "1 all right, 1 all wrong" in made.told()
+
+
+def test_the_same_failure_is_one() -> None:
+    failed = [tried("a", n, 0.0, text="same") for n in range(1, 4)]
+    made = pairs([tried("a", 0, 1.0)], failed, sequences, DpoSettings())
+    assert made.total == 1
+
+
+def test_verdicts_need_no_partner_and_weigh_the_same() -> None:
+    solved = [tried("a", 0, 1.0), tried("b", 0, 1.0)]
+    failed = [tried("c", n, 0.0) for n in range(6)]
+    made = verdicts(solved, failed, sequences, KtoSettings(per_task=5))
+    signs = [e.advantage for e in made.examples]
+    assert (signs.count(1), signs.count(-1), made.total) == (2, 5, 7)
+    sums = [sum(e.weight for e in made.examples if e.advantage == s) for s in (1, -1)]
+    assert sums[0] == pytest.approx(sums[1])
+    assert verdicts([], failed, sequences, KtoSettings()).silent == {"all wrong": ["c"]}
+
+
+def test_groups_without_differences_are_named() -> None:
+    found = [
+        *(tried("right", n, 1.0) for n in range(2)),
+        *(tried("wrong", n, 0.0) for n in range(3)),
+        *(tried("half", n, 0.5) for n in range(2)),
+        tried("once", 0, 1.0),
+        *(tried("mixed", n, float(n == 0)) for n in range(4)),
+    ]
+    made = groups(found, rewards(found), sequences, GrpoSettings())
+    assert made.silent == {
+        "all right": ["right"],
+        "all wrong": ["wrong"],
+        "all alike": ["half"],
+        "tried once": ["once"],
+    }
+    assert {e.task for e in made.examples} == {"mixed"} and made.total == 4
+    assert sum(e.advantage for e in made.examples) == pytest.approx(0, abs=1e-6)
+    assert made.examples[0].advantage == pytest.approx(0.75 / (0.5 + 1e-4))
+    plain = groups(found, rewards(found), sequences, GrpoSettings(scale="none"))
+    assert [e.advantage for e in plain.examples] == [0.75, -0.25, -0.25, -0.25]
+
+
+def test_groups_are_capped_evenly() -> None:
+    found = [tried("a", n, float(n < 2)) for n in range(8)]
+    kept = evenly(found, rewards(found), 4)
+    assert [t.slot[-1] for t in kept] == ["0", "1", "6", "7"]
+
+
+def test_worth() -> None:
+    found = [tried("a", 0, 1.0), tried("a", 1, 0.5), tried("a", 2, 0.0)]
+    by_reward = by_worth(found, rewards(found), sequences, WeightedSettings())
+    assert [e.weight for e in by_reward.examples] == pytest.approx([4 / 3, 2 / 3])
+    how = WeightedSettings(by="advantage", temperature=0.1, max_weight=20)
+    made = by_worth(found, rewards(found), sequences, how)
+    first, second, third = (e.weight for e in made.examples)
+    assert first / second == pytest.approx(20) and third < second / 100
+
+
+def test_thresholds_rise() -> None:
+    found = [tried("a", 0, 0.6), tried("b", 0, 0.9), tried("c", 0, 1.0)]
+    how = RefineSettings(thresholds=(0.5, 0.8, 1.0))
+    kept = [[s.trajectory.task for s in refine(found, how, n)] for n in (1, 2, 3, 4)]
+    assert kept == [["a", "b", "c"], ["b", "c"], ["c"], ["c"]]
+    assert [solves(t, how) for t in found] == [False, False, True]  # for memory
+    flipped = RefineSettings(flip_rewards=True)
+    assert [earned(t, flipped) for t in found] == pytest.approx([0.4, 0.1, 0.0])
+
+
+# --- the cycle ---
+
+ONE = ("generations=1", "test.run=false")
+
+
+@pytest.mark.parametrize("objective", ["weighted", "dpo", "kto", "grpo"])
+def test_a_generation_learns_by_it(tmp_path: Path, evolve_toy: Evolve, objective: str) -> None:
+    folder = tmp_path / "run"
+    evolve_toy(folder, f"update_weights.objective={objective}", *ONE)
+    with open_ledger(folder) as ledger:
+        (_, g) = ledger.last(Generation) or (None, None)
+        tried_ = dict(ledger.all(Trajectory, "1/acquire/"))
+        (note,) = [note for _, note in ledger.all(Note, "adapter/")]
+    assert g is not None and g.decision == "promoted"
+    assert {"weights", "both"} & set(g.cells)
+    manifest = read_manifest(folder / "generations" / "001" / "adapter")
+    sources = set(manifest["sources"])
+    assert sorted(sources) == note.data["sources"]
+    failed = {slot for slot in sources if not tried_[slot].success}
+    assert bool(failed) == (objective != "weighted"), "what failed teaches too"
+    assert sources - failed
+    if objective in ("dpo", "grpo"):
+        named = {task for tasks in manifest["silent"].values() for task in tasks}
+        trained = {tried_[slot].task for slot in sources}
+        assert named and not named & trained
+        assert named | trained == {t.task for t in tried_.values()}
+        assert "tasks without a signal to train on" in g.reason
+    assert verify(folder)[1] == []
+
+
+@pytest.mark.parametrize("objective", ["dpo", "grpo"])
+def test_what_a_run_tried_trains_a_real_model(
+    evolved: Path, tmp_path: Path, objective: str
+) -> None:
+    """The toy run's own trajectories, whose ids a byte model reads, through the real loop."""
+    how = WeightsUpdateSettings.model_validate(
+        {"objective": objective, "rank": 4, "epochs": 1, "row_tokens": 2000}
+    )
+    with Run(evolved, quiet=True) as run:
+        found = acquired(run, before=3)
+        solutions = refine(found, run.config.refine)
+        made = lessons(how, run.config.refine, 2, solutions, found, policy())
+    assert made.total and len({e.advantage > 0 for e in made.examples}) == 2
+    model = tiny_model(tmp_path / "model", context=8192)
+    done = train(model, made.examples, how, tmp_path / "a", seed=0, manifest={}, dtype="float32")
+    assert done["losses"] and done["loss_tokens"] > 0
+
+
+@pytest.mark.parametrize("objective", ["dpo", "grpo"])
+def test_too_little_for_an_objective_is_said(
+    tmp_path: Path, evolve_toy: Evolve, objective: str
+) -> None:
+    folder = tmp_path / "run"
+    evolve_toy(
+        folder, f"update_weights.objective={objective}", "update_weights.min_examples=999", *ONE
+    )
+    with open_ledger(folder) as ledger:
+        (_, g) = ledger.last(Generation) or (None, None)
+        assert not ledger.count(Note, "adapter/")
+    kind = "pairs" if objective == "dpo" else "trajectories"
+    assert (
+        g is not None and f" {kind} for {objective}, update_weights.min_examples is 999" in g.reason
+    )

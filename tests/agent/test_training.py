@@ -1,0 +1,333 @@
+"""The training loop: the plain loop's weights, every objective, crashes, what does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agent.policies.base import PolicyFailure
+from agent.policies.transformers import load_model
+from agent.training.adapter import check_adapter, read_manifest
+from agent.training.checkpoint import SUFFIX, Checkpoint
+from agent.training.lora import (
+    LoraSettings,
+    _schedule,
+    lora_config,
+    plan,
+    row_loss,
+    save,
+    train,
+)
+from agent.training.packing import Example, build, common_prefix
+from agent.training.verifier import best_of_n, scores, train_verifier
+from memory.records import Trajectory
+from tests.agent.sequences import sequence
+from tests.tiny import tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL: dict[str, Any] = {"rank": 4, "alpha": 8, "row_tokens": 128, "batch_rows": 2}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    """Pairs, so that every objective can learn from them; desirable ones also count alone."""
+    made = []
+    for i in range(12):
+        sign = 1.0 if i % 2 else -1.0
+        made.append(
+            sequence(i, task=f"{i // 2}")._replace(
+                advantage=sign, unit=f"{i // 2}", weight=1.0 + i % 3
+            )
+        )
+    return made
+
+
+def of(objective: str, examples: list[Example]) -> list[Example]:
+    if objective == "dpo":
+        return examples
+    return [e._replace(unit=e.source) for e in examples]
+
+
+def plainly(model: Path, examples: list[Example], how: LoraSettings, folder: Path) -> str:
+    """The loop without accelerate, checkpoints and objectives."""
+    from peft import get_peft_model
+
+    torch.manual_seed(3)
+    _, base = load_model(model, dtype="float32")
+    network = get_peft_model(base, lora_config(how)).train()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=how.peak, weight_decay=0.0)
+    shared = common_prefix(examples)
+    steps = plan(examples, how, 3, shared)
+    for number, rows in enumerate(steps):
+        optimiser.param_groups[0]["lr"] = how.peak * _schedule(number, len(steps), how.warmup)
+        for units in rows:
+            row = build([e for unit in units for e in unit], shared, torch.float32, "cpu")
+            (row_loss(network, row) / len(rows)).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, how.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return str(save(network, folder, {})["version"])
+
+
+def test_supervised_training_is_the_plain_loop_to_the_bit(
+    model: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    how = LoraSettings(**SMALL, learning_rate=2e-3)
+    done = train(model, examples, how, tmp_path / "a", seed=3, manifest={}, dtype="float32")
+    assert done["version"] == plainly(model, examples, how, tmp_path / "b")
+
+
+@pytest.mark.parametrize("objective", ["sft", "weighted", "dpo", "kto", "grpo"])
+def test_every_objective_learns(
+    model: Path, examples: list[Example], tmp_path: Path, objective: str
+) -> None:
+    """What is better becomes likelier, against what is worse where there is such a thing."""
+    how = LoraSettings.model_validate(
+        SMALL | {"objective": objective, "learning_rate": 4e-3, "epochs": 6}
+    )
+    made = of(objective, examples)
+    if objective in ("sft", "weighted"):
+        made = [e for e in made if e.advantage > 0]
+    done = train(model, made, how, tmp_path / "a", seed=0, manifest={}, dtype="float32")
+    assert check_adapter(tmp_path / "a") == done["version"]
+    assert read_manifest(tmp_path / "a")["settings"]["objective"] == objective
+    moved = scores(model, tmp_path / "a", examples, dtype="float32")
+    better = [moved[e.source] for e in examples if e.advantage > 0]
+    worse = [moved[e.source] for e in examples if e.advantage < 0]
+    assert sum(better) / len(better) > sum(worse) / len(worse) + 0.5
+    if objective in ("sft", "weighted", "dpo"):
+        assert min(better) > 0
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_bad_signs_are_unlearnt(
+    model: Path, examples: list[Example], tmp_path: Path, flipped: bool
+) -> None:
+    """The same pairs with the halves swapped move the margin the other way."""
+    how = LoraSettings.model_validate(
+        SMALL | {"objective": "dpo", "dpo": {"nll": 0}, "learning_rate": 2e-3}
+    )
+    made = [e._replace(advantage=-e.advantage) if flipped else e for e in examples]
+    train(model, made, how, tmp_path / "a", seed=0, manifest={}, dtype="float32")
+    moved = scores(model, tmp_path / "a", examples, dtype="float32")
+    margin = sum(moved[e.source] * e.advantage for e in examples)
+    assert (margin < -1) if flipped else (margin > 1)
+
+
+def test_what_does_not_fit_is_named(model: Path, tmp_path: Path) -> None:
+    long = sequence(1)
+    long = long._replace(
+        token_ids=long.token_ids + (5,) * 2100, loss_mask=long.loss_mask + (1,) * 2100
+    )
+    with pytest.raises(PolicyFailure, match=rf"^slot 1 has {len(long.token_ids)} tokens.*2048"):
+        train(model, [sequence(2), long], LoraSettings(), tmp_path / "a", seed=0, manifest={})
+    assert not (tmp_path / "a").exists()
+
+
+def test_divergence_leaves_nothing(model: Path, examples: list[Example], tmp_path: Path) -> None:
+    how = LoraSettings.model_validate(SMALL | {"learning_rate": 1e30, "checkpoint_seconds": 0})
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        train(model, examples, how, tmp_path / "a", seed=0, manifest={}, dtype="float32")
+    assert not list(tmp_path.iterdir())
+
+
+# --- crashes ---
+
+# Everything is imported once; each training is a forked child, which kills itself.
+DRIVER = """
+import json, os, signal, sys
+from pathlib import Path
+import accelerate, peft, torch, transformers
+from agent.policies.transformers import load_model
+from agent.training import objectives
+from agent.training.lora import LoraSettings, train
+from tests.agent.sequences import sequence
+from tests.agent.test_training import SMALL, of
+
+made = [sequence(i, task=f"{i // 2}")._replace(
+    advantage=1.0 if i % 2 else -1.0, unit=f"{i // 2}") for i in range(12)]
+
+def child(model, folder, objective, kill):
+    how = LoraSettings.model_validate(SMALL | {"objective": objective, "checkpoint_seconds": 0,
+        "dropout": 0.1, "learning_rate": 2e-3, "epochs": 9})
+    begun, saved = [], []
+    def progress(done, total, tokens, loss):
+        begun.append(done)
+        if kill == len(begun):
+            os.kill(os.getpid(), signal.SIGKILL)
+    def fsync(number, real=os.fsync):
+        saved.append(number)
+        if -kill == len(saved):
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(number)
+    os.fsync = fsync
+    done = train(Path(model), of(objective, made), how, Path(folder), seed=0, manifest={},
+        progress=progress, dtype="float32")
+    return [done["version"], begun[0], begun[-1]]
+
+for line in sys.stdin:
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            said = child(*json.loads(line))
+        except BaseException as error:
+            said = [repr(error)]
+        os.write(write, json.dumps(said).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    print(said or "null", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def driven() -> Iterator[Callable[..., Any]]:
+    """Train in a process of its own; what it said.
+
+    It is killed after so many steps; below 0: in the middle of writing that checkpoint; 0: never.
+    """
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdin is not None and driver.stdout is not None
+
+    def go(model: Path, folder: Path, objective: str, kill: int) -> Any:
+        print(json.dumps([str(model), str(folder), objective, kill]), file=driver.stdin, flush=True)
+        return json.loads(driver.stdout.readline())
+
+    yield go
+    driver.stdin.close()
+    driver.wait(timeout=60)
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_killed_training_ends_with_the_same_weights(
+    model: Path, tmp_path: Path, driven: Callable[..., Any], objective: str
+) -> None:
+    """SIGKILL at random, several times in one training; dropout draws at random too."""
+    version, first, last = driven(model, tmp_path / "whole", objective, 0)
+    assert first == 1 and last > 14
+    assert not (tmp_path / f"whole{SUFFIX}").exists()
+    chance = random.Random()
+    done = 0
+    folder = tmp_path / "killed"
+    for when in ("step", "save", "step", "save"):
+        steps = chance.randint(1, 3)
+        assert driven(model, folder, objective, steps if when == "step" else -steps) is None
+        done += steps if when == "step" else steps - 1
+        assert (tmp_path / f"killed{SUFFIX}").exists() and not folder.exists()
+    assert driven(model, folder, objective, 0) == [version, done + 1, last]
+    assert check_adapter(folder) == version
+    assert {p.name for p in tmp_path.iterdir()} == {"whole", "killed"}
+    assert read_manifest(folder)["losses"] == read_manifest(tmp_path / "whole")["losses"]
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path: Path) -> None:
+    mine = Checkpoint(tmp_path / "a", "mine", 0)
+    assert mine.load() is None and mine.due
+    mine.save({"losses": [1.0]})
+    assert mine.load() == {"losses": [1.0], "key": "mine"}
+    assert Checkpoint(tmp_path / "a", "other", 0).load() is None
+    assert not Checkpoint(tmp_path / "a", "mine", None).due
+    body = mine.path.read_bytes()
+    mine.path.write_bytes(body[: len(body) // 2])
+    with pytest.warns(UserWarning, match="cannot be read.*begins anew"):
+        assert mine.load() is None
+    mine.remove()
+    assert not list(tmp_path.iterdir())
+
+
+# --- several processes ---
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_two_processes_train_what_one_does(
+    model: Path, examples: list[Example], tmp_path: Path, objective: str
+) -> None:
+    """Accelerate's launcher spreads the rows of a step; the sum of gradients is the same."""
+    how = LoraSettings.model_validate(SMALL | {"objective": objective, "epochs": 2})
+    options = ("--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    program = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2")
+    two = how.model_copy(
+        update={"launch": (*program, *options, "--num_cpu_threads_per_process", "1")}
+    )
+    found = []
+    for number, own in enumerate((how, two), start=1):
+        folder = tmp_path / str(number)
+        values: dict[str, Any] = {"seed": 0, "manifest": {"parent": "base"}, "device": "cpu"}
+        done = train(model, of(objective, examples), own, folder, dtype="float32", **values)
+        assert done["version"] == check_adapter(folder) and done["parent"] == "base"
+        found.append(done)
+    assert found[1]["losses"] == pytest.approx(found[0]["losses"], abs=1e-4)
+    assert found[1]["tokens"] == found[0]["tokens"] and len(found[0]["losses"]) > 3
+
+
+def test_a_launcher_that_fails_is_told(
+    model: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    missing = LoraSettings(launch=("no-such-launcher",))
+    with pytest.raises(PolicyFailure, match="update_weights.launch cannot be run"):
+        train(model, examples, missing, tmp_path / "a", seed=0, manifest={})
+    fails = LoraSettings(launch=("sh", "-c", "echo no device >&2; exit 3"))
+    with pytest.raises(PolicyFailure, match=r"failed \(3\): no device"):
+        train(model, examples, fails, tmp_path / "a", seed=0, manifest={})
+
+
+# --- verifier ---
+
+
+def test_a_verifier_ranks_samples(model: Path, tmp_path: Path) -> None:
+    """Right answers repeat a byte of the task, wrong ones do not; tasks it has not seen."""
+    chance = random.Random(0)
+
+    def answer(task: int, right: bool, number: int) -> Example:
+        own = random.Random(task)
+        prompt = [9] * 4 + own.choices(range(64, 96), k=4) + [10]
+        body = [200, 201] * 3 if right else chance.choices(range(100, 120), k=6)
+        ids, mask = prompt + body, [0] * len(prompt) + [1] * len(body)
+        return Example(tuple(ids), tuple(mask), 1.0, f"{task}/{number}", task=str(task))
+
+    pairs = []
+    for task in range(16):
+        for right in (True, False):
+            sign = 1.0 if right else -1.0
+            pairs.append(answer(task, right, right)._replace(advantage=sign, unit=str(task)))
+    how = LoraSettings.model_validate(SMALL | {"learning_rate": 4e-3, "epochs": 4})
+    made = train_verifier(model, pairs, how, tmp_path / "v", seed=0, manifest={}, dtype="float32")
+    assert read_manifest(tmp_path / "v")["role"] == "verifier"
+    assert made["settings"]["dpo"]["nll"] == 0
+    new = {task: chance.randrange(4) for task in range(100, 110)}
+    samples = [answer(task, n == at, n) for task, at in new.items() for n in range(4)]
+    scored = scores(model, tmp_path / "v", samples, dtype="float32")
+    assert set(scored) == {s.source for s in samples}
+    told = [
+        Trajectory(slot=s.source, task=s.task, suite="s", family="f", split="train",
+                   phase="acquire", policy="base")
+        for s in samples
+    ]  # fmt: skip
+    best = best_of_n(told, scored)
+    assert [best[str(task)].slot for task in new] == [f"{task}/{at}" for task, at in new.items()]
+    likely = scores(model, tmp_path / "v", samples, by="likelihood", dtype="float32")
+    assert all(value < 0 for value in likely.values()) and likely != scored
