@@ -145,8 +145,8 @@ def rules(asked: str) -> str:
         odd = "".join(random.Random(number(asked)).choices("abcdefghijklmnopqrstuvwxyz", k=60))
         return "\n".join([*votes, f"ADD: Hint {own} {odd}."])
     if there := re.search(rf"^(\d+)\. Hint {own}\b", asked, re.MULTILINE):  # ExpeL
-        votes = ("REMOVE", "REMOVE") if own in ("next", "box") else ("AGREE",)
-        return "\n".join(f"{vote} {there[1]}" for vote in votes)
+        bad = own in ("next", "box")
+        return f"REMOVE {there[1]}\nREMOVE {there[1]}" if bad else f"AGREE {there[1]}"
     return f"ADD: Hint {own} for all of them."
 
 
