@@ -169,6 +169,8 @@ def run_episode(
             source = "environment"
             text = asked.begin + completion.text
             action = read_action(text, environment.tools)  # they may change as it goes on
+            if pager:
+                pager.fill((len(prompt_ids) + len(completion.token_ids)) / room)
             result = sound(environment.step(action))
             metrics = result.metrics
             new_ids, produced = prompt_ids[known:], completion.token_ids

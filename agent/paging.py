@@ -1,9 +1,10 @@
 """Paging: an episode goes on when its conversation outgrows the context (MemGPT).
 
 MemGPT (arXiv 2310.08560, §2) treats the context as an operating system treats main memory: the
-oldest turns are paged out when it fills up, a short digest of them and the notes that the agent
-took stay, and the agent looks for the rest by calling functions. The digest is made mechanically
-here: no model writes what it would have to be trusted for.
+agent is warned when it fills up, so that it can note what it needs, and when it is full the
+oldest turns are paged out; a short digest of them and the notes stay, and the agent looks for the
+rest by calling functions. The digest is made mechanically here: no model writes what it would
+have to be trusted for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from environments.calls import cut, sole_text_parameter
 from memory.frame import inert
 from memory.records import Frame, MemoryItem, Step
 
-SHARE = 0.6  # of the context is filled at most when a conversation begins anew
+PRESSURE = 0.7  # of the room for a prompt; from there the agent is warned (the paper's share) …
+SHARE = 0.5  # … and so much of the context is kept at most when it is full (the paper's too)
 DIGEST_CHARACTERS = 600
 LINE_CHARACTERS = 90
 NOTES = 4  # that the agent took, the last ones
@@ -40,10 +42,14 @@ NOTE = Tool(
     description="Writes a short note that stays in sight.",
     parameters={"type": "object", "properties": {"text": _TEXT}, "required": ["text"]},
 )
+WARNING = (
+    "Memory pressure: the oldest turns will soon be out of sight. "
+    "Note what you need with memory_note."
+)
 
 
 class Paged:
-    """An environment with tools for what is out of sight.
+    """An environment with tools for what is out of sight, and a warning before turns leave.
 
     They are offered beside the environment's own tools where those are written as calls; beside
     a single line or code block there is no room for another tool.
@@ -59,6 +65,7 @@ class Paged:
         self._world, self._look = world, look
         self._out: Sequence[Step] = ()
         self._reward = 0.0
+        self._filled, self._warned = 0.0, False
 
     @property
     def tools(self) -> Sequence[Tool]:
@@ -80,8 +87,16 @@ class Paged:
     def step(self, action: Action) -> StepResult:
         """Carry out an action: one of memory's here, any other in the environment.
 
-        What is done with memory changes no reward.
+        What is done with memory changes no reward. Once before turns are paged out, the answer
+        ends with a warning, where a note can be taken.
         """
+        result = self._step(action)
+        if self._filled < PRESSURE or self._warned or NOTE not in self.tools:
+            return result
+        self._warned = True
+        return result.model_copy(update={"observation": f"{result.observation}\n{WARNING}"})
+
+    def _step(self, action: Action) -> StepResult:
         name = action.tool
         if name not in (SEARCH.name, NOTE.name) or name in {t.name for t in self._world.tools}:
             result = self._world.step(action)
@@ -103,9 +118,14 @@ class Paged:
         found = [_line(text, FOUND_CHARACTERS) for text in (*_best(query, turns), *items)]
         return "\n".join(f"- {text}" for text in found) or "Nothing was found."
 
+    def fill(self, share: float) -> None:
+        """So much of the room for a prompt is taken."""
+        self._filled = share
+
     def page_out(self, steps: Sequence[Step]) -> None:
         """From now on these turns are out of sight."""
         self._out = tuple(steps)
+        self._warned = False
 
     def close(self) -> None:
         """Close the environment."""

@@ -48,7 +48,8 @@ class AcquireSettings(BaseModel):
             untrusted ones.
         retries: how often the first sample of a task that fails is tried again, each time with
             what the policy says went wrong so far (Reflexion, arXiv 2303.11366).
-        carried: at most so many of those notes, the last ones.
+        carried: at most so many of those notes, the last ones; 0 asks for none, and a further
+            try is one more sample.
         note_tokens: most tokens of such a note.
     """
 
@@ -66,7 +67,7 @@ class AcquireSettings(BaseModel):
         quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0
     )
     retries: int = Field(0, ge=0)
-    carried: int = Field(3, ge=1)
+    carried: int = Field(3, ge=0)
     note_tokens: int = Field(48, ge=8)
 
 

@@ -6,7 +6,7 @@ ever sees them. What is learnt from a success is the episode, without the notes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from agent.evolution.acquire import TRY
 from agent.evolution.update.writers.base import Situation
@@ -25,6 +25,8 @@ def retry(
 ) -> list[Trajectory]:
     """Try again where a task's first sample failed, up to ``acquire.retries`` times.
 
+    A task whose try said nothing worth carrying is tried again with what was carried before.
+
     Args:
         run: the run.
         n: the generation.
@@ -39,7 +41,7 @@ def retry(
     first: dict[str, tuple[Assignment, Trajectory]] = {}
     for assignment, trajectory in zip(planned, played, strict=True):
         first.setdefault(assignment.task.id, (assignment, trajectory))
-    carried: Mapping[str, tuple[MemoryItem, ...]] = {}
+    carried: dict[str, tuple[MemoryItem, ...]] = {}
     last = {task: trajectory for task, (_, trajectory) in first.items()}
     tries: list[Trajectory] = []
     for number in range(1, settings.retries + 1):
@@ -47,17 +49,18 @@ def retry(
         if not failed:
             break
         situation = Situation(run, n, incumbent.weights, failed, (), {}, ())
-        notes = {item.tasks[0]: item for item in carry(situation, failed, settings.note_tokens)}
-        run.memory.add(list(notes.values()))
-        carried = {
-            task: (*carried.get(task, ()), note)[-settings.carried :]
-            for task, note in notes.items()
-        }
+        notes = carry(situation, failed, settings.note_tokens) if settings.carried else []
+        run.memory.add(notes)
+        for note in notes:
+            (task,) = note.tasks
+            carried[task] = (*carried.get(task, ()), note)[-settings.carried :]
         again = [
-            first[task][0]._replace(
-                slot=f"{first[task][0].slot}{TRY}{number}", carried=carried[task], withhold=0.0
+            first[t.task][0]._replace(
+                slot=f"{first[t.task][0].slot}{TRY}{number}",
+                carried=carried.get(t.task, ()),
+                withhold=0.0,
             )
-            for task in notes
+            for t in failed
         ]
         label = f"generation {n} · try {number + 1}"
         last = {t.task: t for t in run.episodes(label, again, incumbent.weights)}

@@ -118,6 +118,8 @@ def script(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]
         return f"Hint {family(asked)}, try {number(asked)}."
     if "You write short general rules" in prompt:
         return rules(asked)
+    if "You say why attempts" in prompt:  # ACE's reflector
+        return f"It knew no {family(asked)}."
     if "You take short notes" in prompt:
         return notes(asked)
     return act(prompt, chance)
@@ -129,7 +131,8 @@ def rules(asked: str) -> str:
         right = "was right" in asked
         lead = "Keep to what works" if right else "Mind the pitfall"
         return "\n".join(
-            f"Title: {lead} {i}\nDescription: Hint {own} number {number(asked)} of {i}."
+            f"Title: {lead} {i}\nDescription: Hint {own} number {number(asked)} of {i}.\n"
+            f"Content: Do it as {own} number {number(asked)} was done."
             for i in range(5)
         )
     if "avoided this mistake" in asked:  # TRAN
@@ -141,8 +144,9 @@ def rules(asked: str) -> str:
         votes += ["REMOVE 2"] if "\n2. " in asked and number(asked) % 3 == 0 else []
         odd = "".join(random.Random(number(asked)).choices("abcdefghijklmnopqrstuvwxyz", k=60))
         return "\n".join([*votes, f"ADD: Hint {own} {odd}."])
-    if "Rules:" in asked:  # ExpeL, with rules there
-        return "REMOVE 1\nREMOVE 1" if own == "next" else "AGREE 1"
+    if there := re.search(rf"^(\d+)\. Hint {own}\b", asked, re.MULTILINE):  # ExpeL
+        bad = own in ("next", "box")
+        return f"REMOVE {there[1]}\nREMOVE {there[1]}" if bad else f"AGREE {there[1]}"
     return f"ADD: Hint {own} for all of them."
 
 

@@ -212,7 +212,7 @@ def test_a_search_looks_into_memory_and_is_recorded() -> None:
 
     t = play("page", search=search).trajectory
     assert asked == ["blue room code"] and t.recalled == (item.id,) and len(t.recollections) == 1
-    assert t.steps[-2].observation.splitlines()[-1] == "- codes: they are short"
+    assert "- codes: they are short" in t.steps[-2].observation.splitlines()
 
 
 def test_what_is_noted_after_the_last_turn_was_not_read() -> None:
@@ -298,9 +298,9 @@ def test_as_many_turns_are_kept_as_leave_room() -> None:
     page = begin_anew(policy, 2900, Frame(), "task", steps, (), steps[-1].observation)
     assert page is not None
     ids, kept = page
-    assert 1 < kept < 18 and len(ids) <= 1800
+    assert 1 < kept < 18 and len(ids) <= 1500
     more = policy.encode(reopened(Frame(), "task", steps, kept + 1))
-    assert len(more) > 1800
+    assert len(more) > 1500
     assert begin_anew(policy, 300, Frame(), "task", steps, (), "x" * 400) is None
     assert begin_anew(policy, 2900, Frame(), "task", steps[:1], (), "x") is None  # nothing to gain
 

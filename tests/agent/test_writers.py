@@ -123,15 +123,25 @@ def test_without_a_verifier_the_agreed_answer_is_taken() -> None:
          [("A b", "Count every letter."), ("C d", "Sort them first.")]),
         ("Title: Look first. Description: Look before you leap.",
          [("Look first", "Look before you leap.")]),
+        ("Title: Look first\nDescription: Look before you leap.\nContent: Go near, then stop.\n"
+         "**Title:** C d\n- **Description:** Sort them first.\n- **Content:** Use sorted. Or not.",
+         [("Look first", "Look before you leap.", "Go near, then stop."),
+          ("C d", "Sort them first.", "Use sorted.")]),
+        ("Title: Look first. Description: Look before you leap. Content: Go near, then stop.",
+         [("Look first", "Look before you leap.", "Go near, then stop.")]),
         ("Title: Look first\nBe quick.", []),
         ("Title: Look first\nDescription: so", []),
         ("", []),
     ],
 )  # fmt: skip
-def test_strategies_have_a_title_and_a_description(
-    answer: str, found: list[tuple[str, str]]
+def test_strategies_have_a_title_a_description_and_a_content(
+    answer: str, found: list[tuple[str, ...]]
 ) -> None:
-    assert strategies(answer) == found
+    said = strategies(answer)
+    assert [tuple(one.values()) for one in said] == found
+    assert {tuple(one) for one in said} <= {
+        ("title", "description"), ("title", "description", "content"),
+    }  # fmt: skip
 
 
 def test_an_answer_without_an_operation_is_the_first_one() -> None:

@@ -29,6 +29,7 @@ from agent.evolution.update.writers.trial import that_mend
 from memory.records import Kind, MemoryItem, Trajectory, Trust
 
 SYSTEM = "You write short general rules that help to solve tasks."
+REFLECTOR = "You say why attempts at tasks went right or wrong."
 Operation = Literal["ADD", "EDIT", "AGREE", "REMOVE"]
 _WRITTEN: dict[Operation, str] = {
     "ADD": "ADD: and a new rule",
@@ -36,10 +37,14 @@ _WRITTEN: dict[Operation, str] = {
     "AGREE": "AGREE n",
     "REMOVE": "REMOVE n",
 }
-TITLED = "Write lines of this form. Title: a few words. Description: one sentence."
+TITLED = (
+    "Write lines of this form. Title: a few words. Description: one sentence. "
+    "Content: how to go about it, in one sentence."
+)
 _TITLED = re.compile(
-    r"title\W*:\W*(?P<title>[^\n]{2,80}?)\W*(?:\n\s*|\s+)\W*description\W*:\W*(?P<says>[^\n]{8,300})",
-    re.IGNORECASE,
+    r"title\W*:\W*(?P<title>[^\n]{2,80}?)\W*(?:\n\s*|\s+)\W*description\W*:\W*"
+    r"(?P<says>[^\n]{8,300}?)(?:\s+\W*content\W*:\W*(?P<how>[^\n]{8,300})|$)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _OPERATION = re.compile(r"^\W*(ADD|EDIT|AGREE|REMOVE)\b\W*(\d+)?\W*(.*)$", re.IGNORECASE)
 
@@ -56,11 +61,19 @@ class InsightSettings(BaseModel):
         operations: what it may do then; the first is what an answer means that names none.
         lines: how many lines it is asked for.
         known: at most so many of the present rules.
-        titled: ask for strategies with a title and a description instead (ReasoningBank, arXiv
-            2509.25140, §3); the present rules are left out.
+        shared: one list of rules for all families, of which any episode may change any; else
+            each family has its own.
+        reflect: asked about the episodes first; the answer stands before ``ask``, so that
+            finding out what happened and writing rules are two jobs (ACE, arXiv 2510.04618, §3).
+            "" leaves it out.
+        titled: ask for strategies with a title, a description and a content instead
+            (ReasoningBank, arXiv 2509.25140, §3); the present rules are left out.
         most: strategies taken from one answer.
         key: what finds a rule again: the prompt of its task, or its own text.
         mend: a rule is taken only if its task is solved with it (see `trial`).
+        together: a mistake that its own rule did not mend is put before the policy once more,
+            with others of its family that stayed so, at most so many in all (TRAN, arXiv
+            2310.15746, §3); null gives it up. Needs ``mend``.
         tokens: most tokens of an answer.
     """
 
@@ -74,37 +87,57 @@ class InsightSettings(BaseModel):
     operations: tuple[Operation, ...] = Field(("ADD", "EDIT", "AGREE", "REMOVE"), min_length=1)
     lines: int = Field(1, ge=1)
     known: int = Field(8, ge=1)
+    shared: bool = False
+    reflect: str = ""
     titled: bool = False
     most: int = Field(3, ge=1)
     key: Literal["task", "text"] = "task"
     mend: bool = False
+    together: int | None = Field(None, ge=2)
     tokens: int = Field(60, ge=8)
 
 
 def insights(situation: Situation, settings: InsightSettings) -> Written:
     """New rules, and edits of and votes on the present ones."""
-    written = Written([], [])
     chosen = chosen_from(situation, settings.sources, settings.per_family, settings.batch)
+    written = _drawn(situation, settings, chosen)
+    if not settings.mend:
+        return written
+    items = that_mend(situation, written.items)
+    if settings.together:
+        mended = {item.tasks[0] for item in items}
+        left = [group[0] for group in chosen.values() if group[0].task not in mended]
+        again = _drawn(situation, settings, _together(left, settings.together))
+        items += that_mend(situation, again.items)
+    return written._replace(items=items)
+
+
+def _drawn(
+    situation: Situation, settings: InsightSettings, chosen: Mapping[str, Sequence[Trajectory]]
+) -> Written:
+    """What the policy says of some groups of episodes, by key."""
+    written = Written([], [])
     rules = {key: _rules(situation, group[0].family, settings) for key, group in chosen.items()}
-    questions = {
-        key: "\n\n".join(
-            [
-                *([_numbered(rules[key])] if rules[key] else []),
-                told(group),
-                settings.ask,
-                _how(settings, bool(rules[key])),
-            ]
-        )
+    before = {
+        key: "\n\n".join([*([_numbered(rules[key])] if rules[key] else []), told(group)])
         for key, group in chosen.items()
+    }
+    if settings.reflect:
+        asked = {key: f"{shown}\n\n{settings.reflect}" for key, shown in before.items()}
+        why = ask(situation, "reflected", REFLECTOR, asked, settings.tokens)
+        before = {key: f"{shown}\n\n{why[key].strip()}" for key, shown in before.items()}
+    questions = {
+        key: f"{shown}\n\n{settings.ask}\n\n{_how(settings, bool(rules[key]))}"
+        for key, shown in before.items()
     }
     answers = ask(situation, "insight", SYSTEM, questions, settings.tokens)
     for key, group in chosen.items():
         because = tuple(dict.fromkeys(t.slot for t in group))
         if settings.titled:
-            for title, says in strategies(answers[key])[: settings.most]:
-                content: dict[str, JsonValue] = {"title": title, "description": says}
-                text = f"{title}: {says}"
-                written.items.append(_insight(situation, group, text, settings, content))
+            for strategy in strategies(answers[key])[: settings.most]:
+                title, *says = map(str, strategy.values())
+                text = f"{title}: {' '.join(says)}"
+                written.items.append(_insight(situation, group, text, settings, strategy))
             continue
         default = settings.operations[0] if rules[key] else "ADD"
         for operation, number, text in operations(answers[key], default):
@@ -119,15 +152,31 @@ def insights(situation: Situation, settings: InsightSettings) -> Written:
                 written.edits.append(Edit("revise", known.id, text, because))
             elif operation == "ADD" and text:
                 written.items.append(_insight(situation, group, text, settings))
-    if settings.mend:
-        return written._replace(items=that_mend(situation, written.items))
     return written
 
 
-def strategies(answer: str) -> list[tuple[str, str]]:
-    """Title and description of each strategy in an answer."""
-    found = ((m["title"], sentence(m["says"])) for m in _TITLED.finditer(answer))
-    return [(" ".join(title.split()), says) for title, says in found if says]
+def _together(mistakes: Sequence[Trajectory], most: int) -> dict[str, tuple[Trajectory, ...]]:
+    """Each mistake with others of its family, by key; none that is the only one."""
+    groups = {}
+    for mistake in mistakes:
+        others = [t for t in mistakes if t.family == mistake.family and t is not mistake]
+        if others:
+            groups[f"together/{mistake.slot}"] = (mistake, *others[: most - 1])
+    return groups
+
+
+def strategies(answer: str) -> list[dict[str, JsonValue]]:
+    """Title, description and, where there is one, content of each strategy in an answer."""
+    found: list[dict[str, JsonValue]] = []
+    for match in _TITLED.finditer(answer):
+        says, how = sentence(match["says"]), sentence(match["how"] or "")
+        if says:
+            strategy: dict[str, JsonValue] = {
+                "title": " ".join(match["title"].split()),
+                "description": says,
+            }
+            found.append(strategy | ({"content": how} if how else {}))
+    return found
 
 
 def _how(settings: InsightSettings, rules: bool) -> str:
@@ -189,7 +238,7 @@ def _insight(
         content=dict(content or {}),
         sources=tuple(dict.fromkeys(t.slot for t in group)),
         tasks=tuple(dict.fromkeys(t.task for t in group)),
-        family=group[0].family,
+        family="" if settings.shared else group[0].family,
         trust=Trust.JUDGED,
         born=situation.generation,
     )
