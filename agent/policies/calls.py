@@ -6,7 +6,7 @@ several calls. ``answer`` is a generator that yields the calls one after the oth
 the replies; whoever drives it decides how they travel (HTTP, or an engine in this process).
 
 Choices are drawn here, not by the engine's structured outputs: vLLM 0.32 lets a choice be spelt
-with any tokens (``inventory`` came as six, where the tokeniser makes two) and reports
+with any tokens (``inventory`` came as five, where the tokeniser makes one) and reports
 log-probabilities over all those spellings. Our records hold the tokeniser's own ids and
 log-probabilities over what the choices allow; so the engine is asked for the log-probabilities
 of just the allowed tokens (``logprob_token_ids``), and the draw is the embedded engine's own.

@@ -261,6 +261,7 @@ class VllmServer:
         ours = {"PYTHONPATH", "PYTHONHOME", "VLLM_API_KEY"}
         kept = {k: v for k, v in os.environ.items() if k not in ours}
         own = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": folder}
+        own["OMP_WAIT_POLICY"] = kept.get("OMP_WAIT_POLICY", "PASSIVE")  # see agent.openmp
         if self.rank is not None:
             own["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
         return {**kept, **own, **self.settings.environment}
