@@ -1,6 +1,7 @@
 # make evolve   set up, then run the quickstart        make test    set up, then run all tests
 # make setup    only set up (.venv, model, sandbox)    make lint    style and strict types
-# make clean    remove what was set up and built; runs/ stays
+# make vllm     vLLM in an environment of its own      make clean   remove what was set up and built;
+#                                                                   runs/ and vLLM stay
 
 PYTHON ?= python3
 RUN ?= runs/quickstart
@@ -14,7 +15,7 @@ export INSTAR_CACHE := $(CURDIR)/.cache
 endif
 endif
 
-.PHONY: evolve setup test lint clean
+.PHONY: evolve setup vllm test lint clean
 .DEFAULT_GOAL := evolve
 
 evolve: setup
@@ -22,6 +23,9 @@ evolve: setup
 
 setup:
 	@bash .ci/setup.sh
+
+vllm:
+	@bash .ci/vllm.sh $(VLLM)
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)

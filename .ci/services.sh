@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests of real components need besides Python: Java, a browser, the Docker engine.
+# What the tests of real components need besides Python: Java, a browser, the Docker engine, vLLM.
 # Installs what is missing (as root, with apt) and starts what does not run; idempotent. Needs
 # what `make setup` made.
 set -euo pipefail
@@ -20,3 +20,4 @@ if [ ${#missing[@]} -gt 0 ]; then
         { printf '%s\n' "$log" >&2; exit 1; }
 fi
 bash .ci/docker.sh
+bash .ci/vllm.sh

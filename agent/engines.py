@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agent.config import Config
-from agent.policies.base import Policy
+from agent.policies.base import Policy, PolicyFailure
 from agent.report.terminal import phase
 from agent.training.adapter import read_manifest, save_adapter
 from agent.training.packing import Example
@@ -16,26 +16,106 @@ if TYPE_CHECKING:
     from agent.run import Run
 
 
-def make_policy(config: Config, adapter: Path | None, version: str) -> Policy:
-    """A policy of the configured engine at one version of its weights."""
-    settings = config.policy
-    if settings.engine == "scripted":
-        from agent.policies.scripted import ScriptedPolicy
+class Engine:
+    """What a run's policies are made by; it outlives them.
 
-        return ScriptedPolicy(settings.model, adapter, version=version, context=settings.context)
-    from agent.policies.models import resolve_model
-    from agent.policies.transformers import TransformersPolicy
+    One server (or one ``vllm.LLM``) serves all versions of a run's weights: it starts with the
+    first policy, stays while policies come and go, and ends with ``close``.
 
-    return TransformersPolicy(
-        resolve_model(settings.model),
-        adapter,
-        version=version,
-        slots=settings.slots,
-        context=settings.context,
-        dtype=settings.dtype,
-        device=settings.device,
-        threads=settings.threads,
-    )
+    Args:
+        config: which engine.
+        log: file for what a server writes.
+        say: told what the user should know, as a server that had to be started again.
+    """
+
+    def __init__(self, config: Config, log: Path, say: Callable[[str], None]):
+        self.config, self.log, self.say = config, log, say
+        self._service: Any = None  # a Service, or OfflineVllm
+
+    def policy(self, adapter: Path | None, version: str) -> Policy:
+        """A policy at one version of its weights.
+
+        Raises:
+            ModelError, PolicyFailure: it cannot be had; one line.
+        """
+        settings = self.config.policy
+        if settings.engine == "scripted":
+            from agent.policies.scripted import ScriptedPolicy
+
+            context = settings.context
+            return ScriptedPolicy(settings.model, adapter, version=version, context=context)
+        from agent.policies.models import resolve_model
+
+        model = resolve_model(settings.model)
+        if settings.engine != "transformers":
+            return self._served(model, adapter, version)
+        from agent.policies.transformers import TransformersPolicy
+
+        return TransformersPolicy(
+            model,
+            adapter,
+            version=version,
+            slots=settings.slots,
+            context=settings.context,
+            dtype=settings.dtype,
+            device=settings.device,
+            threads=settings.threads,
+        )
+
+    def _served(self, model: Path, adapter: Path | None, version: str) -> Policy:
+        from agent.policies.chat import load_chat
+        from agent.policies.offline import OfflinePolicy, OfflineVllm
+        from agent.policies.remote import RemoteService, Spoken
+        from agent.policies.served import ServedPolicy, Words, asker
+        from agent.policies.vllm_server import VllmServer
+
+        settings, learns = self.config.policy, self.config.update_weights
+        chat, ends = load_chat(model)
+        shape: dict[str, Any] = {
+            "context": settings.context,
+            "slots": settings.slots,
+            "dtype": settings.dtype,
+            "rank": learns.rank if learns.enabled or adapter is not None else None,
+        }
+        if self._service is None and settings.engine == "vllm":
+            self._service = VllmServer(model, settings.vllm, self.log, say=self.say, **shape)
+        elif self._service is None and settings.engine == "vllm-offline":
+            self._service = OfflineVllm(model, settings.vllm, **shape)
+        elif self._service is None:
+            evolves = learns.enabled or adapter is not None
+            probe = chat.ids("Hello")
+            self._service = RemoteService(settings.endpoint, evolves=evolves, probe=probe)
+        service, context = self._service, settings.context
+        if isinstance(service, OfflineVllm):
+            return OfflinePolicy(chat, ends, service, adapter, version=version, context=context)
+        words, ask = cast(Words, chat), asker(service, chat, ends)
+        if settings.engine == "openai" and not settings.endpoint.token_ids:
+            words = spoken = Spoken(chat)
+            ask = spoken.ask(service, settings.endpoint)
+        return ServedPolicy(
+            words,
+            ask,
+            service,
+            adapter,
+            version=version,
+            context=context,
+            under_way=settings.slots * 3 // 2,
+        )
+
+    def make_room(self) -> None:
+        """Before training on this machine: free what it needs."""
+        if self._service is None:
+            return
+        import torch
+
+        how = self.config.policy.vllm.training
+        if how == "stop" or (how == "auto" and torch.cuda.is_available()):
+            self._service.rest()
+
+    def close(self) -> None:
+        """End what was started; safe to call twice."""
+        if self._service is not None:
+            self._service.close()
 
 
 def train_adapter(
@@ -53,6 +133,9 @@ def train_adapter(
     from agent.policies.models import model_identity, resolve_model
     from agent.training.lora import train
 
+    if any(token < 0 for e in examples for token in e.token_ids):
+        raise PolicyFailure("an endpoint without token ids wrote what was to be trained on")
+    run.engine.make_room()
     model = resolve_model(config.policy.model)
     with phase(run.console, label, None, quiet=run.quiet) as meter:
 

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from agent.config import Config, ConfigError
-from agent.engines import make_policy
+from agent.engines import Engine
 from agent.loop import Assignment
 from agent.policies.base import Message, Policy, Request
 from agent.report.terminal import phase
@@ -94,6 +94,7 @@ class Run:
         self._tasks: dict[Split, list[Task]] | None = None
         self._vouched: frozenset[str] | None = None
         self._policy: Policy | None = None
+        self.engine = Engine(self.config, folder / "engine.log", self._engine_said)
         self.memory = RunMemory(
             folder / "index",
             self.config.memory,
@@ -113,6 +114,7 @@ class Run:
         self.memory.close()
         if self._policy is not None:
             self._policy.close()
+        self.engine.close()
         self._stored = any(self.ledger.count(model) for model in (Trajectory, MemoryItem, Note))
         self._opened.__exit__(kind, error, traceback)
 
@@ -187,12 +189,12 @@ class Run:
             if self._policy is not None:
                 self._policy.close()
                 self._policy = None
-            self._policy = make_policy(self.config, self.adapter(version), version)
+            self._policy = self.engine.policy(self.adapter(version), version)
         return self._policy
 
     def borrow(self, other: Path, weights: str, adapter: Path | None) -> None:
         """Act with another run's weights and read its memory, without writing to it."""
-        self._policy = make_policy(self.config, adapter, weights)
+        self._policy = self.engine.policy(adapter, weights)
         self.memory.borrow(open_ledger(other))
 
     # --- doing it, once ---
@@ -383,6 +385,13 @@ class Run:
                 }
             )
         )
+
+    def _engine_said(self, text: str) -> None:
+        """What happened to the engine is told, and remembered."""
+        self.ledger.append(
+            f"engine/{self.ledger.count(Note, 'engine/')}", Note(data={"said": text})
+        )
+        self.print(text)
 
     def print(self, *things: Any) -> None:
         if not self.quiet:

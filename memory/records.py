@@ -82,6 +82,7 @@ class Step(Record):
         logprobs: natural log-probability of each produced token, in order; as many as
             ``loss_mask`` has ones. Under the policy at temperature 1: over its vocabulary, or,
             where it chose among ``choices``, over the tokens with which one of them goes on.
+            Empty where the engine does not say them; such a step is never trained on.
         choices: the texts that the policy chose among; empty where it wrote freely.
         notes: ids of the memory items that were put before the world's last answer, if memory
             was read again during the episode.
@@ -113,7 +114,7 @@ class Step(Record):
     def _aligned(self) -> Self:
         if len(self.token_ids) != len(self.loss_mask):
             raise ValueError("loss_mask must be as long as token_ids")
-        if sum(self.loss_mask) != len(self.logprobs):
+        if self.logprobs and sum(self.loss_mask) != len(self.logprobs):
             raise ValueError("logprobs must have one entry per produced token")
         return self
 

@@ -110,7 +110,7 @@ def refine(
             key=lambda s: (
                 -round(s.reliability, 3),
                 len(s.trajectory.steps),
-                sum(len(step.logprobs) for step in s.trajectory.turns),
+                sum(sum(step.loss_mask) for step in s.trajectory.turns),
                 s.trajectory.slot,
             )
         )

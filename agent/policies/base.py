@@ -67,6 +67,7 @@ class Completion(NamedTuple):
 
     ``logprobs`` are natural logarithms under the model at temperature 1, one per token of
     ``token_ids``: over the whole vocabulary, or over the tokens that the choices allow there.
+    None at all where the engine does not say them.
     """
 
     token_ids: tuple[int, ...]

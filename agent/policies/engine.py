@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from agent.policies.base import Completion, Request
+from agent.policies.chat import end_ids, option_ids
 from agent.policies.sampling import Choice, draw, draw_allowed
 
 PREFIX_MIN = 16  # shorter shared beginnings are not worth a pass of their own
@@ -148,8 +149,7 @@ class Engine:
         self.nothing = self.cache.store[:, :, :1]
         self.prefix = Known(np.zeros(0, dtype=int), self.nothing[:, :, 0])
         self.kept: OrderedDict[Hashable, Known] = OrderedDict()
-        ends = model.generation_config.eos_token_id
-        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        self.ends = end_ids(tokenizer, model.generation_config)
         self.end = tokenizer.eos_token_id
         self.pieces: dict[int, str] = {}
         self.options: dict[str, tuple[int, ...]] = {}
@@ -376,11 +376,7 @@ class Engine:
         if ids is None:
             if len(self.options) >= OPTIONS:
                 self.options.clear()
-            # Control tokens in it are mere text: a world cannot have the policy say one.
-            encoded = self.tokenizer.encode(
-                text, add_special_tokens=False, split_special_tokens=True
-            )
-            ids = self.options[text] = (*encoded, self.end)
+            ids = self.options[text] = option_ids(self.tokenizer, text)
         return ids
 
     def _text(self, row: Row) -> str:

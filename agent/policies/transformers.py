@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.openmp import share_cores
-from agent.policies.base import Completion, Message, Request, engine_errors, split_begin
+from agent.policies.base import Completion, Message, Request, engine_errors
+from agent.policies.chat import Chat
 from agent.policies.models import ModelError
 
 SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # Gemma 2, Granite, Cohere
-_MARK = "\u241e"  # stands for a turn of the assistant's while the template is rendered
 DTYPES = ("auto", "bfloat16", "float32", "float16")
 
 
@@ -62,44 +62,17 @@ class TransformersPolicy:
                 network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 raise ModelError(f"the adapter {adapter} cannot be loaded: {error}") from error
-        added = self.tokenizer.added_tokens_decoder.values()
-        self._controls = tuple(token.content for token in added if token.special)
+        self.chat = Chat(self.tokenizer)
         self.engine = Engine(network.eval(), self.tokenizer, slots=slots, context=context)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        messages, begin = split_begin(messages)
-        return (*self._ids(self._render(messages)), *self._ids(begin))
+        return self.chat.encode(messages)
 
     def extend(self, token_ids: tuple[int, ...], observation: str, begin: str) -> tuple[int, ...]:
-        turn: list[Message] = [
-            {"role": "user", "content": "."},
-            {"role": "assistant", "content": _MARK},
-            {"role": "user", "content": observation},
-        ]
-        more = self._ids(self._render(turn).partition(_MARK)[2])
-        if token_ids[-1] == more[0]:  # the policy has ended its turn itself
-            more = more[1:]
-        return (*token_ids, *more, *self._ids(begin))
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        told = [{**m, "content": self._harmless(m["content"])} for m in messages]
-        rendered = self.tokenizer.apply_chat_template(
-            told, add_generation_prompt=True, tokenize=False
-        )
-        return str(rendered)
-
-    def _harmless(self, text: str) -> str:
-        """A text without the model's control tokens: text from a world cannot end its turn."""
-        for control in self._controls:
-            if control in text:
-                text = text.replace(control, f"{control[0]}\u200b{control[1:]}")
-        return text
-
-    def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.chat.extend(token_ids, observation, begin)
 
     def count(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.chat.count(text)
 
     def submit(self, ticket: Hashable, request: Request) -> None:
         self.engine.submit(ticket, request)

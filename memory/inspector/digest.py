@@ -376,8 +376,7 @@ def _trajectory(
         body.get("stop"),
         failure and f"{failure['source']}: {failure['message']}"[:200],
         len(steps),
-        # One log-probability for each token that was produced.
-        sum(len(step["logprobs"]) for step in steps)
+        sum(sum(step["loss_mask"]) for step in steps)
         + int(body.get("metrics", {}).get("erased_tokens", 0)),
         sum(step.get("error") is not None for step in steps),
         len(recalled),

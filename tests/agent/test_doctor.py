@@ -92,3 +92,20 @@ def test_render_shows_remedies_only_where_needed() -> None:
     text = console.export_text()
     assert "install it" in text and "missing" in text
     assert "unneeded" not in text and "[bold]seen" in text
+
+
+def test_vllm_is_looked_for_where_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTAR_CACHE", str(tmp_path))
+    (missing,) = doctor._vllm()
+    assert not missing.ok and not missing.required and "make vllm" in missing.remedy
+    python = tmp_path / "vllm" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 'ImportError: no torch' >&2; exit 1\n")
+    python.chmod(0o755)
+    (broken,) = doctor._vllm()
+    assert not broken.ok and "broken: ImportError: no torch" in broken.detail
+    python.write_text("#!/bin/sh\necho vllm 0.32.0\n")
+    (found,) = doctor._vllm()
+    assert found.ok and found.detail.startswith("vllm 0.32.0 in ")
