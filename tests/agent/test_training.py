@@ -288,7 +288,7 @@ def test_a_launcher_that_fails_is_told(
     model: Path, examples: list[Example], tmp_path: Path
 ) -> None:
     missing = LoraSettings(launch=("no-such-launcher",))
-    with pytest.raises(PolicyFailure, match="update_weights.launch cannot be run"):
+    with pytest.raises(PolicyFailure, match=r"update_weights\.launch cannot be run"):
         train(model, examples, missing, tmp_path / "a", seed=0, manifest={})
     fails = LoraSettings(launch=("sh", "-c", "echo no device >&2; exit 3"))
     with pytest.raises(PolicyFailure, match=r"failed \(3\): no device"):
