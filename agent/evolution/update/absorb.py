@@ -20,8 +20,8 @@ def absorb(
 
     Train tasks are solved with and without memory (paired, greedily), and each item is credited
     with the difference where it stood in the prompt; one that never did, with that of its
-    family. What earns nothing costs no tokens while these weights act, and is back as soon as
-    others do.
+    family (of all families, where it has none). What earns nothing costs no tokens while these
+    weights act, and is back as soon as others do.
 
     Args:
         run: the run.
@@ -43,7 +43,8 @@ def absorb(
         if not with_.recalled or without.failure or with_.failure:
             continue
         earned = with_.success - without.success
-        of_family[with_.family] = of_family.get(with_.family, 0) + earned
+        for family in {with_.family, ""}:
+            of_family[family] = of_family.get(family, 0) + earned
         for shown in with_.recalled:
             credit[shown] = credit.get(shown, 0) + earned
     state = history.state(run.ledger, memory)
