@@ -138,7 +138,7 @@ class VllmServer:
         if self._process is not None:
             if self.running and self._healthy():
                 return  # it is the request that got lost
-            why = self.died() or f"the vLLM server does not answer: {error}"
+            why = self.died(_END_S) or f"the vLLM server does not answer: {error}"
             self.rest()
             self.deaths += 1
             if self.deaths > self.settings.restarts:
@@ -180,12 +180,12 @@ class VllmServer:
         assert self._process is not None, "not running"
         return self._process.pid
 
-    def died(self) -> str:
+    def died(self, wait_s: float = 0.5) -> str:
         """How it ended, in one line with what its log says last; "" while it lives."""
         if self._process is None:
             return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.5)  # a client may notice before the system has told us
+            self._process.wait(wait_s)  # a client notices before all it started is killed
         code = self._process.returncode
         if code is None:
             return ""
