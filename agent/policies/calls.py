@@ -21,6 +21,10 @@ from agent.policies.base import Completion, PolicyFailure, Request
 from agent.policies.chat import Chat, option_ids
 
 MOST_SCORED = 128  # tokens that vLLM scores in one request (MAX_LOGPROB_TOKEN_IDS)
+MOST_LIKELY = 64  # the likeliest tokens that a server of ours tells (--max-logprobs)
+HOTTEST = 2.0  # the highest temperature that vLLM takes
+IMPOSSIBLE = -9999.0  # how vLLM writes minus infinity
+_AGAIN = 8
 
 
 class Call(NamedTuple):
@@ -31,6 +35,7 @@ class Call(NamedTuple):
         max_tokens: most tokens to produce.
         temperature, top_k, seed, stop: as in ``Request``.
         scored: tokens whose log-probabilities at the first place are wanted.
+        likeliest: of so many, the likeliest, they are wanted too.
     """
 
     prompt_ids: tuple[int, ...]
@@ -40,6 +45,7 @@ class Call(NamedTuple):
     seed: int = 0
     stop: tuple[str, ...] = ()
     scored: tuple[int, ...] = ()
+    likeliest: int = 0
 
 
 class Reply(NamedTuple):
@@ -49,7 +55,7 @@ class Reply(NamedTuple):
         token_ids: what it produced.
         logprobs: of these, natural, at temperature 1 over the whole vocabulary.
         stopped: whether it ended by itself, not at ``max_tokens``.
-        scores: the log-probabilities of the tokens that were to be scored.
+        scores: the log-probabilities that were wanted, by token.
     """
 
     token_ids: tuple[int, ...]
@@ -84,21 +90,49 @@ def _written(request: Request, chat: Chat, ends: frozenset[int]) -> Answer:
     parts = [(hot, request.heat)] if hot and request.heat != 1 else []
     parts.append((request.max_new_tokens, 1.0))
     for number, (upto, heat) in enumerate(parts):
-        if finished or upto <= len(ids):
-            break
-        reply = yield Call(
-            prompt_ids=request.prompt_ids + ids,
-            max_tokens=upto - len(ids),
-            temperature=request.temperature * heat,
-            top_k=request.top_k,
-            seed=request.seed ^ (number << 48),  # the same stream twice would not be random
-            stop=request.stop,
-        )
-        ids, logprobs = ids + reply.token_ids, logprobs + reply.logprobs
-        end = _end(ids, request.stop, chat, ends)
-        finished = end is not None or reply.stopped
-        ids, logprobs = ids[:end], logprobs[:end]
+        while not finished and len(ids) < upto:
+            call = Call(
+                prompt_ids=request.prompt_ids + ids,
+                max_tokens=upto - len(ids),
+                temperature=request.temperature * heat,
+                top_k=request.top_k,
+                seed=request.seed ^ (number << 48),  # the same stream twice would not be random
+                stop=request.stop,
+            )
+            if heat != 1 and call.temperature > HOTTEST:
+                reply = yield from _drawn(call, len(ids))
+            else:
+                reply = yield call
+            ids, logprobs = ids + reply.token_ids, logprobs + reply.logprobs
+            end = _end(ids, request.stop, chat, ends)
+            finished = end is not None or reply.stopped
+            ids, logprobs = ids[:end], logprobs[:end]
     return Completion(ids, logprobs, chat.text(ids), finished)
+
+
+def _drawn(call: Call, place: int) -> Generator[Call, Reply, Reply]:
+    """One token, drawn here among the likeliest: at a temperature that the engine refuses."""
+    import numpy as np
+    import torch
+
+    from agent.policies.sampling import draw
+
+    likely: list[tuple[int, float]] = []
+    for _ in range(_AGAIN):  # in one batch with requests that have tokens scored, vLLM tells none
+        reply = yield Call(call.prompt_ids, max_tokens=1, likeliest=call.top_k)
+        found = [(token, score) for token, score in reply.scores.items() if score > IMPOSSIBLE]
+        likely = sorted(found, key=lambda item: -item[1])[: call.top_k]
+        if len(likely) == call.top_k:
+            break
+    else:
+        raise PolicyFailure(
+            f"the engine told {len(likely)} of the {call.top_k} likeliest tokens: start vLLM with "
+            f"--max-logprobs {MOST_LIKELY}, or lower the temperatures"
+        )
+    uniform = np.random.default_rng(call.seed).random(place + 1)[place]
+    logits = torch.tensor([[logprob for _, logprob in likely]])
+    (at,), _ = draw(logits, [call.temperature], [call.top_k], [uniform])
+    return Reply((likely[at][0],), (likely[at][1],), stopped=False)
 
 
 def _end(ids: Sequence[int], stop: Sequence[str], chat: Chat, ends: frozenset[int]) -> int | None:

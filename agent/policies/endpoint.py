@@ -12,11 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.policies.base import PolicyFailure
-from agent.policies.calls import Call, Reply
+from agent.policies.calls import IMPOSSIBLE, Call, Reply
 
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # it may answer when asked again
 _SHOWN = 300  # characters of an error that are shown
-_NO_LOGPROB = -9999.0  # how vLLM writes minus infinity
 
 
 class EndpointSettings(BaseModel):
@@ -138,7 +137,7 @@ class Endpoint:
             "stop": call.stop,
             "stop_token_ids": sorted(ends),
             "include_stop_str_in_output": True,
-            "logprobs": 0,
+            "logprobs": call.likeliest,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }
@@ -169,10 +168,10 @@ class Endpoint:
             if tuple(choice["prompt_token_ids"]) != call.prompt_ids:
                 raise PolicyFailure(f"{self.url} read another prompt than it was sent")
             logprobs = tuple(map(float, told["token_logprobs"]))
-            if len(logprobs) != len(ids) or min(logprobs, default=0.0) <= _NO_LOGPROB:
+            if len(logprobs) != len(ids) or min(logprobs, default=0.0) <= IMPOSSIBLE:
                 raise PolicyFailure(f"{self.url} did not say each token's log-probability")
             scores: dict[int, float] = {}
-            if call.scored:
+            if call.scored or call.likeliest:
                 first = told["top_logprobs"][0]
                 scores = {int(name.partition(":")[2]): value for name, value in first.items()}
             return Reply(tuple(ids), logprobs, choice["finish_reason"] == "stop", scores)

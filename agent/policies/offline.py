@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.policies.base import Completion, PolicyFailure, Request, engine_errors
-from agent.policies.calls import Answer, Call, Reply, answer
+from agent.policies.calls import MOST_LIKELY, Answer, Call, Reply, answer
 from agent.policies.chat import Chat
 from agent.policies.models import ModelError
 from agent.policies.vllm_server import RANKS, VllmSettings
@@ -43,6 +43,7 @@ class OfflineVllm:
             "max_model_len": context,
             "max_num_seqs": slots,
             "generation_config": "vllm",  # no model's own defaults of sampling
+            "max_logprobs": MOST_LIKELY,
             "disable_log_stats": True,
         }
         if rank is not None:
@@ -169,7 +170,7 @@ class OfflinePolicy:
             stop=list(call.stop),
             stop_token_ids=sorted(self._ends),
             include_stop_str_in_output=True,
-            logprobs=None if call.scored else 0,
+            logprobs=None if call.scored else call.likeliest,
             logprob_token_ids=list(call.scored) or None,
         )
         prompt = TokensPrompt(prompt_token_ids=list(call.prompt_ids))
@@ -194,5 +195,7 @@ def _reply(output: Any, call: Call) -> Reply:
     told: Sequence[Any] = made.logprobs
     ids = tuple(made.token_ids)
     logprobs = tuple(float(told[i][token].logprob) for i, token in enumerate(ids))
-    scores = {token: float(told[0][token].logprob) for token in call.scored}
+    scores = {}
+    if call.scored or call.likeliest:
+        scores = {token: float(one.logprob) for token, one in told[0].items()}
     return Reply(ids, logprobs, made.finish_reason == "stop", scores)

@@ -24,6 +24,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.policies.base import PolicyFailure
+from agent.policies.calls import MOST_LIKELY
 from agent.policies.endpoint import Endpoint, NoAnswer
 from agent.policies.models import ModelError, cache_dir
 
@@ -238,6 +239,7 @@ class VllmServer:
             "dtype": self.dtype,
             "max_model_len": self.context,
             "max_num_seqs": self.slots,
+            "max_logprobs": MOST_LIKELY,
             "disable_uvicorn_access_log": True,
         }
         if self.rank is not None:

@@ -58,6 +58,37 @@ def test_hot_tokens_are_a_call_of_their_own(chat: Chat) -> None:
     assert [c.max_tokens for c in asked] == [5, 5, 5]
 
 
+def test_tokens_hotter_than_the_engine_allows_are_drawn_here(chat: Chat) -> None:
+    table = torch.randn(1000, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    top = table.topk(41)
+    likely = dict(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+    asked: list[Call] = []
+
+    def reply(call: Call) -> Reply:
+        asked.append(call)
+        if call.likeliest:
+            return Reply((1,), (-1.0,), False, likely)
+        return Reply((100,) * call.max_tokens, (-0.5,) * call.max_tokens, False)
+
+    request = Request(
+        prompt_ids=(7,), max_new_tokens=4, temperature=0.9, hot_tokens=2, heat=3.0, top_k=40
+    )
+    found = [run(request.model_copy(update={"seed": s}), chat, reply) for s in range(60)]
+    firsts = {f.token_ids[0] for f in found}
+    assert len(firsts) > 10 and firsts <= set(list(likely)[:40])
+    for one in found:
+        assert one.token_ids[2:] == (100, 100)
+        assert one.logprobs[:2] == tuple(likely[t] for t in one.token_ids[:2])
+    assert [(c.max_tokens, c.likeliest, c.temperature) for c in asked[:3]] == [
+        (1, 40, 0.0),
+        (1, 40, 0.0),
+        (2, 0, 0.9),
+    ]
+    assert any(f.token_ids[0] != f.token_ids[1] for f in found)
+    with pytest.raises(PolicyFailure, match="--max-logprobs"):
+        run(request, chat, lambda call: Reply((1,), (-1.0,), False, {1: -1.0}))
+
+
 def test_a_turn_ends_where_ours_would(chat: Chat) -> None:
     """At the token that completes a stop text or ends the turn, also across two calls."""
     ids = chat.ids("one\n```\ntwo")

@@ -192,7 +192,7 @@ def test_a_conversation_goes_on_in_ids(act: Act, chat: tuple[Chat, frozenset[int
     policy.close()
 
 
-def test_hot_tokens_come_first_and_seeds_decide(act: Act) -> None:
+def test_hot_tokens_come_first_and_seeds_decide(act: Act, weights: Weights) -> None:
     policy = act(BASE)
     prompt = policy.encode(said(QUESTIONS[2]))
     asked: dict[str, Any] = {"prompt_ids": prompt, "max_new_tokens": 8, "temperature": 0.05}
@@ -203,6 +203,12 @@ def test_hot_tokens_come_first_and_seeds_decide(act: Act) -> None:
     assert all(len(a.token_ids) == len(a.logprobs) <= 8 for a in drawn[0])
     assert [a.token_ids[0] for a in drawn[0]] == [a.token_ids[0] for a in drawn[1]]
     assert len(plain.token_ids) == 8
+    hotter = [
+        r.model_copy(update={"temperature": 1.0, "heat": 4.0, "hot_tokens": 2}) for r in hot[:4]
+    ]
+    for request, answer in zip(hotter, ask(policy, hotter), strict=True):  # vLLM refuses 4
+        plainly = weights.logprobs(BASE, request.prompt_ids, answer.token_ids)
+        assert apart(answer.logprobs, plainly) < 2 * MEAN
     policy.close()
 
 
@@ -216,7 +222,15 @@ def test_choices_have_our_ids_and_exact_logprobs(
         Request(prompt_ids=prompt, max_new_tokens=3, temperature=t, seed=i, choices=c)
         for i, (t, c) in enumerate([(0.0, CHOICES), *[(6.0, CHOICES)] * 7, (9.0, many)])
     ]
-    answers = ask(policy, requests)
+    free = [
+        Request(prompt_ids=prompt, max_new_tokens=12, temperature=1.0, seed=s, **hot)
+        for s in range(3)
+        for hot in ({}, {"hot_tokens": 2, "heat": 4.0})
+    ]
+    *answers, _, _, _, _, _, _ = everything = ask(policy, [*requests, *free])
+    for one, other in zip(free, everything[len(requests) :], strict=True):  # beside them, as ever
+        plain = weights.logprobs(BASE, prompt, other.token_ids)
+        assert apart(other.logprobs, plain) < 2 * MEAN, one
     assert len({a.text for a in answers}) > 2
     for request, answer in zip(requests, answers, strict=True):
         assert answer.text in request.choices and answer.finished
