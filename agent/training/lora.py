@@ -20,26 +20,12 @@ from typing import Any, NamedTuple
 from agent.policies.base import PolicyFailure, engine_errors
 from agent.training.adapter import save_adapter
 from agent.training.checkpoint import Checkpoint
-from agent.training.packing import Example, Row, Unit, build, common_prefix, pack_units, units
+from agent.training.packing import Example, Unit, build, common_prefix, pack_units, units
 from agent.training.settings import LoraSettings
 from memory.records import content_hash
 
 ADVICE = "if memory ran out, lower update_weights.row_tokens"
 Progress = Callable[[int, int, int, float], None]
-
-
-def row_loss(model: Any, row: Row) -> Any:
-    """Weighted mean negative log-likelihood over the row's loss tokens.
-
-    Args:
-        model: a causal language model (PEFT-wrapped or not) with an ``lm_head``.
-        row: from ``packing.build``.
-    """
-    from agent.training.objectives import token_logprobs
-    from agent.training.packing import IGNORE
-
-    weights = row.weights[0, row.labels[0] != IGNORE]
-    return (-token_logprobs(model, row) * weights).sum() / weights.sum().clamp(min=1e-8)
 
 
 class Trainee(NamedTuple):
@@ -108,23 +94,8 @@ def train(
     """
     if not examples:
         raise ValueError("no examples to train on")
-    if settings.launch:
-        from agent.training.job import launch
-
-        return launch(
-            model_folder,
-            examples,
-            settings,
-            folder,
-            seed=seed,
-            manifest=manifest,
-            dtype=dtype,
-            device=device,
-        )
-    if settings.backend == "trl":
-        from agent.training.trl_backend import train_with_trl
-
-        return train_with_trl(
+    if elsewhere := _elsewhere(settings):
+        return elsewhere(
             model_folder,
             examples,
             settings,
@@ -140,6 +111,19 @@ def train(
     losses, tokens = _loop(trainee, examples, settings, seed, folder, described, progress)
     described |= {"tokens": tokens, "losses": [round(loss, 5) for loss in losses]}
     return save(trainee.network, folder, described, trainee)
+
+
+def _elsewhere(settings: LoraSettings) -> Callable[..., dict[str, Any]] | None:
+    """What trains instead of the loop below, if the settings name it."""
+    if settings.launch:
+        from agent.training.job import launch
+
+        return launch
+    if settings.backend == "trl":
+        from agent.training.trl_backend import train_with_trl
+
+        return train_with_trl
+    return None
 
 
 def describe(
@@ -352,8 +336,7 @@ class _Step:
     def _kl(self, rows: Sequence[Sequence[Unit]]) -> float:
         """KTO's reference point of a step: how far the weights have moved, at least 0."""
         others = [self.other[id(unit[0])] for row in rows for unit in row]
-        with engine_errors(ADVICE), self.trainee.autocast():
-            moved = self._logprobs(others)
+        moved = self._logprobs(others)
         sums = [
             float((a - self.reference[id(o)]).sum()) for a, o in zip(moved, others, strict=True)
         ]

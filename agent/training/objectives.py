@@ -130,7 +130,6 @@ def tokens_of(
     every = [example for unit in units for example in unit]
     reference = logprobs.detach() if reference is None else reference
     example = row.owner[0, row.labels[0] != IGNORE]
-    generation = reference.clone()
     known = [e.logprobs or (torch.nan,) * sum(e.loss_mask) for e in every]
     noted = torch.tensor([p for own in known for p in own], device=device)
     generation = torch.where(noted.isnan(), reference, noted)

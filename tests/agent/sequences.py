@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 
-from agent.training.packing import Example
+import torch
+
+from agent.training.objectives import token_logprobs
+from agent.training.packing import IGNORE, Example, Row
 
 BEGINNING = 24
 
@@ -31,3 +34,9 @@ def observations(example: Example) -> list[int]:
     """Places of what the world said after the first turn."""
     first = example.loss_mask.index(1)
     return [i for i, m in enumerate(example.loss_mask) if i > first and not m]
+
+
+def row_loss(model: torch.nn.Module, row: Row) -> torch.Tensor:
+    """The weighted mean negative log-likelihood of a row's loss tokens, written out."""
+    weights = row.weights[0, row.labels[0] != IGNORE]
+    return (-token_logprobs(model, row) * weights).sum() / weights.sum().clamp(min=1e-8)

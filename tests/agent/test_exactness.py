@@ -26,12 +26,13 @@ from agent.policies.transformers import TransformersPolicy, load_model
 from agent.prompt import AgentSettings, frame, opening
 from agent.rollout import rollout
 from agent.training.adapter import COMPLETE, AdapterError, check_adapter, read_manifest
-from agent.training.lora import LoraSettings, row_loss, train
+from agent.training.lora import LoraSettings, train
 from agent.training.packing import IGNORE, Example, build, common_prefix, pack
 from environments.kinds.python import PYTHON, PYTHON_BRIEFING
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import Limits
 from memory.records import Step, StopReason, Trajectory
+from tests.agent.sequences import row_loss
 from tests.toy import ToySuite
 
 CLOSE = 2e-3  # of log-probabilities, between two orders of the same float32 sums

@@ -23,14 +23,13 @@ from agent.training.lora import (
     _schedule,
     lora_config,
     plan,
-    row_loss,
     save,
     train,
 )
 from agent.training.packing import Example, build, common_prefix
 from agent.training.verifier import best_of_n, scores, train_verifier
 from memory.records import Trajectory
-from tests.agent.sequences import sequence
+from tests.agent.sequences import row_loss, sequence
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]

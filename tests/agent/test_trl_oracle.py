@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from agent.policies.transformers import load_model
 from agent.training.adapter import check_adapter, read_manifest
-from agent.training.lora import LoraSettings, lora_config, row_loss, train
+from agent.training.lora import LoraSettings, lora_config, train
 from agent.training.objectives import (
     batch_of,
     loss,
@@ -25,7 +25,7 @@ from agent.training.objectives import (
     tokens_of,
 )
 from agent.training.packing import IGNORE, Example, Unit, build, common_prefix, units
-from tests.agent.sequences import sequence
+from tests.agent.sequences import row_loss, sequence
 from tests.tiny import tiny_model
 
 CLOSE = 1e-4
