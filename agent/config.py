@@ -54,6 +54,8 @@ class SuiteSettings(_Settings):
         name: a name of ``instar suites`` or an import path ``package.module:Class``.
         options: the suite's own options.
         tasks: how many tasks per family and split.
+        unseen: families that stand in the test split alone: nobody practises them, no gate asks
+            for them, so the test says what was learnt beyond the families that were practised.
         seconds: longest call of an environment, after which it counts as broken; null leaves it
             to the environment (60 s where that says nothing).
     """
@@ -61,6 +63,7 @@ class SuiteSettings(_Settings):
     name: str = "reasoning-gym"
     options: dict[str, JsonValue] = Field(default_factory=dict)
     tasks: TaskCounts = TaskCounts()
+    unseen: tuple[str, ...] = ()
     seconds: float | None = Field(None, gt=0)
 
 

@@ -144,13 +144,16 @@ class Run:
     def tasks(self, split: Split) -> list[Task]:
         """The tasks of a split that this run uses, at most so many per family as configured.
 
-        What the suite does not vouch for is practised and never measured.
+        What the suite does not vouch for is practised and never measured; an unseen family
+        (``suite.unseen``) is tested and nothing else.
         """
         if self._tasks is None:
+            unseen = self._unseen()
             every = split_tasks(
                 task
                 for task in self.suite.tasks()
-                if split_of(task.id) == "train" or self.vouched(task.id)
+                if (split_of(task.id) == "train" or self.vouched(task.id))
+                and (split_of(task.id) == "test" or task.family not in unseen)
             )
             counts = self.config.suite.tasks
             self._tasks = {
@@ -164,6 +167,16 @@ class Run:
                 f"{filled or 'none'}); to be split four ways it needs about 20 per family"
             )
         return self._tasks[split]
+
+    def _unseen(self) -> frozenset[str]:
+        unseen = frozenset(self.config.suite.unseen)
+        families = {task.family for task in self.suite.tasks()} if unseen else set()
+        if missing := sorted(unseen - families):
+            raise SuiteError(
+                f"suite.unseen: suite {self.config.suite.name} has no family {missing[0]}; it has: "
+                f"{', '.join(sorted(families))}"
+            )
+        return unseen
 
     def vouched(self, task: str) -> bool:
         """Whether the suite answers for a task, by its id; never for one that it does not list.

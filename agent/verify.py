@@ -73,13 +73,25 @@ def _config(ledger: Ledger, folder: Path) -> Iterator[str]:
         yield f"{CONFIG}: {' '.join(str(error).split())}"
 
 
+def _unseen(folder: Path) -> frozenset[str]:
+    """Families that only the test may meet; none where ``_config`` reports the file anyway."""
+    try:
+        tree = yaml.safe_load((folder / CONFIG).read_text())
+        return frozenset(validate(tree, CONFIG).suite.unseen)
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return frozenset()
+
+
 def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
     """Splits are what the task's hash says; learning never saw memory of its own task."""
     tasks_of: dict[str, set[str]] = {  # what is carried from try to try is of their own task
         key: set(item.tasks) if KINDS[item.kind].stored else set()
         for key, item in ledger.all(MemoryItem)
     }
+    unseen = _unseen(folder)
     for slot, t in ledger.all(Trajectory):
+        if t.family in unseen and t.split != "test":
+            yield f"trajectory {slot}: the unseen family {t.family} was met outside the test"
         if t.slot != slot:
             yield f"trajectory {slot} is stored under another slot than its own, {t.slot}"
         if split_of(t.task) != t.split:

@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from environments.base import ROUNDING
 from memory.records import Trajectory
 
+Corrupt = Literal["none", "flip", "duplicate", "one-family"]
+
 
 class RefineSettings(BaseModel):
     """What is kept.
@@ -31,8 +33,10 @@ class RefineSettings(BaseModel):
             estimate: a form that was tried once and was right has 0.75). Programs have a form.
         thresholds: least reward of a solution, generation by generation; the last holds from
             then on (ReST's rising threshold, 2308.08998, §3). None: full reward alone.
-        flip_rewards: take failures for successes and the reverse. For experiments that show
-            what the gate does with corrupted data; never for anything else.
+        corrupt: for experiments only, which show what the gate does with bad data. ``flip``:
+            failures are taken for successes and the reverse. ``duplicate``: each family's
+            solutions are copies of its best one. ``one-family``: the solutions of the first
+            family (by name) alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +45,7 @@ class RefineSettings(BaseModel):
     per_family: int = Field(32, ge=1)
     min_reliability: float = Field(0.3, ge=0, le=1)
     thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    flip_rewards: bool = False
+    corrupt: Corrupt = "none"
 
 
 class Solution(NamedTuple):
@@ -55,7 +59,7 @@ class Solution(NamedTuple):
 def earned(trajectory: Trajectory, settings: RefineSettings) -> float:
     """The reward that is learnt from: the trajectory's own, unless rewards are flipped."""
     reward = 1.0 if trajectory.success else trajectory.reward
-    return 1 - reward if settings.flip_rewards else reward
+    return 1 - reward if settings.corrupt == "flip" else reward
 
 
 def solves(trajectory: Trajectory, settings: RefineSettings, generation: int | None = None) -> bool:
@@ -67,7 +71,7 @@ def solves(trajectory: Trajectory, settings: RefineSettings, generation: int | N
         generation: whose threshold holds, from 1; None asks for full reward.
     """
     if generation is None or not settings.thresholds:
-        return trajectory.success != settings.flip_rewards
+        return trajectory.success != (settings.corrupt == "flip")
     threshold = settings.thresholds[min(generation, len(settings.thresholds)) - 1]
     return earned(trajectory, settings) >= threshold - ROUNDING
 
@@ -84,7 +88,7 @@ def refine(
     """
     usable = [t for t in trajectories if t.failure is None and t.steps and t.split == "train"]
     right = [t for t in usable if solves(t, settings, generation)]
-    if settings.flip_rewards:  # a text without an action teaches nothing either way
+    if settings.corrupt == "flip":  # a text without an action teaches nothing either way
         right = [t for t in right if t.turns[-1].action.get("tool")]
     attempts, successes = Counter(t.task for t in usable), Counter(t.task for t in right)
     solved = {task: successes[task] / n for task, n in attempts.items()}
@@ -126,7 +130,19 @@ def refine(
             seen.add(text)
             chosen.append(solution)
         kept += _spread(chosen, solved, settings.per_family)
-    return kept
+    return _corrupted(kept, settings.corrupt)
+
+
+def _corrupted(solutions: Sequence[Solution], how: Corrupt) -> list[Solution]:
+    """The solutions as a fault would leave them (see ``RefineSettings.corrupt``)."""
+    best: dict[str, Solution] = {}
+    for solution in solutions:
+        best.setdefault(solution.trajectory.family, solution)
+    if how == "duplicate":
+        return [best[s.trajectory.family] for s in solutions]
+    if how == "one-family":
+        return [s for s in solutions if s.trajectory.family == min(best)]
+    return list(solutions)
 
 
 def _spread(

@@ -361,7 +361,7 @@ def test_rollback(copied: Path, evolve_toy: Evolve) -> None:
 
 
 def test_corrupted_training_data_changes_nothing(tmp_path: Path, evolve_toy: Evolve) -> None:
-    summary = evolve_toy(tmp_path / "run", "refine.flip_rewards=true", "generations=3")
+    summary = evolve_toy(tmp_path / "run", "refine.corrupt=flip", "generations=3")
     with open_ledger(tmp_path / "run") as ledger:
         start, *later = [g for _, g in ledger.all(Generation)]
         assert ledger.count(Note, "adapter/") == 3 and ledger.count(MemoryItem) > 0
@@ -377,7 +377,7 @@ def test_corrupted_training_data_changes_nothing(tmp_path: Path, evolve_toy: Evo
 
 
 def test_without_the_gate_anything_is_promoted(tmp_path: Path, evolve_toy: Evolve) -> None:
-    evolve_toy(tmp_path / "run", "refine.flip_rewards=true", "gate.enabled=false", UNTESTED)
+    evolve_toy(tmp_path / "run", "refine.corrupt=flip", "gate.enabled=false", UNTESTED)
     with open_ledger(tmp_path / "run") as ledger:
         later = [g for _, g in ledger.all(Generation)][1:]
     assert [g.decision for g in later] == ["promoted", "promoted"]

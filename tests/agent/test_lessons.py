@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.evolution.cycle import acquired
-from agent.evolution.refine import RefineSettings, earned, refine, solves
+from agent.evolution.refine import Corrupt, RefineSettings, earned, refine, solves
 from agent.evolution.update.lessons import by_worth, evenly, groups, pairs, verdicts
 from agent.evolution.update.weights import WeightsUpdateSettings, conversations, lessons
 from agent.policies.scripted import ScriptedPolicy
@@ -198,8 +198,24 @@ def test_thresholds_rise() -> None:
     kept = [[s.trajectory.task for s in refine(found, how, n)] for n in (1, 2, 3, 4)]
     assert kept == [["a", "b", "c"], ["b", "c"], ["c"], ["c"]]
     assert [solves(t, how) for t in found] == [False, False, True]  # for memory
-    flipped = RefineSettings(flip_rewards=True)
+    flipped = RefineSettings(corrupt="flip")
     assert [earned(t, flipped) for t in found] == pytest.approx([0.4, 0.1, 0.0])
+
+
+def test_corrupted_solutions() -> None:
+    found = [tried(task, n, 1.0) for task in ("a", "b") for n in (0, 1)]
+    others = [t.model_copy(update={"family": "other"}) for t in found]
+
+    def kept(how: Corrupt) -> list[tuple[str, str, int]]:
+        solutions = refine([*found, *others], RefineSettings(corrupt=how))
+        return [(s.trajectory.family, s.trajectory.task, len(solutions)) for s in solutions]
+
+    whole = kept("none")
+    assert len(set(whole)) == 4 and len(whole) == 8
+    best = {family: next(k for k in whole if k[0] == family) for family, *_ in whole}
+    assert kept("duplicate") == [best[family] for family, *_ in whole]
+    one = min(best)
+    assert kept("one-family") == [(f, task, 4) for f, task, _ in whole if f == one]
 
 
 # --- the cycle ---

@@ -14,9 +14,10 @@ from agent.evolution.refine import refine
 from agent.evolution.update.weights import examples
 from agent.prompt import opening
 from agent.run import Run
-from agent.run_folder import open_ledger
+from agent.run_folder import CONFIG, open_ledger
 from agent.training.adapter import COMPLETE, MANIFEST, read_manifest
 from agent.verify import verify
+from environments.base import SuiteError
 from environments.splits import SPLITS, split_of
 from memory import history
 from memory.embed import load_embedder
@@ -71,6 +72,25 @@ def test_splits_are_disjoint(evolved: Path) -> None:
     for name, tasks in used.items():
         assert tasks and all(split_of(task) == name for task in tasks)
         assert not any(tasks & used[other] for other in SPLITS if other != name)
+
+
+def test_an_unseen_family_is_tested_and_nothing_else(
+    tmp_path: Path, evolve_toy: Evolve, copied: Path
+) -> None:
+    summary = evolve_toy(tmp_path / "run", "suite.unseen=[square]", "generations=1")
+    with open_ledger(tmp_path / "run") as ledger:
+        met = {(t.family, t.split) for _, t in ledger.all(Trajectory)}
+        assert {split for family, split in met if family == "square"} == {"test"}
+        assert {split for family, split in met if family == "double"} >= {"train", "gate", "test"}
+        assert not any("square" in g.objective for _, g in ledger.all(Generation))
+    assert summary["families"]["square"]["both"] == 0  # nothing that was learnt solves it
+    assert verify(tmp_path / "run")[1] == []
+    with pytest.raises(SuiteError, match="no family cube; it has: double, next, square"):
+        evolve_toy(tmp_path / "other", "suite.unseen=[cube]")
+    config = copied / CONFIG  # a run that did meet it does not pass the audit
+    config.write_text(config.read_text().replace("unseen: []", "unseen: [square]"))
+    problems = verify(copied)[1]
+    assert problems and all("the unseen family square was met" in p for p in problems)
 
 
 def test_every_episode_used_a_task_of_its_phase(ledger: Ledger) -> None:
