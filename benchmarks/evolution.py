@@ -1,16 +1,24 @@
-"""What evolution reaches: the quickstart over several seeds, each arm with its interval.
+"""What evolution reaches: a recipe over several seeds, each arm with its interval.
 
 Each seed is one ``instar evolve`` in a run folder of its own, ``runs/bench-NAME-sSEED``; what
 is already there is continued, so the benchmark can be interrupted; a long run continues a
-copy of the same seed's quickstart, if there is one. An arm's success on a test
-task is its mean over the seeds that ran the task; intervals are the stratified bootstrap over
-tasks of ``agent.stats``, and the spread over seeds stands beside them, because an interval over
-tasks does not cover how differently training can end.
+copy of the same seed's quickstart, if there is one. How arms are read and compared is told in
+``_evolved.py``.
 
     python benchmarks/evolution.py --json benchmarks/results/evolution.json
     python benchmarks/evolution.py --long --json benchmarks/results/evolution-long.json
     python benchmarks/evolution.py --corrupt --json benchmarks/results/evolution-corrupt.json
     python benchmarks/evolution.py --quick
+
+With ``--objective`` the same is asked of each objective of the weights, on suites of which some
+families are never practised (``OBJECTIVES`` and ``SUITES`` below): memory × weights, best of n on
+the same tokens, and beside them weights that were trained on gold solutions with the same base,
+trainer and number of optimiser steps (``_gold.py``). p-values are Holm-corrected over all
+comparisons of the file, which is brought up to date seed by seed: what is not measured yet is
+missing in it.
+
+    python benchmarks/evolution.py --objective sft dpo grpo --suite reasoning-gym textworld \\
+        --json benchmarks/results/objectives.json
 """
 
 from __future__ import annotations
@@ -18,37 +26,28 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 
 from _common import ROOT, circumstances, parser, save
+from _evolved import Seed, aggregate, correct, evolve, pool, read
+from _gold import supervise
 from rich.console import Console
 from rich.table import Table
 
-from agent.evolution.final import majority
-from agent.evolution.play import arm
+from agent.config import Config, load_config
+from agent.evolution.cycle import evolve as evolve_in
+from agent.evolution.final import test
 from agent.report import arm_label, rate_of, write_count, write_interval, write_number
-from agent.run_folder import BASE, SUMMARY, open_ledger, settle_config
-from agent.stats import interaction, paired_difference, rate
-from memory.ledger import Ledger
-from memory.records import Generation, Trajectory
+from agent.run import Run
+from agent.run_folder import BASE, SUMMARY, open_ledger, stored_adapter
+from agent.stats import paired_difference
+from agent.training.adapter import read_manifest
+from memory.records import Generation, Note, Trajectory
 
 RECIPE = "quickstart"
 LONG_GENERATIONS = 6
-FOUR = ("base", "memory", "weights", "both")
-CONTRASTS = (
-    ("memory", "base"),
-    ("weights", "base"),
-    ("both", "base"),
-    ("both", "memory"),
-    ("both", "weights"),
-    ("both", "best_of_n"),
-    ("weights", "best_of_n"),
-)
 QUICK = (
     "generations=1",
     "suite.options={families: [products, count_bits, chain_sum], per_family: 60}",
@@ -60,166 +59,72 @@ QUICK = (
     "test.best_of_max=2",
 )
 
-
-class Seed(NamedTuple):
-    """One run: its folder's name, its summary, and per arm the success on each test task."""
-
-    name: str
-    seed: int
-    summary: Mapping[str, Any]
-    arms: Mapping[str, Mapping[str, float]]
-    families: Mapping[str, str]
+# By objective. What learns from pairs and groups has many of them: a few of each task keep a
+# generation's training within minutes.
+OBJECTIVES: dict[str, tuple[str, ...]] = {
+    "sft": (),
+    "weighted": ("update_weights.weighted.per_task=4",),
+    "dpo": ("update_weights.dpo.pairs_per_task=1",),
+    "kto": ("update_weights.kto.per_task=1",),
+    "grpo": ("update_weights.grpo.per_task=4", "update_weights.epochs=2"),
+}
+ROUNDS = 5
+# By suite: a recipe and what is laid over it, so that a seed with five rounds takes about half an
+# hour, some families are tested and never practised, and there are 200 test tasks or more.
+SUITES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "reasoning-gym": (
+        "quickstart",
+        (
+            "suite.options={families: [chain_sum, products, count_bits, letter_counting, gcd, "
+            "spell_backward, basic_arithmetic, word_sequence_reversal, lcm, decimal_chain_sum]}",
+            "suite.unseen=[basic_arithmetic, word_sequence_reversal, lcm, decimal_chain_sum]",
+            "acquire.tasks=36",
+            "acquire.samples=8",
+            "test.best_of_max=16",
+        ),
+    ),
+    "textworld": (
+        "textworld",
+        (
+            "suite.options={games: [coin, peckingorder, twc], per_game: 1000, "
+            "steps: 10, params: {coin: ['numLocations=3,includeDoors=0', "
+            "'numLocations=5,includeDoors=0'], twc: ['numLocations=1,numItemsToPutAway=1', "
+            "'numLocations=2,numItemsToPutAway=1']}}",
+            "suite.unseen=[twc]",
+            "suite.tasks={train: 80, gate: 30, retention: 10, test: 75}",
+            "acquire.tasks=24",
+            "acquire.first_tasks=36",
+            "test.best_of_max=6",
+        ),
+    ),
+}
+QUICK_ROUNDS = 1
+QUICK_OF = {
+    "reasoning-gym": (
+        "suite.options={families: [products, count_bits, chain_sum, gcd], per_family: 60}",
+        "suite.unseen=[gcd]",
+        *(setting for setting in QUICK if not setting.startswith(("suite.options", "gener"))),
+    ),
+    "textworld": (
+        "suite.options={games: [coin, twc], per_game: 40, steps: 4, "
+        "params: {coin: ['numLocations=2,includeDoors=0'], "
+        "twc: ['numLocations=1,numItemsToPutAway=1']}}",
+        "suite.unseen=[twc]",
+        "suite.tasks={train: 6, gate: 3, retention: 2, test: 3}",
+        "acquire.tasks=4",
+        "acquire.first_tasks=4",
+        "acquire.samples=2",
+        "update_weights.min_examples=1",
+        "test.best_of_max=2",
+    ),
+}
+BAR = 0.85  # of what gold teaches, own successes alone should reach so much
 
 
 def begin(folder: Path, quickstart: Path) -> None:
     """Let a long run begin with the generations of the same seed's finished quickstart."""
     if not folder.exists() and (quickstart / SUMMARY).is_file():
         shutil.copytree(quickstart, folder)
-
-
-def evolve(folder: Path, overrides: Sequence[str], recipe: str = RECIPE) -> None:
-    """Run ``instar evolve`` to its end; continues what is there."""
-    command = [sys.executable, "-m", "agent.cli", "evolve", recipe, *overrides]
-    done = subprocess.run([*command, "--run", str(folder.relative_to(ROOT))], cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"{folder.name}: instar evolve ended with status {done.returncode}")
-
-
-def read(folder: Path, seed: int) -> Seed:
-    """A finished run's summary, and what its arms did on each test task."""
-    summary = json.loads((folder / SUMMARY).read_text())
-    with open_ledger(folder) as ledger:
-        last = ledger.last(Generation)
-        assert last is not None
-        incumbent = last[1]
-        agents = {
-            "base": ("", BASE),
-            "memory": (incumbent.memory, BASE),
-            "weights": ("", incumbent.weights),
-            "both": (incumbent.memory, incumbent.weights),
-        }
-        settings = settle_config(folder, None).memory
-        arms: dict[str, dict[str, float]] = {}
-        families: dict[str, str] = {}
-        for name, agent in agents.items():
-            place = f"test/{arm(ledger, settings, *agent)}/"
-            tested = [t for _, t in ledger.all(Trajectory, place)]
-            arms[name] = {t.task: float(t.success) for t in tested if t.failure is None}
-            families |= {t.task: t.family for t in tested}
-        arms |= _best_of_n(ledger)
-    return Seed(folder.name, seed, summary, {a: own for a, own in arms.items() if own}, families)
-
-
-def _best_of_n(ledger: Ledger) -> dict[str, dict[str, float]]:
-    """The unevolved agent's samples: what the majority says, and whether any is right."""
-    samples: dict[str, list[Trajectory]] = {}
-    for _, trajectory in ledger.all(Trajectory, "best_of/"):
-        samples.setdefault(trajectory.task, []).append(trajectory)
-    samples = {t: own for t, own in samples.items() if any(s.failure is None for s in own)}
-    return {
-        "best_of_n": {task: majority(own) for task, own in samples.items()},
-        "pass_at_n": {task: float(any(t.success for t in own)) for task, own in samples.items()},
-    }
-
-
-def aggregate(seeds: Sequence[Seed]) -> dict[str, Any]:
-    """All seeds together: arms, contrasts, families, decisions, costs."""
-    families: dict[str, str] = {}
-    for seed in seeds:
-        families |= seed.families
-    names = [a for a in (*FOUR, "best_of_n", "pass_at_n") if all(a in s.arms for s in seeds)]
-    pooled = {name: _pool([s.arms[name] for s in seeds]) for name in names}
-    contrasts = {}
-    for a, b in CONTRASTS:
-        if a in pooled and b in pooled:
-            tasks = sorted(pooled[a].keys() & pooled[b].keys())
-            score = paired_difference(
-                [pooled[a][t] for t in tasks],
-                [pooled[b][t] for t in tasks],
-                [families[t] for t in tasks],
-            )
-            contrasts[f"{a} - {b}"] = score.model_dump(mode="json")
-    figures: dict[str, Any] = {
-        "arms": {name: _arm(name, pooled[name], families, seeds) for name in names},
-        "contrasts": contrasts,
-        "families": _families(pooled, families),
-        "runs": [_run(seed) for seed in seeds],
-        "gate": _gate(seeds),
-    }
-    if all(name in pooled for name in FOUR):
-        tasks = sorted(pooled["both"])
-        base, memory, weights, both = ([pooled[name][t] for t in tasks] for name in FOUR)
-        together = interaction(base, memory, weights, both, [families[t] for t in tasks])
-        figures["interaction"] = together.model_dump(mode="json")
-    return figures
-
-
-def _pool(arms: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Per task, the mean over the seeds that ran it."""
-    every: dict[str, list[float]] = {}
-    for own in arms:
-        for task, success in own.items():
-            every.setdefault(task, []).append(success)
-    return {task: mean(values) for task, values in every.items()}
-
-
-def _arm(
-    name: str, pooled: Mapping[str, float], families: Mapping[str, str], seeds: Sequence[Seed]
-) -> dict[str, Any]:
-    tasks = sorted(pooled)
-    score = rate([pooled[t] for t in tasks], [families[t] for t in tasks])
-    means = [mean(s.arms[name].values()) for s in seeds]
-    return score.model_dump(mode="json") | {
-        "seeds": [round(m, 4) for m in means],
-        "seed_sd": round(stdev(means), 4) if len(means) > 1 else None,
-    }
-
-
-def _families(
-    pooled: Mapping[str, Mapping[str, float]], families: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    return {
-        family: {
-            name: round(mean(v for t, v in own.items() if families[t] == family), 4)
-            for name, own in pooled.items()
-        }
-        for family in sorted(set(families.values()))
-    }
-
-
-def _run(seed: Seed) -> dict[str, Any]:
-    """One seed's course and costs."""
-    summary = seed.summary
-    return {
-        "run": seed.name,
-        "seed": seed.seed,
-        "minutes": round(summary["seconds"]["total"] / 60, 2),
-        "seconds": summary["seconds"],
-        "tokens": summary["tokens"],
-        "samples": summary.get("test", {}).get("best_of_n", {}).get("samples"),
-        "generations": [
-            {key: g[key] for key in ("n", "decision", "cell", "reason", "cells")}
-            for g in summary["generations"]
-        ],
-    }
-
-
-def _gate(seeds: Sequence[Seed]) -> dict[str, Any]:
-    """How many candidates were tested and promoted, and what became of the incumbent's score."""
-    tested, promoted, unchanged = 0, 0, True
-    for seed in seeds:
-        later = seed.summary["generations"][1:]
-        tested += sum(len(g["cells"]) - 1 for g in later)
-        promoted += sum(g["decision"] == "promoted" for g in later)
-        first = seed.summary["generations"][0]["cells"]["incumbent"]["mean"]
-        unchanged &= all(g["cells"]["incumbent"]["mean"] == first for g in later)
-        unchanged &= not any(g["decision"] == "promoted" for g in later)
-    return {
-        "generations": sum(len(s.summary["generations"]) - 1 for s in seeds),
-        "candidates": tested,
-        "promoted": promoted,
-        "incumbent_unchanged": unchanged,
-    }
 
 
 def show(figures: Mapping[str, Any], out: Console) -> None:
@@ -274,6 +179,144 @@ def _interval(score: Mapping[str, Any]) -> str:
     return write_interval(read) if read else ""
 
 
+# --- each objective, on practised and unseen families ---
+
+
+def campaign(
+    suites: Sequence[str], objectives: Sequence[str], seeds: int, rounds: int,
+    extra: Sequence[str], name: str, quick: bool, file: Path | None, out: Console,
+) -> None:  # fmt: skip
+    """``--objective``: each on each suite, seed by seed; the file is written after each."""
+    cells: dict[str, Any] = {}
+    if file and file.is_file():
+        cells = json.loads(file.read_text())["cells"]
+    read_: dict[str, list[tuple[Seed, dict[str, Any]]]] = {}
+    for seed in range(seeds):
+        for suite in suites:
+            for objective in objectives:
+                label = f"{suite}-{objective}" + (f"-{name}" if name else "")
+                label += "-quick" if quick else ""
+                folder = ROOT / "runs" / f"bench-{label}-s{seed}"
+                out.print(f"[bold]{suite} · {objective} · seed {seed}[/bold] · runs/{folder.name}")
+                config = settled(suite, objective, rounds, extra, quick, seed)
+                run_once(folder, config)
+                gold = supervised(folder, config)
+                one = read(folder, seed)
+                if gold:
+                    one = one._replace(arms={**one.arms, "gold": gold["success"]})
+                done = read_.setdefault(label, [])
+                done.append((one, {k: v for k, v in gold.items() if k != "success"}))
+                own = circumstances("objectives") | {"suite": suite, "objective": objective}
+                own |= {"seeds": len(done), **aggregate([s for s, _ in done])}
+                own |= {"gold": [g for _, g in done], "bar": held([s for s, _ in done])}
+                cells[label] = own | {"config": one.summary["config"]}
+                correct(list(cells.values()))
+                save(file, circumstances("objectives") | {"quick": quick, "cells": cells})
+    for label, own in cells.items():
+        out.print(f"[bold]{label}[/bold]")
+        show(own | {"corrupt": False}, out)
+
+
+def settled(
+    suite: str, objective: str, rounds: int, extra: Sequence[str], quick: bool, seed: int
+) -> Config:
+    """The configuration of one run of the campaign."""
+    recipe, settings = SUITES[suite]
+    how = [f"update_weights.objective={objective}", *OBJECTIVES[objective]]
+    laid = [*settings, *how, f"generations={rounds}", *(QUICK_OF[suite] if quick else ())]
+    return load_config(recipe, [*laid, f"seed={seed}", *extra])
+
+
+def run_once(folder: Path, config: Config) -> None:
+    """Evolve and test; continues what is there.
+
+    Best of n is the unevolved agent's: it is the same whatever the objective, so samples that
+    another run of the same suite and seed has drawn are taken from there.
+    """
+    if (folder / SUMMARY).is_file() and "test" in json.loads((folder / SUMMARY).read_text()):
+        return
+    with Run(folder, config) as run:
+        evolve_in(run)
+        for lender in _lenders(folder, config):
+            with open_ledger(lender) as ledger:
+                drawn = [
+                    (slot, t)
+                    for slot, t in ledger.all(Trajectory, "best_of/")
+                    if run.ledger.get(Trajectory, slot) is None
+                ]
+            run.ledger.append_many(drawn)
+        test(run)
+
+
+def _lenders(folder: Path, config: Config) -> list[Path]:
+    """Other runs that tested the same unevolved agent on the same tasks, with the same seed."""
+    mine = config.model_dump(mode="json")
+    found = []
+    for path in sorted((ROOT / "runs").glob(f"bench-*/{SUMMARY}")):
+        summary = json.loads(path.read_text())
+        same = ("seed", "suite", "policy", "agent", "sandbox", "test")
+        if path.parent != folder and "test" in summary:
+            found += [path.parent] * all(summary["config"].get(k) == mine[k] for k in same)
+    return found
+
+
+def supervised(folder: Path, config: Config) -> dict[str, Any]:
+    """What gold teaches in as many steps as the run's own weights took; {} if it has none."""
+    beside = folder.with_name(f"{folder.name}-gold")
+    kept = beside / "gold.json"
+    if not kept.is_file():
+        if not (steps := steps_of(folder)):
+            return {}
+        told = supervise(beside, config, steps)._asdict() | {"own_steps": steps}
+        save(kept, told)
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
+
+
+def steps_of(folder: Path) -> int:
+    """Optimiser steps of the incumbent's weights; of the last ones trained, if none went live."""
+    with open_ledger(folder) as ledger:
+        last = ledger.last(Generation)
+        notes = [str(note.data["version"]) for _, note in ledger.all(Note, "trained/")]
+        versions = [v for v in notes if v]
+        if last is not None and last[1].weights != BASE:
+            versions.append(last[1].weights)
+        if not versions:
+            return 0
+        place = stored_adapter(folder, ledger, versions[-1])
+    assert place is not None
+    return len(read_manifest(place)["losses"])
+
+
+def held(seeds: Sequence[Seed]) -> dict[str, Any]:
+    """Own successes against gold: the ratio of successes, and the first less ``BAR`` of the other.
+
+    On all test tasks, and on the practised and the unseen families; {} without a gold arm.
+    """
+    if not all("gold" in s.arms and "weights" in s.arms for s in seeds):
+        return {}
+    unseen = set(seeds[0].summary["config"]["suite"].get("unseen", ()))
+    families: dict[str, str] = {}
+    for s in seeds:
+        families |= s.families
+    ours, gold = (pool([s.arms[arm] for s in seeds]) for arm in ("weights", "gold"))
+    found: dict[str, Any] = {}
+    for group, wanted in (("all", None), ("practised", False), ("unseen", True)):
+        tasks = sorted(
+            t for t in ours.keys() & gold.keys() if wanted in (None, families[t] in unseen)
+        )
+        if not tasks or (group != "all" and not unseen):
+            continue
+        own, told = [ours[t] for t in tasks], [gold[t] for t in tasks]
+        margin = paired_difference(own, [BAR * g for g in told], [families[t] for t in tasks])
+        ratio = round(sum(own) / sum(told), 4) if sum(told) else None
+        found[group] = {"ratio": ratio, "bar": BAR, "margin": margin.model_dump(mode="json")}
+    return found
+
+
+# --- command line ---
+
+
 def overrides_for(arguments: argparse.Namespace) -> tuple[str, list[str]]:
     """The benchmark's name and its settings, without the seed."""
     parts: list[str] = [RECIPE]
@@ -286,7 +329,7 @@ def overrides_for(arguments: argparse.Namespace) -> tuple[str, list[str]]:
         settings.append(f"generations={LONG_GENERATIONS}")
     if arguments.corrupt:
         parts.append("corrupt")
-        settings += ["refine.flip_rewards=true", "test.best_of_max=1"]
+        settings += ["refine.corrupt=flip", "test.best_of_max=1"]
     if arguments.no_gate:
         parts.append("nogate")
         settings.append("gate.enabled=false")
@@ -302,6 +345,15 @@ def main() -> None:
     )
     options.add_argument("--no-gate", action="store_true", help="promote whatever looks best")
     options.add_argument("--name", help="of the run folders; give one with your own settings")
+    options.add_argument(
+        "--objective", nargs="+", choices=list(OBJECTIVES), metavar="NAME",
+        help=f"compare objectives, with unseen families and gold: {', '.join(OBJECTIVES)}",
+    )  # fmt: skip
+    options.add_argument(
+        "--suite", nargs="+", choices=list(SUITES), metavar="NAME", default=["reasoning-gym"],
+        help=f"with --objective: {', '.join(SUITES)}",
+    )  # fmt: skip
+    options.add_argument("--rounds", type=int, help=f"with --objective: generations ({ROUNDS})")
     options.add_argument("overrides", nargs="*", metavar="key=value", help="further settings")
     arguments = options.parse_args()
     count = arguments.seeds if arguments.seeds is not None else 1 if arguments.quick else 3
@@ -309,6 +361,14 @@ def main() -> None:
         options.error("--seeds must be at least 1")
     if arguments.overrides and not arguments.name:
         options.error("give --name with settings of your own, so that the runs have their folders")
+    out = Console(highlight=False)
+    if arguments.objective:
+        rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+        campaign(
+            arguments.suite, arguments.objective, count, rounds, arguments.overrides,
+            arguments.name or "", arguments.quick, arguments.json, out,
+        )  # fmt: skip
+        return
     name, settings = overrides_for(arguments)
     told = circumstances("evolution") | {
         "quick": arguments.quick,
@@ -317,7 +377,6 @@ def main() -> None:
         "gate_on": not arguments.no_gate,
         "settings": settings,
     }
-    out = Console(highlight=False)
     seeds: list[Seed] = []
     figures: dict[str, Any] = {}
     for seed in range(count):
@@ -325,7 +384,7 @@ def main() -> None:
         out.print(f"[bold]seed {seed}[/bold] · {folder.relative_to(ROOT)}")
         if name == f"{RECIPE}-long":
             begin(folder, ROOT / "runs" / f"bench-{RECIPE}-s{seed}")
-        evolve(folder, [*settings, f"seed={seed}"])
+        evolve(folder, [*settings, f"seed={seed}"], RECIPE)
         seeds.append(read(folder, seed))
         figures = told | {"seeds": len(seeds)} | aggregate(seeds)
         figures["config"] = seeds[0].summary["config"]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import ROOT, circumstances, parser, save
-from evolution import aggregate, evolve, read
+from _evolved import aggregate, evolve, read
 from rich.console import Console
 from rich.table import Table
 

@@ -179,13 +179,21 @@ def contrasts(figures: Figures) -> str:
             " − ".join(arm_label(a) for a in name.split(" - ")),
             write_number(own["mean"], signed=True),
             _interval(own),
+            _chance(own),
         )
         for name, own in figures["contrasts"].items()
     ]
     if together := figures.get("interaction"):
         shown = write_number(together["mean"], signed=True)
-        rows.append(("interaction (both − memory − weights + base)", shown, _interval(together)))
-    return table(("difference, task by task", "mean", "95 %"), rows)
+        row = ("interaction (both − memory − weights + base)", shown, _interval(together), "")
+        rows.append(row)
+    tested = 4 if any(row[3] for row in rows) else 3  # what was measured earlier has no p
+    head = ("difference, task by task", "mean", "95 %", "p, Holm")
+    return table(head[:tested], [row[:tested] for row in rows])
+
+
+def _chance(contrast: Figures) -> str:
+    return f"{contrast['p_holm']:.4f}" if "p_holm" in contrast else ""
 
 
 def families(figures: Figures) -> str:
@@ -247,6 +255,117 @@ def gate(figures: Figures) -> str:
     data = "corrupted data" if figures["corrupt"] else "good data"
     switch = "on" if figures["gate_on"] else "off"
     return _paragraphs(table((f"{data}, gate {switch}", ""), rows), origin(figures))
+
+
+# objectives
+
+
+def objectives(figures: Figures) -> str:
+    """Success of each arm by suite and objective, on practised and unseen families."""
+    names = ("base", "memory", "weights", "both", "best_of_n", "gold")
+    rows, notes = [], []
+    for label, cell in figures["cells"].items():
+        for group, own in (("all", cell), *cell.get("groups", {}).items()):
+            shown = [own["arms"].get(name) for name in names]
+            rows.append((
+                f"`{label}`" if group == "all" else "", group,
+                *(f"{write_number(arm['mean'])} {_interval(arm)}" if arm else "–" for arm in shown),
+            ))  # fmt: skip
+        minutes = [run["minutes"] for run in cell["runs"]]
+        notes.append(
+            f"`{label}`: {cell['arms']['base']['n']} test tasks, {_seeds(cell)}, "
+            f"{len(cell['runs'][0]['generations']) - 1} generations, best of "
+            f"{', '.join(str(run['samples']) for run in cell['runs'])}, {min(minutes):.0f} to "
+            f"{max(minutes):.0f} minutes a seed, `{cell['commit']}`"
+        )
+    head = ("suite, objective", "families", "base", "memory", "weights", "both", "best of n",
+            "gold, supervised")  # fmt: skip
+    return _paragraphs(table(head, rows, 2), f"{'; '.join(notes)}. {origin(figures)}")
+
+
+def objectives_contrasts(figures: Figures) -> str:
+    """Paired differences by suite, objective and families, Holm-corrected over all of them."""
+    rows = [
+        (
+            f"`{label}`",
+            group,
+            " − ".join(arm_label(a) for a in name.split(" - ")),
+            write_number(own["mean"], signed=True),
+            _interval(own),
+            _chance(own),
+        )
+        for label, cell in figures["cells"].items()
+        for group, part in (("all", cell), *cell.get("groups", {}).items())
+        for name, own in part["contrasts"].items()
+    ]
+    head = ("suite, objective", "families", "difference, task by task", "mean", "95 %", "p, Holm")
+    return _paragraphs(
+        table(head, rows, 3), f"p of a paired permutation test, corrected over all {len(rows)}."
+    )
+
+
+def objectives_gold(figures: Figures) -> str:
+    """Weights from own successes alone, against supervised training on gold."""
+    rows = []
+    for label, cell in figures["cells"].items():
+        for group, own in cell["bar"].items():
+            margin, bar = own["margin"], own["bar"]
+            verdict = "reached" if (own["ratio"] or 0) >= bar else "missed"
+            steps = ", ".join(f"{g['own_steps']} / {g['steps']}" for g in cell["gold"])
+            rows.append((
+                f"`{label}`" if group == "all" else "", group,
+                f"{own['ratio']:.2f}" if own["ratio"] is not None else "–", f"{bar:g}: {verdict}",
+                _difference(margin), steps if group == "all" else "",
+            ))  # fmt: skip
+    head = ("suite, objective", "families", "own / gold", "bar", "own − bar × gold",
+            "steps, own / gold, by seed")  # fmt: skip
+    return table(head, rows, 2) if rows else "not measured yet"
+
+
+# collapse
+
+
+def collapse(figures: Figures) -> str:
+    """Each condition's course on the retention tasks."""
+    rows = []
+    for name, own in figures["conditions"].items():
+        rows.append((
+            name, *(write_number(point["mean"]) for point in own["curve"]["retention"]),
+            f"{own['worse']} of {len(own['steps'])}", write_number(own["largest_fall"]),
+            _difference(own["against_prefix"]),
+            f"{sum(own['promoted'])} of {own['generations'] * own['seeds']}",
+        ))  # fmt: skip
+    length = max(len(row) for row in rows) - 5
+    rows = [(*row[: len(row) - 4], *[""] * (length - len(row) + 5), *row[-4:]) for row in rows]
+    head = ("data and gate", *map(str, range(length)), "worse than before", "largest fall",
+            "last − prefix", "promoted")  # fmt: skip
+    return _paragraphs(table(head, rows), f"{_tasks_of(figures, 'retention')} {origin(figures)}")
+
+
+def collapse_probe(figures: Figures) -> str:
+    """The same on test tasks, which nothing was decided by."""
+    length = max(len(own["curve"]["probe"]) for own in figures["conditions"].values())
+    rows = []
+    for name, own in figures["conditions"].items():
+        curve = [write_number(point["mean"]) for point in own["curve"]["probe"]]
+        lost = _difference(own["lost"]["probe"])
+        rows.append((name, *curve, *[""] * (length - len(curve)), lost))
+    head = ("data and gate", *map(str, range(length)), "last − best")
+    return _paragraphs(table(head, rows), _tasks_of(figures, "probe"))
+
+
+def _tasks_of(figures: Figures, split: str) -> str:
+    """What the curve is of, in two sentences."""
+    conditions = list(figures["conditions"].values())
+    tasks = conditions[0]["curve"][split][0]["n"]
+    seeds = sorted({own["seeds"] for own in conditions})
+    minutes = [m for own in conditions for m in own["minutes"]]
+    return (
+        f"{tasks} {split} tasks, greedy; the columns are generations, {figures['prefix']} of which "
+        f"all conditions share; {' or '.join(map(str, seeds))} "
+        f"{'seed' if seeds == [1] else 'seeds'}, {min(minutes):.0f} to {max(minutes):.0f} minutes "
+        "a condition and seed."
+    )
 
 
 # prompt
@@ -531,6 +650,12 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
         "costs": costs,
         "gate": gate,
     },
+    "objectives": {
+        "arms": objectives,
+        "contrasts": objectives_contrasts,
+        "gold": objectives_gold,
+    },
+    "collapse": {"retention": collapse, "probe": collapse_probe},
     "prompt": {"prompt": prompt},
     "suites": {"suites": suites},
     "suites-base": {"base": suites_base},

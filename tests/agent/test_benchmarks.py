@@ -1,0 +1,179 @@
+"""What benchmarks of evolution compute: comparisons, the gold arm, and the gate's experiment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agent.config import load_config
+from agent.evolution.update.weights import conversations
+from agent.policies.scripted import ScriptedPolicy
+from agent.prompt import opening
+from agent.run_folder import open_ledger
+from agent.training.lora import plan
+from agent.training.packing import common_prefix
+from agent.verify import verify
+from environments.sandbox import make_sandbox
+from environments.suites import load_suite
+from memory.records import Generation
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import _gold
+import collapse
+from _evolved import Seed, aggregate, correct
+from evolution import held
+
+Evolve = Callable[..., dict[str, Any]]
+TASKS = [f"{family}{n}" for family in "xyz" for n in range(20)]
+
+
+def seed(number: int, solved: Mapping[str, int]) -> Seed:
+    """A run whose arms solve the first so many tasks of each family; z is never practised."""
+    arms = {a: {t: float(int(t[1:]) < n) for t in TASKS} for a, n in solved.items()}
+    generations = [{"n": 0, "decision": "start", "cell": "incumbent", "reason": "",
+                    "cells": {"incumbent": {"mean": 0.1}}}]  # fmt: skip
+    summary = {"config": {"suite": {"unseen": ["z"]}}, "seconds": {"total": 60}, "tokens": {},
+               "generations": generations}  # fmt: skip
+    return Seed(f"s{number}", number, summary, arms, {t: t[0] for t in TASKS})
+
+
+# --- comparisons ---
+
+
+def test_practised_and_unseen_families_are_told_apart() -> None:
+    one = seed(0, {"base": 4, "memory": 4, "weights": 12, "both": 12, "gold": 14})
+    wrong_on_z = {t: v * (t[0] != "z") for t, v in one.arms["weights"].items()}
+    figures = aggregate([one._replace(arms={**one.arms, "weights": wrong_on_z})])
+    practised, unseen = (figures["groups"][g] for g in ("practised", "unseen"))
+    assert practised["arms"]["weights"]["n"] == 40 and unseen["arms"]["weights"]["n"] == 20
+    assert practised["arms"]["weights"]["mean"] == 0.6 and unseen["arms"]["weights"]["mean"] == 0
+    assert figures["arms"]["weights"]["mean"] == pytest.approx(0.4)
+    assert unseen["contrasts"]["weights - base"]["mean"] == pytest.approx(-0.2)
+    assert "weights - gold" in figures["contrasts"]
+
+
+def test_every_comparison_of_a_file_counts_for_holm() -> None:
+    cells = [aggregate([seed(0, {"base": 4, "weights": 12})]) for _ in range(2)]
+    parts = [p for c in cells for p in (c, *c["groups"].values())]
+    contrasts = [c for p in parts for c in p["contrasts"].values()]
+    alone = contrasts[0]["p_holm"]
+    correct(cells)
+    assert len(contrasts) == 6
+    least = min(c["p"] for c in contrasts)
+    assert min(c["p_holm"] for c in contrasts) == pytest.approx(6 * least, abs=1e-4)
+    assert all(c["p_holm"] >= c["p"] - 1e-5 for c in contrasts) and contrasts[0]["p_holm"] > alone
+
+
+def test_own_successes_against_gold() -> None:
+    near = held([seed(0, {"weights": 18, "gold": 20})])
+    assert near["all"]["ratio"] == 0.9 and near["practised"]["ratio"] == 0.9
+    assert near["all"]["margin"]["mean"] == pytest.approx(0.9 - 0.85)
+    assert held([seed(0, {"weights": 10, "gold": 20})])["unseen"]["margin"]["high"] < 0
+    assert held([seed(0, {"weights": 10})]) == {}
+
+
+# --- gold ---
+
+
+def test_gold_is_replayed_in_the_agents_prompt() -> None:
+    families = list(_gold.PROGRAMS)
+    suite = load_suite(
+        "reasoning-gym", sandbox=make_sandbox, options={"families": families, "per_family": 3}
+    )
+    config = load_config("quickstart")
+    policy = ScriptedPolicy("tests.toy:script", context=10_000)
+
+    def spell(text: str, chosen: bool) -> tuple[int, ...]:
+        assert not chosen
+        return tuple(map(ord, text))
+
+    tasks = list(suite.tasks())
+    episodes = _gold.replay(suite, tasks, config, policy, spell)
+    assert [t.task for t in episodes] == [t.id for t in tasks]
+    assert [t.family for t in episodes if not t.success] == []
+    for task, episode in zip(tasks, episodes, strict=True):
+        (example,) = conversations(episode, policy)
+        learnt = [i for i, m in zip(example.token_ids, example.loss_mask, strict=True) if m]
+        assert "".join(map(chr, learnt)) == _gold.PROGRAMS[task.family](task) + "\n```\n"
+        prompt = policy.encode(opening(episode.frame, task.prompt))
+        assert example.token_ids[: len(prompt)] == prompt
+        assert not any(example.loss_mask[: len(prompt)])
+    for steps in (9, 40):
+        chosen, made = _gold.fitted(episodes, config, policy, steps)
+        settings = config.update_weights
+        assert made == len(plan(chosen, settings, config.seed, common_prefix(chosen)))
+        assert abs(made - steps) <= settings.epochs
+
+
+def test_gold_that_is_chosen_among_valid_actions() -> None:
+    suite = load_suite(
+        "textworld-express", sandbox=make_sandbox, options={"games": ["twc"], "per_game": 4}
+    )
+    policy = ScriptedPolicy("tests.toy:script", context=100_000)
+    spelt: list[tuple[str, bool]] = []
+
+    def spell(text: str, chosen: bool) -> tuple[int, ...]:
+        spelt.append((text, chosen))
+        return tuple(map(ord, text))
+
+    tasks = suite.tasks()[:2]
+    episodes = _gold.replay(suite, tasks, load_config("textworld"), policy, spell)
+    assert all(t.success for t in episodes)
+    gold = [action.text for task in tasks for action in suite.gold(task)]  # type: ignore[attr-defined]
+    assert spelt == [(text, True) for text in gold]
+
+
+# --- does the gate hold? ---
+
+
+def test_conditions_go_on_from_the_same_agent(
+    tmp_path: Path, evolve_toy: Evolve, toy_yaml: Path
+) -> None:
+    begun, weights_only = tmp_path / "begun", ["update_memory.enabled=false", "test.run=false"]
+    evolve_toy(begun, *weights_only)
+    courses = {}
+    for gate in collapse.GATE:
+        condition = collapse.Condition(gate, "flip")
+        further = [*weights_only, *condition.settings(), "generations=3"]
+        config = load_config(toy_yaml, further)
+        folder = tmp_path / gate
+        collapse.fork(begun, folder, config)
+        collapse.fork(begun, folder, config)  # what is there is kept
+        courses[gate] = collapse.course(folder, config, Console(quiet=True))
+        assert verify(folder)[1] == []
+    with open_ledger(begun) as ledger:  # the source is as it was
+        assert [g.n for _, g in ledger.all(Generation)] == [0, 1, 2]
+    on, off = (collapse.added_up([courses[gate]]) for gate in collapse.GATE)
+    assert on["curve"]["retention"][2]["mean"] == off["curve"]["retention"][2]["mean"] == 1
+    assert on["curve"]["retention"][3]["mean"] == 1 and off["curve"]["retention"][3]["mean"] == 0
+    assert (on["worse"], on["promoted"], off["worse"], off["promoted"]) == (0, [0], 1, [1])
+    assert off["largest_fall"] == 1 and off["lost"]["probe"]["mean"] == -1
+    assert on["lost"]["probe"]["mean"] == 0
+
+
+def test_a_course_over_several_seeds() -> None:
+    def run(*solved: int) -> dict[str, Any]:
+        scores = [{t: float(int(t[1:]) < n) for t in TASKS} for n in solved]
+        return {
+            "generations": [
+                {"n": n, "decision": "kept", "cell": "", "reason": "",
+                 "scores": dict.fromkeys(collapse.SPLITS, own)}
+                for n, own in enumerate(scores)
+            ],
+            "families": {t: t[0] for t in TASKS},
+            "minutes": 1.0,
+        }  # fmt: skip
+
+    told = collapse.added_up([run(2, 5, 10, 16, 4), run(2, 5, 10, 16, 8)])
+    means = [point["mean"] for point in told["curve"]["gate"]]
+    assert means == pytest.approx([0.1, 0.25, 0.5, 0.8, 0.3])
+    assert (told["generations"], told["worse"], len(told["steps"])) == (2, 1, 2)
+    assert told["largest_fall"] == pytest.approx(0.5)
+    assert told["lost"]["retention"]["mean"] == pytest.approx(-0.5)
+    assert told["against_prefix"]["mean"] == pytest.approx(-0.2)
