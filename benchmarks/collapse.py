@@ -56,12 +56,9 @@ SETTINGS = (
     "update_memory.enabled=false",
     "test.run=false",
     "suite.tasks={train: 60, gate: 12, retention: 12, test: 12}",
-    "acquire.tasks=32",
-    "acquire.samples=4",
-    "refine.per_family=16",
     "update_weights.min_examples=4",
 )
-FIRST = ("acquire.first_tasks=48",)  # the prefix finds first successes, so it looks harder
+AFTERWARDS = ("acquire.tasks=32", "acquire.samples=4", "refine.per_family=16")  # than the prefix
 QUICK = (
     "suite.options={families: [products, count_bits, chain_sum], per_family: 60}",
     "suite.tasks={train: 12, gate: 4, retention: 3, test: 3}",
@@ -92,7 +89,7 @@ class Condition(NamedTuple):
 
 def configured(seed: int, generations: int, quick: bool, further: Sequence[str]) -> Config:
     """The configuration of a run: the prefix's, if nothing further is set."""
-    own = [*SETTINGS, *FIRST, *(QUICK if quick else ())]
+    own = [*SETTINGS, *(AFTERWARDS if further else ()), *(QUICK if quick else ())]
     return load_config("quickstart", [*own, f"seed={seed}", f"generations={generations}", *further])
 
 

@@ -91,10 +91,10 @@ SUITES: dict[str, tuple[str, tuple[str, ...]]] = {
             "'numLocations=5,includeDoors=0'], twc: ['numLocations=1,numItemsToPutAway=1', "
             "'numLocations=2,numItemsToPutAway=1']}}",
             "suite.unseen=[twc]",
-            "suite.tasks={train: 80, gate: 30, retention: 10, test: 75}",
+            "suite.tasks={train: 80, gate: 30, retention: 10, test: 70}",
             "acquire.tasks=24",
             "acquire.first_tasks=36",
-            "test.best_of_max=6",
+            "test.best_of_max=4",
         ),
     ),
 }
@@ -106,10 +106,10 @@ QUICK_OF = {
         *(setting for setting in QUICK if not setting.startswith(("suite.options", "gener"))),
     ),
     "textworld": (
-        "suite.options={games: [coin, twc], per_game: 40, steps: 4, "
+        "suite.options={games: [twc, coin], per_game: 40, steps: 4, "
         "params: {coin: ['numLocations=2,includeDoors=0'], "
         "twc: ['numLocations=1,numItemsToPutAway=1']}}",
-        "suite.unseen=[twc]",
+        "suite.unseen=[coin]",
         "suite.tasks={train: 6, gate: 3, retention: 2, test: 3}",
         "acquire.tasks=4",
         "acquire.first_tasks=4",

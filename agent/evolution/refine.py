@@ -13,9 +13,9 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from environments.base import ROUNDING
 from memory.records import Trajectory
@@ -46,6 +46,15 @@ class RefineSettings(BaseModel):
     min_reliability: float = Field(0.3, ge=0, le=1)
     thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     corrupt: Corrupt = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, data: Any) -> Any:
+        """Runs that were begun before there was ``corrupt`` have ``flip_rewards``."""
+        if isinstance(data, dict) and "flip_rewards" in data:
+            rest = {k: v for k, v in data.items() if k != "flip_rewards"}
+            return {"corrupt": "flip" if data["flip_rewards"] else "none", **rest}
+        return data
 
 
 class Solution(NamedTuple):
