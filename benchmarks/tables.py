@@ -274,7 +274,7 @@ def objectives(figures: Figures) -> str:
         minutes = [run["minutes"] for run in cell["runs"]]
         notes.append(
             f"`{label}`: {cell['arms']['base']['n']} test tasks, {_seeds(cell)}, "
-            f"{len(cell['runs'][0]['generations']) - 1} generations, best of "
+            f"rounds: {len(cell['runs'][0]['generations']) - 1}, best of "
             f"{', '.join(str(run['samples']) for run in cell['runs'])}, {min(minutes):.0f} to "
             f"{max(minutes):.0f} minutes a seed, `{cell['commit']}`"
         )
@@ -285,23 +285,22 @@ def objectives(figures: Figures) -> str:
 
 def objectives_contrasts(figures: Figures) -> str:
     """Paired differences by suite, objective and families, Holm-corrected over all of them."""
-    rows = [
-        (
-            f"`{label}`",
-            group,
-            " − ".join(arm_label(a) for a in name.split(" - ")),
-            write_number(own["mean"], signed=True),
-            _interval(own),
-            _chance(own),
-        )
-        for label, cell in figures["cells"].items()
-        for group, part in (("all", cell), *cell.get("groups", {}).items())
-        for name, own in part["contrasts"].items()
-    ]
-    head = ("suite, objective", "families", "difference, task by task", "mean", "95 %", "p, Holm")
-    return _paragraphs(
-        table(head, rows, 3), f"p of a paired permutation test, corrected over all {len(rows)}."
-    )
+    rows, compared = [], 0
+    for label, cell in figures["cells"].items():
+        parts = [cell, *(cell.get("groups", {}).get(g, {}) for g in ("practised", "unseen"))]
+        for name in cell["contrasts"]:
+            found = [part.get("contrasts", {}).get(name) for part in parts]
+            compared += sum(own is not None for own in found)
+            rows.append((
+                f"`{label}`", " − ".join(arm_label(a) for a in name.split(" - ")),
+                *(f"{_difference(own)}, {_chance(own)}" if own else "" for own in found),
+            ))  # fmt: skip
+        if together := cell.get("interaction"):
+            rows.append((f"`{label}`", "interaction", _difference(together), "", ""))
+    head = ("suite, objective", "difference, task by task; p, Holm", "all families", "practised",
+            "unseen")  # fmt: skip
+    told = f"p of a paired permutation test over tasks, corrected over all {compared} comparisons."
+    return _paragraphs(table(head, rows, 2), told)
 
 
 def objectives_gold(figures: Figures) -> str:
@@ -310,7 +309,9 @@ def objectives_gold(figures: Figures) -> str:
     for label, cell in figures["cells"].items():
         for group, own in cell["bar"].items():
             margin, bar = own["margin"], own["bar"]
-            verdict = "reached" if (own["ratio"] or 0) >= bar else "missed"
+            verdict = "nothing to reach"
+            if own["ratio"] is not None:
+                verdict = "reached" if own["ratio"] >= bar else "missed"
             steps = ", ".join(f"{g['own_steps']} / {g['steps']}" for g in cell["gold"])
             rows.append((
                 f"`{label}`" if group == "all" else "", group,
