@@ -38,6 +38,9 @@ class Record(BaseModel):
         return copied
 
 
+CANARY = "canary"  # the phase of episodes with a task that nobody can solve; none is learnt from
+
+
 class StopReason(StrEnum):
     """Why an episode ended; each trajectory has exactly one."""
 
@@ -134,7 +137,7 @@ class Trajectory(Record):
         slot: where it stands in the run (``3/acquire/<task>/2``); unique, so an episode is
             run and counted once however often the process dies.
         task, suite, family, split: the task's id and where it belongs.
-        phase: acquire, probe, gate, retention, test …
+        phase: acquire, canary, probe, gate, retention, test …
         policy: version of the weights it began and ended with.
         memory: id of the memory snapshot it could read ("" for none).
         recalled: ids of the memory items that stood in its prompts.

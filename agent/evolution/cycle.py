@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.engines import train_adapter
+from agent.evolution import canaries
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
 from agent.evolution.play import fair, measure
@@ -26,6 +27,7 @@ from agent.run import Run
 from agent.run_folder import BASE
 from environments.splits import SPLITS
 from memory.records import (
+    CANARY,
     Generation,
     Note,
     Trajectory,
@@ -51,6 +53,7 @@ def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
+    canaries.check(run)
     run.publish()
     run.memory.check()
     incumbent = run.incumbent() or first_generation(run)
@@ -66,11 +69,15 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     with run.timed(f"{n}/acquire"):
         earlier = acquired(run, before=n)
         experience = earlier + acquire(run, n, incumbent, earlier)
+        if void := canaries.judge(run, n):
+            experience = earlier
     with run.timed(f"{n}/refine"):
         vouched = [t for t in experience if run.vouched(t.task)]
         solutions = refine(vouched, run.config.refine, n)
     with run.timed(f"{n}/update"):
         candidate = update(run, n, incumbent, experience, solutions)
+        if void:
+            candidate = candidate._replace(notes=(void, *candidate.notes))
     with run.timed(f"{n}/evaluate"):
         verdict = evaluate(run, n, incumbent, candidate)
     phases = ("acquire", "refine", "update", "evaluate")
@@ -129,10 +136,12 @@ def acquire(
     tasks = select_tasks(
         run.tasks("train"), incumbent.objective, count, tried, solved, run.config.seed + n
     )
+    tasks, planted = canaries.plant(run, n, tasks)
     open_ = [
         t
         for t in tasks
-        if settings.retries or not all(map(run.done, slots(n, t, settings.samples)))
+        if settings.retries
+        or not all(map(run.done, slots(n, t, settings.samples, canaries.phase(t, planted))))
     ]
     recalls = run.memory.recall(
         open_, incumbent.memory, incumbent.weights, settings.recall, learning=True
@@ -146,6 +155,7 @@ def acquire(
         memory=incumbent.memory,
         weak=weak,
         evolved=incumbent.weights != BASE,
+        canaries=planted,
         look_again=lambda task: run.memory.again(
             task, incumbent.memory, incumbent.weights, learning=True
         ),
@@ -156,14 +166,17 @@ def acquire(
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
     tried_ = run.episodes(label, episodes.incumbent, incumbent.weights)
-    return explored + tried_ + retry(run, n, incumbent, episodes.incumbent, tried_)
+    planned = [a for a in episodes.incumbent if a.phase != CANARY]
+    explored, tried_ = canaries.without(explored), canaries.without(tried_)
+    return explored + tried_ + retry(run, n, incumbent, planned, tried_)
 
 
 def acquired(run: Run, before: int) -> list[Trajectory]:
-    """All trajectories acquired in the generations before one, oldest first."""
+    """All trajectories acquired in the generations before one, oldest first; no void batches."""
     return [
         trajectory
         for n in range(1, before)
+        if not canaries.judge(run, n)
         for _, trajectory in run.ledger.all(Trajectory, f"{n}/acquire/")
     ]
 
@@ -367,7 +380,7 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
     return {
-        "acquire": run.tokens(f"{n}/acquire/"),
+        "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/"),
         "update": run.tokens(f"{n}/probe/") + sum(int(str(n.data["tokens"])) for n in notes),
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }
