@@ -12,6 +12,7 @@ from agent.config import Config, ConfigError, validate
 from agent.evolution.canaries import verdict
 from agent.run_folder import BASE, CONFIG, LEDGER, open_ledger
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
+from agent.training.adapter_set import member_folder, read_set
 from environments.splits import split_of
 from memory import history
 from memory.credit import generation_of
@@ -22,6 +23,7 @@ from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.records import (
     CANARY,
+    MEMBER_OF,
     Generation,
     MemoryItem,
     MemorySnapshot,
@@ -95,6 +97,11 @@ def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
         key: set(item.tasks) if KINDS[item.kind].stored else set()
         for key, item in ledger.all(MemoryItem)
     }
+    members = {
+        key.removeprefix("adapter/"): dict(note.data["members"]).values()  # type: ignore[arg-type]
+        for key, note in ledger.all(Note, "adapter/")
+        if "members" in note.data
+    }
     for slot, t in ledger.all(Trajectory):
         if t.slot != slot:
             yield f"trajectory {slot} is stored under another slot than its own, {t.slot}"
@@ -104,6 +111,9 @@ def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
             yield f"trajectory {slot}: a {t.split} task was used for learning"
         if t.phase not in LEARNING and t.split == "train":
             yield f"trajectory {slot}: a train task was used for measuring ({t.phase})"
+        version, of, member = t.policy.partition(MEMBER_OF)
+        if of and member not in {BASE, *members.get(version, ())}:
+            yield f"trajectory {slot}: {member} is no member of the adapter set {version}"
         for item in t.recalled:
             if item not in tasks_of:
                 yield f"trajectory {slot} recalled the unknown memory item {item}"
@@ -177,6 +187,10 @@ def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
                 yield f"{place} holds another adapter than {version}"
             if sorted(set(read_manifest(place)["sources"])) != note.data["sources"]:
                 yield f"{place}: the manifest names other sources than the ledger"
+            whole = read_set(place)
+            for member in whole.members.values() if whole else ():
+                if check_adapter(member_folder(place, member)) != member:
+                    yield f"{place}: its member {member} is another adapter"
         except (AdapterError, KeyError) as error:
             yield str(error)
         sources = note.data["sources"]

@@ -186,7 +186,7 @@ def _episodes(
             continue
         if only is not None and not (
             slot.startswith(f"{only.n}/")
-            or (trajectory.memory, trajectory.policy) == (only.memory, only.weights)
+            or (trajectory.memory, trajectory.weights) == (only.memory, only.weights)
         ):
             continue
         if trajectory.split in splits:

@@ -8,8 +8,10 @@ continues it; nothing but ``evaluate`` changes which memory and weights are live
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
 
 from agent.engines import train_adapter
 from agent.evolution import canaries
@@ -19,6 +21,7 @@ from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
+from agent.evolution.update import groups
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
@@ -249,23 +252,29 @@ def new_weights(
     }
     if lessons.silent:
         described["silent"] = lessons.silent
+    manifest: Mapping[str, Any]
     try:
-        manifest = train_adapter(
-            run,
-            lessons.examples,
-            folder,
-            described,
-            f"generation {n} · train on {len(lessons.examples)}",
-        )
+        if settings.adapters == "per-group":
+            manifest, told = groups.train_groups(
+                run, n, incumbent, lessons.examples, solutions, experience, folder, described
+            )
+            why = "; ".join(filter(None, (why, told)))
+            if not manifest:
+                return incumbent.weights, why
+        else:
+            label = f"generation {n} · train on {len(lessons.examples)}"
+            manifest = train_adapter(run, lessons.examples, folder, described, label)
     except FloatingPointError as error:
         run.ledger.append(f"trained/{n}", Note(data={"version": "", "why": str(error)}))
         return incumbent.weights, str(error)
     version = str(manifest["version"])
-    stored = {
+    stored: dict[str, JsonValue] = {
         "folder": str(folder.relative_to(run.folder)),
         "sources": sorted(set(manifest["sources"])),
         "tokens": manifest["tokens"],
     }
+    if "members" in manifest:
+        stored["members"] = manifest["members"]
     notes = [(f"trained/{n}", Note(data={"version": version} | ({"why": why} if why else {})))]
     if run.ledger.get(Note, f"adapter/{version}") is None:  # the same data, the same adapter
         notes.insert(0, (f"adapter/{version}", Note(data=stored)))
