@@ -13,7 +13,7 @@ from agent.config import Config, ConfigError, with_overrides
 from agent.evolution.scores import family_rates, score
 from agent.loop import Assignment
 from agent.run import Run
-from agent.run_folder import BASE, open_ledger, settle_config, stored_adapter
+from agent.run_folder import BASE, open_ledger, settle_config
 from environments.splits import Split, families_in_turn
 from memory.records import Generation, Trajectory
 
@@ -59,7 +59,7 @@ def act(
     # What is tried here is nobody's experience, so it goes to a folder of its own; the run's
     # own folder is only read.
     with tempfile.TemporaryDirectory(prefix="instar-act-") as scratch:
-        config, weights, snapshot, adapter = _agent(folder, generation, memory)
+        config, weights, snapshot = _agent(folder, generation, memory)
         if suite is not None and suite != config.suite.name:
             config = config.model_copy(
                 update={"suite": config.suite.model_copy(update={"name": suite, "options": {}})}
@@ -71,7 +71,7 @@ def act(
                 tasks = families_in_turn(tasks, limit)
             recalls = {}
             if folder is not None:
-                run.borrow(folder, weights, adapter)
+                run.borrow(folder)
                 recalls = run.memory.recall(tasks, snapshot, weights)
             trajectories = run.episodes(
                 f"{run.config.suite.name} · {split}",
@@ -123,12 +123,10 @@ def told(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def _agent(
-    folder: Path | None, generation: int | None, memory: str
-) -> tuple[Config, str, str, Path | None]:
-    """Config, weights, memory snapshot and adapter folder of the agent that is asked for."""
+def _agent(folder: Path | None, generation: int | None, memory: str) -> tuple[Config, str, str]:
+    """Config, weights and memory snapshot of the agent that is asked for."""
     if folder is None:
-        return Config(), BASE, "", None
+        return Config(), BASE, ""
     config = settle_config(folder, None)
     with open_ledger(folder) as ledger:  # only read, so it works while the run goes on
         every = [g for _, g in ledger.all(Generation)]
@@ -139,4 +137,4 @@ def _agent(
         if chosen is None:
             raise ConfigError(f"{folder} has no generation {wanted}; it has 0 to {every[-1].n}")
         snapshot = chosen.memory if memory == "on" else ""
-        return config, chosen.weights, snapshot, stored_adapter(folder, ledger, chosen.weights)
+        return config, chosen.weights, snapshot

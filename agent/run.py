@@ -22,6 +22,7 @@ from rich.console import Console
 from agent.config import Config, ConfigError
 from agent.engines import Engine
 from agent.loop import Assignment
+from agent.members import cast, leader
 from agent.policies.base import Message, Policy, Request
 from agent.report.terminal import phase
 from agent.rollout import rollout
@@ -35,6 +36,7 @@ from agent.run_folder import (
     write_text,
 )
 from agent.run_memory import RunMemory
+from agent.training.adapter_set import AdapterSet
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
 from environments.splits import Split, first_of_each_family, split_of, split_tasks
@@ -94,6 +96,8 @@ class Run:
         self._tasks: dict[Split, list[Task]] | None = None
         self._vouched: frozenset[str] | None = None
         self._policy: Policy | None = None
+        self._lender: tuple[Path, Ledger] | None = None  # whose weights act, if not its own
+        self.sets: dict[str, AdapterSet | None] = {}  # those that acted, checked once
         self.engine = Engine(self.config, folder / "engine.log", self._engine_said)
         self.memory = RunMemory(
             folder / "index",
@@ -194,10 +198,15 @@ class Run:
 
     def adapter(self, version: str) -> Path | None:
         """Folder of an adapter, checked; None for the base weights."""
-        return stored_adapter(self.folder, self.ledger, version)
+        folder, ledger = self._lender or (self.folder, self.ledger)
+        return stored_adapter(folder, ledger, version)
 
     def policy(self, version: str) -> Policy:
-        """The policy at a version of its weights; one is held in memory at a time."""
+        """The policy at a version of its weights; one is held in memory at a time.
+
+        Of an adapter set it is the member that is named, or the base model (see `leader`).
+        """
+        version = leader(self, version)
         if self._policy is None or self._policy.version != version:
             if self._policy is not None:
                 self._policy.close()
@@ -205,10 +214,10 @@ class Run:
             self._policy = self.engine.policy(self.adapter(version), version)
         return self._policy
 
-    def borrow(self, other: Path, weights: str, adapter: Path | None) -> None:
+    def borrow(self, other: Path) -> None:
         """Act with another run's weights and read its memory, without writing to it."""
-        self._policy = self.engine.policy(adapter, weights)
-        self.memory.borrow(open_ledger(other))
+        self._lender = other, open_ledger(other)
+        self.memory.borrow(self._lender[1])
 
     # --- doing it, once ---
 
@@ -266,20 +275,21 @@ class Run:
         if not assignments:
             return
         with phase(self.console, label, len(assignments), quiet=self.quiet) as meter:
-            for done in rollout(
-                assignments,
-                self.policy(version),
-                self.suite,
-                self.config.agent,
-                seed=self.config.seed,
-                in_flight=self.config.policy.slots * 3 // 2,
-                seconds=self.config.suite.seconds,
-            ):
-                kept = [(t.slot, t) for t in done if keep_broken or t.failure is None]
-                self.ledger.append_many(kept)
-                tokens, solved = sum(t.produced_tokens for t in done), sum(t.success for t in done)
-                meter.advance(len(done), tokens, solved)
-                yield from done
+            for weights, own in cast(self, assignments, version):
+                for done in rollout(
+                    own,
+                    self.policy(weights),
+                    self.suite,
+                    self.config.agent,
+                    seed=self.config.seed,
+                    in_flight=self.config.policy.slots * 3 // 2,
+                    seconds=self.config.suite.seconds,
+                ):
+                    kept = [(t.slot, t) for t in done if keep_broken or t.failure is None]
+                    self.ledger.append_many(kept)
+                    tokens = sum(t.produced_tokens for t in done)
+                    meter.advance(len(done), tokens, sum(t.success for t in done))
+                    yield from done
 
     def say(
         self,

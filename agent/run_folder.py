@@ -11,8 +11,9 @@ import yaml
 
 from agent.config import Config, ConfigError, validate
 from agent.training.adapter import AdapterError, check_adapter
+from agent.training.adapter_set import member_folder
 from memory.ledger import Ledger
-from memory.records import Note
+from memory.records import MEMBER_OF, Note
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
 BASE = "base"  # the version of weights that no adapter has changed
@@ -34,12 +35,15 @@ def open_ledger(folder: Path) -> Ledger:
 
 
 def stored_adapter(run: Path, ledger: Ledger, version: str) -> Path | None:
-    """Folder of a run's adapter, checked; None for the base weights.
+    """Folder of a run's adapter, of an adapter set or of its member; None for the base weights.
+
+    The folder is checked.
 
     Raises:
         RunError: the ledger knows no such adapter.
         AdapterError: its files are incomplete, or not those that were written.
     """
+    version, _, member = version.partition(MEMBER_OF)
     if version == BASE:
         return None
     note = ledger.get(Note, f"adapter/{version}")
@@ -48,7 +52,9 @@ def stored_adapter(run: Path, ledger: Ledger, version: str) -> Path | None:
     folder = run / str(note.data["folder"])
     if check_adapter(folder) != version:
         raise AdapterError(f"{folder} holds another adapter than {version}")
-    return folder
+    if member == BASE:
+        return None
+    return member_folder(folder, member) if member else folder
 
 
 def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:

@@ -8,17 +8,22 @@ from pathlib import Path
 
 import yaml
 
-from agent.config import ConfigError, validate
+from agent.config import Config, ConfigError, validate
+from agent.evolution.canaries import verdict
 from agent.run_folder import BASE, CONFIG, LEDGER, open_ledger
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
+from agent.training.adapter_set import member_folder, read_set
 from environments.splits import split_of
 from memory import history
+from memory.credit import generation_of
 from memory.embed import EmbedderError, load_embedder
 from memory.index import LedgerKeys, check_index
 from memory.kinds import KINDS
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.records import (
+    CANARY,
+    MEMBER_OF,
     Generation,
     MemoryItem,
     MemorySnapshot,
@@ -27,7 +32,8 @@ from memory.records import (
     Trajectory,
 )
 
-LEARNING = ("acquire", "probe")
+LEARNING = ("acquire", CANARY, "probe")
+BATCH = ("acquire", CANARY)
 
 
 def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -54,10 +60,22 @@ def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
                     "memory snapshots": ledger.count(MemorySnapshot),
                     "generations": ledger.count(Generation),
                 }
+                for n in history.void(ledger):
+                    named = f"episodes of generation {n}, void by its canaries"
+                    counts[named] = sum(ledger.count(Trajectory, f"{n}/{p}/") for p in BATCH)
                 kinds = (Trajectory, MemoryItem, Recollection, MemorySnapshot, Note)
                 if erased := sum(len(ledger.erased(kind)) for kind in kinds):
                     counts["records erased"] = erased
-                for check in (_config, _trajectories, _memory, _adapters, _generations, _index):
+                checks = (
+                    _config,
+                    _trajectories,
+                    _canaries,
+                    _memory,
+                    _adapters,
+                    _generations,
+                    _index,
+                )
+                for check in checks:
                     problems.extend(check(ledger, folder))
         except LedgerError as error:
             if str(error) not in problems:  # the audit of the ledger may have met it first
@@ -89,6 +107,11 @@ def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
         for key, item in ledger.all(MemoryItem)
     }
     unseen = _unseen(folder)
+    members = {
+        key.removeprefix("adapter/"): dict(note.data["members"]).values()  # type: ignore[arg-type]
+        for key, note in ledger.all(Note, "adapter/")
+        if "members" in note.data
+    }
     for slot, t in ledger.all(Trajectory):
         if t.family in unseen and t.split != "test":
             yield f"trajectory {slot}: the unseen family {t.family} was met outside the test"
@@ -100,6 +123,9 @@ def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
             yield f"trajectory {slot}: a {t.split} task was used for learning"
         if t.phase not in LEARNING and t.split == "train":
             yield f"trajectory {slot}: a train task was used for measuring ({t.phase})"
+        version, of, member = t.policy.partition(MEMBER_OF)
+        if of and member not in {BASE, *members.get(version, ())}:
+            yield f"trajectory {slot}: {member} is no member of the adapter set {version}"
         for item in t.recalled:
             if item not in tasks_of:
                 yield f"trajectory {slot} recalled the unknown memory item {item}"
@@ -110,12 +136,27 @@ def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
                 yield f"trajectory {slot}: a step by {step.policy} in an episode of {t.policy}"
 
 
+def _canaries(ledger: Ledger, folder: Path) -> Iterator[str]:
+    """A batch is void just where its canaries say so."""
+    if (config := _settings(folder)) is None:
+        return
+    void = history.void(ledger)
+    for _, g in ledger.all(Generation):
+        played = [t for _, t in ledger.all(Trajectory, f"{g.n}/{CANARY}/")]
+        if verdict(played, config.refine) != void.get(g.n, ""):
+            told = "void" if g.n in void else "not void"
+            yield f"generation {g.n}: its batch is {told}, and its canaries say otherwise"
+        if g.n in void and void[g.n] not in g.reason:
+            yield f"generation {g.n}: its batch is void, and its reason does not say so"
+
+
 def _memory(ledger: Ledger, folder: Path) -> Iterator[str]:
     """Every item comes from train episodes that exist; every snapshot leads to empty memory."""
     for key, item in ledger.all(MemoryItem):
         if item.id != key:
             yield f"memory item {key} is stored under another id than its own, {item.id}"
-        yield from _sources(ledger, f"memory item {key}", item.sources)
+        stored = KINDS[item.kind].stored  # else of no use once its task is done
+        yield from _sources(ledger, f"memory item {key}", item.sources, learns=stored)
         for slot in item.sources:
             source = ledger.get(Trajectory, slot)
             if source is not None and source.task not in item.tasks:
@@ -131,7 +172,10 @@ def _memory(ledger: Ledger, folder: Path) -> Iterator[str]:
             yield f"memory snapshot {key}: {error}"
 
 
-def _sources(ledger: Ledger, what: str, slots: tuple[str, ...] | list[str]) -> Iterator[str]:
+def _sources(
+    ledger: Ledger, what: str, slots: tuple[str, ...] | list[str], *, learns: bool = True
+) -> Iterator[str]:
+    void = history.void(ledger)
     for slot in slots:
         source = ledger.get(Trajectory, slot)
         if source is None:
@@ -139,6 +183,10 @@ def _sources(ledger: Ledger, what: str, slots: tuple[str, ...] | list[str]) -> I
         elif source.split != "train" or source.failure is not None:
             state = "broken" if source.failure else source.split
             yield f"{what} comes from {slot}, which is a {state} episode"
+        elif source.phase == CANARY:
+            yield f"{what} comes from {slot}, a task that nobody can solve"
+        elif learns and generation_of(slot) in void:
+            yield f"{what} comes from {slot}, of a batch that is void"
 
 
 def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
@@ -151,6 +199,10 @@ def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
                 yield f"{place} holds another adapter than {version}"
             if sorted(set(read_manifest(place)["sources"])) != note.data["sources"]:
                 yield f"{place}: the manifest names other sources than the ledger"
+            whole = read_set(place)
+            for member in whole.members.values() if whole else ():
+                if check_adapter(member_folder(place, member)) != member:
+                    yield f"{place}: its member {member} is another adapter"
         except (AdapterError, KeyError) as error:
             yield str(error)
         sources = note.data["sources"]
@@ -180,14 +232,20 @@ def _index(ledger: Ledger, folder: Path) -> Iterator[str]:
     items = LedgerKeys(ledger)
     if not items:
         return
-    try:
-        tree = yaml.safe_load((folder / CONFIG).read_text())
-        config = validate(tree if isinstance(tree, dict) else {"": None}, CONFIG)
-    except (OSError, ValueError, yaml.YAMLError):
-        return  # the config's own check has said so
+    if (config := _settings(folder)) is None:
+        return
     try:
         embedder = load_embedder(config.memory.embedder)
     except EmbedderError as error:
         yield f"index: cannot be checked: {error}"
         return
     yield from check_index(folder / "index", embedder, items)
+
+
+def _settings(folder: Path) -> Config | None:
+    """The run's configuration; None where its own check has said what is wrong with it."""
+    try:
+        tree = yaml.safe_load((folder / CONFIG).read_text())
+        return validate(tree if isinstance(tree, dict) else {"": None}, CONFIG)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None

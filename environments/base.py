@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -49,6 +49,11 @@ class Task(BaseModel):
         """Hex digest (16 characters) of the task's content."""
         body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)  # that of the original
+        return copied
 
 
 class Tool(BaseModel):
@@ -173,6 +178,10 @@ class Suite(Protocol):
     strangers can write the task, its grading or what its world says (users' questions, web
     pages), it returns False: such tasks are practised and never measured, and what they teach
     has to prove itself on tasks that are vouched for.
+
+    And ``canary(task, seed)``, which returns a task that reads like a given one (the same prompt
+    and family) and that nobody can solve but by a chance in millions, for its right answer is
+    made up from the seed (`environments.nonce`); None where none can be made of that task.
     """
 
     name: str

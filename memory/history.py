@@ -272,6 +272,12 @@ def _reach(edges: Mapping[str, Iterable[str]], start: str) -> list[str]:
     return list(reached)
 
 
+def void(ledger: Ledger) -> dict[int, str]:
+    """Generations from whose episodes nothing may be learnt, and why."""
+    notes = ledger.all(Note, "void/")
+    return {int(key.removeprefix("void/")): str(note.data["why"]) for key, note in notes}
+
+
 def adapters(ledger: Ledger, slots: Collection[str]) -> list[str]:
     """Versions of the weights that were trained on one of these episodes, oldest first."""
     wanted = set(slots)

@@ -38,6 +38,12 @@ class Record(BaseModel):
         return copied
 
 
+CANARY = "canary"  # the phase of episodes with a task that nobody can solve; none is learnt from
+
+
+MEMBER_OF = ":"  # stands between the version of an adapter set and that of its member that acts
+
+
 class StopReason(StrEnum):
     """Why an episode ended; each trajectory has exactly one."""
 
@@ -134,8 +140,9 @@ class Trajectory(Record):
         slot: where it stands in the run (``3/acquire/<task>/2``); unique, so an episode is
             run and counted once however often the process dies.
         task, suite, family, split: the task's id and where it belongs.
-        phase: acquire, probe, gate, retention, test …
-        policy: version of the weights it began and ended with.
+        phase: acquire, canary, probe, gate, retention, test …
+        policy: version of the weights it began and ended with; of an adapter set also the
+            member that acted, ``SET:MEMBER``.
         memory: id of the memory snapshot it could read ("" for none).
         recalled: ids of the memory items that stood in its prompts.
         recollections: ids of the `Recollection` records behind them, one per look, in order.
@@ -168,6 +175,11 @@ class Trajectory(Record):
     stop: StopReason = StopReason.TERMINATED
     failure: Failure | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def weights(self) -> str:
+        """The version that a generation knows these weights by: a set's, not its member's."""
+        return self.policy.partition(MEMBER_OF)[0]
 
     @property
     def produced_tokens(self) -> int:

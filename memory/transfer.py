@@ -19,9 +19,11 @@ from pydantic import ValidationError
 
 from memory import history
 from memory.chain import first
+from memory.credit import generation_of
 from memory.kinds import KINDS
 from memory.ledger import Ledger
 from memory.records import (
+    CANARY,
     Generation,
     Kind,
     MemoryChange,
@@ -73,6 +75,7 @@ def export(
         TransferError: pyarrow is missing, or the folder cannot be written.
     """
     left_out: Counter[str] = Counter()
+    void = history.void(ledger)  # nobody should learn from those
     sources: dict[What, Callable[[], Iterator[dict[str, Any]]]] = {
         "items": lambda: _items(ledger, generations),
         "trajectories": lambda: map(_trajectory, _episodes(ledger, generations, splits, left_out)),
@@ -80,6 +83,7 @@ def export(
             chat(t)
             for t in _episodes(ledger, generations, splits, left_out)
             if t.steps and t.failure is None and (t.success or failures)
+            if t.phase != CANARY and generation_of(t.slot) not in void
         ),
     }
     files = {}
@@ -182,7 +186,7 @@ def _episodes(
             continue
         if only is not None and not (
             slot.startswith(f"{only.n}/")
-            or (trajectory.memory, trajectory.policy) == (only.memory, only.weights)
+            or (trajectory.memory, trajectory.weights) == (only.memory, only.weights)
         ):
             continue
         if trajectory.split in splits:

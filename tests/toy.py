@@ -14,6 +14,7 @@ from pathlib import Path
 
 from environments.base import Environment, Task
 from environments.kinds.python import PYTHON_BRIEFING, PythonAnswer
+from environments.nonce import nonce
 from environments.sandbox.base import Sandbox
 
 CODE = {
@@ -50,6 +51,10 @@ class ToySuite:
             for family, (text, _, f) in CODE.items()
             for x in range(10, 10 + self.per_family)
         ]
+
+    def canary(self, task: Task, seed: int) -> Task | None:
+        made_up = nonce(str(task.data["answer"]), seed)
+        return task.model_copy(update={"data": {"answer": made_up}})
 
     def environment(self, task: Task) -> Environment:
         if self.crash and self.crash in task.prompt:

@@ -17,7 +17,7 @@ from agent.evolution.objective import allocate
 from agent.loop import Assignment, seed_of
 from environments.base import Task
 from memory.recall import Recall, RecallSettings
-from memory.records import Kind, Trust
+from memory.records import CANARY, Kind, Trust
 
 Reader = Callable[[Task], Callable[[str, frozenset[str]], Recall] | None]
 TRY = "/try"  # stands, with its number, in the slot of a task's further tries
@@ -51,6 +51,9 @@ class AcquireSettings(BaseModel):
         carried: at most so many of those notes, the last ones; 0 asks for none, and a further
             try is one more sample.
         note_tokens: most tokens of such a note.
+        canaries: tasks per generation that cannot be solved, mixed in with the others (see
+            `agent.evolution.canaries`): where one is "solved", nothing that the generation tried
+            is learnt from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +72,7 @@ class AcquireSettings(BaseModel):
     retries: int = Field(0, ge=0)
     carried: int = Field(3, ge=0)
     note_tokens: int = Field(48, ge=8)
+    canaries: int = Field(0, ge=0)
 
 
 def select_tasks(
@@ -98,9 +102,9 @@ def select_tasks(
     return chosen
 
 
-def slots(generation: int, task: Task, samples: int) -> list[str]:
+def slots(generation: int, task: Task, samples: int, phase: str = "acquire") -> list[str]:
     """Names of a task's episodes in a generation."""
-    return [f"{generation}/acquire/{task.id}/{sample}" for sample in range(samples)]
+    return [f"{generation}/{phase}/{task.id}/{sample}" for sample in range(samples)]
 
 
 class Plan(NamedTuple):
@@ -119,6 +123,7 @@ def plan(
     memory: str = "",
     weak: Collection[str],
     evolved: bool = True,
+    canaries: Collection[str] = (),
     look_again: Reader = lambda _: None,
     search: Reader = lambda _: None,
 ) -> Plan:
@@ -135,6 +140,7 @@ def plan(
             beginning, and half are the base model's, since evolved weights have settled on a
             few forms and explore little.
         evolved: whether the incumbent's weights are others than the base model's.
+        canaries: ids of the tasks that nobody can solve; only the phase tells their episodes.
         look_again, search: per task, how memory is read during its episodes (see `Assignment`).
     """
     episodes = Plan([], [])
@@ -144,7 +150,8 @@ def plan(
         chance = random.Random(seed_of(generation, task.id, "aided"))
         share = round(settings.memory_share * settings.samples) if recall else 0
         aided = set(chance.sample(range(settings.samples), share))
-        for sample, slot in enumerate(slots(generation, task, settings.samples)):
+        phase = CANARY if task.id in canaries else "acquire"
+        for sample, slot in enumerate(slots(generation, task, settings.samples, phase)):
             explore = task.family in weak
             turn = sample // 2 + number  # so that each task has other temperatures
             by_base = evolved and explore and (sample // 2) % 2 == 1
@@ -153,7 +160,7 @@ def plan(
                     slot=slot,
                     task=task,
                     split="train",
-                    phase="acquire",
+                    phase=phase,
                     temperature=settings.temperatures[turn % len(settings.temperatures)],
                     hot_tokens=settings.hot_tokens if explore and sample % 2 else 0,
                     heat=settings.heat,

@@ -8,16 +8,20 @@ continues it; nothing but ``evaluate`` changes which memory and weights are live
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
 
 from agent.engines import train_adapter
+from agent.evolution import canaries
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
 from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
+from agent.evolution.update import groups
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
@@ -26,6 +30,7 @@ from agent.run import Run
 from agent.run_folder import BASE
 from environments.splits import SPLITS
 from memory.records import (
+    CANARY,
     Generation,
     Note,
     Trajectory,
@@ -51,6 +56,7 @@ def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
+    canaries.check(run)
     run.publish()
     run.memory.check()
     incumbent = run.incumbent() or first_generation(run)
@@ -66,11 +72,15 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     with run.timed(f"{n}/acquire"):
         earlier = acquired(run, before=n)
         experience = earlier + acquire(run, n, incumbent, earlier)
+        if void := canaries.judge(run, n):
+            experience = earlier
     with run.timed(f"{n}/refine"):
         vouched = [t for t in experience if run.vouched(t.task)]
         solutions = refine(vouched, run.config.refine, n)
     with run.timed(f"{n}/update"):
         candidate = update(run, n, incumbent, experience, solutions)
+        if void:
+            candidate = candidate._replace(notes=(void, *candidate.notes))
     with run.timed(f"{n}/evaluate"):
         verdict = evaluate(run, n, incumbent, candidate)
     phases = ("acquire", "refine", "update", "evaluate")
@@ -129,10 +139,12 @@ def acquire(
     tasks = select_tasks(
         run.tasks("train"), incumbent.objective, count, tried, solved, run.config.seed + n
     )
+    tasks, planted = canaries.plant(run, n, tasks)
     open_ = [
         t
         for t in tasks
-        if settings.retries or not all(map(run.done, slots(n, t, settings.samples)))
+        if settings.retries
+        or not all(map(run.done, slots(n, t, settings.samples, canaries.phase(t, planted))))
     ]
     recalls = run.memory.recall(
         open_, incumbent.memory, incumbent.weights, settings.recall, learning=True
@@ -146,6 +158,7 @@ def acquire(
         memory=incumbent.memory,
         weak=weak,
         evolved=incumbent.weights != BASE,
+        canaries=planted,
         look_again=lambda task: run.memory.again(
             task, incumbent.memory, incumbent.weights, learning=True
         ),
@@ -156,14 +169,17 @@ def acquire(
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
     tried_ = run.episodes(label, episodes.incumbent, incumbent.weights)
-    return explored + tried_ + retry(run, n, incumbent, episodes.incumbent, tried_)
+    planned = [a for a in episodes.incumbent if a.phase != CANARY]
+    explored, tried_ = canaries.without(explored), canaries.without(tried_)
+    return explored + tried_ + retry(run, n, incumbent, planned, tried_)
 
 
 def acquired(run: Run, before: int) -> list[Trajectory]:
-    """All trajectories acquired in the generations before one, oldest first."""
+    """All trajectories acquired in the generations before one, oldest first; no void batches."""
     return [
         trajectory
         for n in range(1, before)
+        if not canaries.judge(run, n)
         for _, trajectory in run.ledger.all(Trajectory, f"{n}/acquire/")
     ]
 
@@ -236,23 +252,29 @@ def new_weights(
     }
     if lessons.silent:
         described["silent"] = lessons.silent
+    manifest: Mapping[str, Any]
     try:
-        manifest = train_adapter(
-            run,
-            lessons.examples,
-            folder,
-            described,
-            f"generation {n} · train on {len(lessons.examples)}",
-        )
+        if settings.adapters == "per-group":
+            manifest, told = groups.train_groups(
+                run, n, incumbent, lessons.examples, solutions, experience, folder, described
+            )
+            why = "; ".join(filter(None, (why, told)))
+            if not manifest:
+                return incumbent.weights, why
+        else:
+            label = f"generation {n} · train on {len(lessons.examples)}"
+            manifest = train_adapter(run, lessons.examples, folder, described, label)
     except FloatingPointError as error:
         run.ledger.append(f"trained/{n}", Note(data={"version": "", "why": str(error)}))
         return incumbent.weights, str(error)
     version = str(manifest["version"])
-    stored = {
+    stored: dict[str, JsonValue] = {
         "folder": str(folder.relative_to(run.folder)),
         "sources": sorted(set(manifest["sources"])),
         "tokens": manifest["tokens"],
     }
+    if "members" in manifest:
+        stored["members"] = manifest["members"]
     notes = [(f"trained/{n}", Note(data={"version": version} | ({"why": why} if why else {})))]
     if run.ledger.get(Note, f"adapter/{version}") is None:  # the same data, the same adapter
         notes.insert(0, (f"adapter/{version}", Note(data=stored)))
@@ -367,7 +389,7 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
     return {
-        "acquire": run.tokens(f"{n}/acquire/"),
+        "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/"),
         "update": run.tokens(f"{n}/probe/") + sum(int(str(n.data["tokens"])) for n in notes),
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }

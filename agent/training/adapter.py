@@ -46,7 +46,7 @@ def save_adapter(folder: Path, write: Callable[[Path], None], manifest: dict[str
     (temporary / MANIFEST).write_text(
         json.dumps({**manifest, "version": version}, indent=1, sort_keys=True)
     )
-    for path in temporary.iterdir():
+    for path in filter(Path.is_file, temporary.rglob("*")):
         with path.open("rb") as file:
             os.fsync(file.fileno())
     (temporary / COMPLETE).write_text(version)
@@ -89,8 +89,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         if path.name not in (COMPLETE, MANIFEST):
-            digest.update(path.name.encode())
+            digest.update(path.relative_to(folder).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -109,6 +109,23 @@ class GrpoSettings(_Settings):
         return self
 
 
+class GroupSettings(_Settings):
+    """An adapter per task group (ConPET, 2309.14763).
+
+    Args:
+        most: groups at most. A family is a group; of more families than this, those whose
+            prompts are alike share one.
+        rehearsal: examples of other groups that a group's adapter is trained on besides its own,
+            as a share of its own, of all other groups alike (the paper's replay).
+        margin: how much nearer a prompt has to be to its group than to any other (cosine); below
+            that the base model acts.
+    """
+
+    most: int = Field(8, ge=1)
+    rehearsal: float = Field(0.25, ge=0)
+    margin: float = Field(0.05, ge=0, le=2)
+
+
 class LoraSettings(_Settings):
     """How to train.
 

@@ -9,6 +9,7 @@ tasks' content hashes.
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Sequence
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
@@ -102,6 +103,15 @@ class Banking77:
             unreadable="That is no intent. Write one of the known intents and nothing else.",
             valid_actions=self.intents,
         )
+
+    def canary(self, task: Task, seed: int) -> Task:
+        """The same question with an intent that is made up of two, and so is none of the known."""
+        known, chance = set(self.intents), random.Random(f"{seed}/{task.id}")
+        made_up = task.data["intent"]
+        while made_up in known:
+            one, other = (chance.choice(self.intents).split() for _ in range(2))
+            made_up = " ".join([*one[:2], *other[-2:]])
+        return task.model_copy(update={"data": {"intent": made_up}})
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The right intent."""

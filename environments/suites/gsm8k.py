@@ -14,6 +14,7 @@ from environments.base import Action, Briefing, Environment, SuiteError, Task
 from environments.calls import write_action
 from environments.kinds.python import PYTHON, PythonAnswer
 from environments.kinds.text import TextAnswer, answer_tool
+from environments.nonce import nonce
 from environments.sandbox.base import Sandbox
 from environments.suites.data import data_files, data_path, read_records
 
@@ -96,6 +97,11 @@ class Gsm8k:
             grade=lambda said: score(gold, said),
             unreadable="Write your answer as a number.",
         )  # fmt: skip
+
+    def canary(self, task: Task, seed: int) -> Task | None:
+        """The same problem with a number that is made up."""
+        made_up = nonce(str(task.data["answer"]), seed)
+        return task.model_copy(update={"data": {"answer": made_up}}) if made_up else None
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The right number: printed, or written."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from environments.base import Environment, SuiteError, Task
 from environments.kinds.python import PYTHON_BRIEFING, PythonAnswer
+from environments.nonce import nonce
 from environments.sandbox.base import Sandbox
 
 FAMILIES = (
@@ -106,6 +107,27 @@ class ReasoningGym:
             raise SuiteError(f"{self.name}: task {task.id} has no entry to be graded with")
         grade = functools.partial(score, task.family, entry)
         return PythonAnswer(task.prompt, grade, self._sandbox)
+
+    def canary(self, task: Task, seed: int) -> Task | None:
+        """The same question with an answer that is made up; None where its verifier takes others.
+
+        Some verifiers work the answer out instead of reading it, and some give credit to near
+        ones: where the right answer, or a common one, would still earn half, there is no canary.
+        """
+        entry = task.data["entry"]
+        assert isinstance(entry, dict)
+        answer = entry["answer"]
+        made_up = nonce(answer, seed) if isinstance(answer, str) else None
+        if made_up is None:
+            return None
+        changed = {**entry, "answer": made_up}
+        try:
+            others = [score(task.family, changed, said) for said in (str(answer), "0", "1", "yes")]
+        except Exception:  # a verifier that cannot read what is made up
+            return None
+        if max(others) >= 0.5:
+            return None
+        return task.model_copy(update={"data": {**task.data, "entry": changed}})
 
 
 def score(family: str, entry: Mapping[str, Any], answer: str) -> float:

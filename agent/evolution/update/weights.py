@@ -21,7 +21,7 @@ from agent.paging import reopened
 from agent.policies.base import Policy
 from agent.prompt import opening
 from agent.training.packing import Example
-from agent.training.settings import LoraSettings
+from agent.training.settings import GroupSettings, LoraSettings
 from memory.records import Step, Trajectory
 
 Prompt = Literal["bare", "acting"]
@@ -39,12 +39,17 @@ class WeightsUpdateSettings(LoraSettings):
             trained; the reason is printed.
         min_per_family: ``sft``: a family with fewer solutions has them repeated up to this
             often, so that a rare first success is heard.
+        adapters: ``one`` for all tasks, or ``per-group``: one for each group of families and a
+            selector, that are one version of the weights (see `agent.evolution.update.groups`).
+        groups: settings of ``per-group``.
     """
 
     enabled: bool = True
     prompt: Prompt = "bare"
     min_examples: int = Field(8, ge=1)
     min_per_family: int = Field(12, ge=1)
+    adapters: Literal["one", "per-group"] = "one"
+    groups: GroupSettings = GroupSettings()
 
 
 def lessons(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import random
 import typing
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from environments.base import (
     Tool,
 )
 from environments.suites.data import data_path
-from environments.suites.household.engine import NOTHING_HAPPENS, Goal, House
+from environments.suites.household.engine import NOTHING_HAPPENS, Goal, House, kind
 from environments.suites.text_world import ACT, as_action, command_of
 
 File = Literal["train", "valid_seen", "valid_unseen", "official"]
@@ -131,6 +132,23 @@ class Household:
     def environment(self, task: Task) -> Environment:
         """A fresh house for one task."""
         return HouseholdEnvironment(task.prompt, house(task), self._steps)
+
+    def canary(self, task: Task, seed: int) -> Task | None:
+        """The same house and task, judged by an object that is in other houses only."""
+        things = typing.cast(list[list[str]], task.data["objects"])
+        there = {kind(name) for name, _ in things}
+        absent = sorted(self._kinds - there)
+        if not absent:
+            return None
+        obj = random.Random(f"{seed}/{task.id}").choice(absent)
+        goal = {**typing.cast(dict[str, Any], task.data["goal"]), "obj": obj}
+        return task.model_copy(update={"data": {**task.data, "goal": goal}})
+
+    @functools.cached_property
+    def _kinds(self) -> frozenset[str]:
+        """Kinds of objects in all houses."""
+        things = (typing.cast(list[list[str]], task.data["objects"]) for task in self.tasks())
+        return frozenset(kind(name) for own in things for name, _ in own)
 
     def gold(self, task: Task) -> list[Action]:
         """The commands of a solution."""
