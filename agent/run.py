@@ -94,6 +94,7 @@ class Run:
         self._tasks: dict[Split, list[Task]] | None = None
         self._vouched: frozenset[str] | None = None
         self._policy: Policy | None = None
+        self.trials: dict[str, Path] = {}  # adapters that are tried and not in the ledger
         self.engine = Engine(self.config, folder / "engine.log", self._engine_said)
         self.memory = RunMemory(
             folder / "index",
@@ -181,7 +182,7 @@ class Run:
 
     def adapter(self, version: str) -> Path | None:
         """Folder of an adapter, checked; None for the base weights."""
-        return stored_adapter(self.folder, self.ledger, version)
+        return self.trials.get(version) or stored_adapter(self.folder, self.ledger, version)
 
     def policy(self, version: str) -> Policy:
         """The policy at a version of its weights; one is held in memory at a time."""

@@ -20,8 +20,10 @@ from agent.evolution.update.lessons import Lessons
 from agent.paging import reopened
 from agent.policies.base import Policy
 from agent.prompt import opening
+from agent.training.merging import MergeSettings
 from agent.training.packing import Example
 from agent.training.settings import LoraSettings
+from agent.training.verifier import VerifierSettings
 from memory.records import Step, Trajectory
 
 Prompt = Literal["bare", "acting"]
@@ -39,12 +41,21 @@ class WeightsUpdateSettings(LoraSettings):
             trained; the reason is printed.
         min_per_family: ``sft``: a family with fewer solutions has them repeated up to this
             often, so that a rare first success is heard.
+        merge: what of several trainings goes before the gate (see `MergeSettings`).
+        verifier: a learned judge, trained beside the policy (see `VerifierSettings`).
     """
 
     enabled: bool = True
     prompt: Prompt = "bare"
     min_examples: int = Field(8, ge=1)
     min_per_family: int = Field(12, ge=1)
+    merge: MergeSettings = MergeSettings()
+    verifier: VerifierSettings = VerifierSettings()
+
+    @property
+    def highest_rank(self) -> int:
+        """Of the adapters that act."""
+        return self.rank if self.merge.how == "none" else max(self.rank, self.merge.rank)
 
 
 def lessons(
