@@ -19,6 +19,7 @@ from agent.report.terminal import phase
 from agent.run import Run
 from agent.run_folder import BASE, RunError, adapter_notes, config_hash, pruned
 from agent.training.verifier import average, best_of_n, load_verifier, train_verifier
+from memory.ledger import Ledger
 from memory.records import Note, StopReason, Trajectory
 
 ROLE = "verifier"
@@ -90,13 +91,13 @@ def new_verifier(
     return ""
 
 
-def latest(run: Run) -> str:
-    """Version of the last generation's verifier that there is; "" for none."""
-    for g in reversed(run.generations()):
-        note = run.ledger.get(Note, f"verifier/{g.n}")
-        if note is not None and note.data["version"]:
-            return str(note.data["version"])
-    return ""
+def latest(ledger: Ledger) -> str:
+    """Version of the newest verifier that there is; "" for none."""
+    found = [
+        (int(key.split("/")[1]), str(note.data["version"]))
+        for key, note in ledger.all(Note, "verifier/")
+    ]
+    return max((pair for pair in found if pair[1]), default=(0, ""))[1]
 
 
 def by_verifier(
@@ -113,7 +114,7 @@ def by_verifier(
     Raises:
         RunError: the run has no verifier.
     """
-    version = latest(run)
+    version = latest(run.ledger)
     if not version or pruned(run.folder, run.ledger, version):
         why = "was pruned" if version else "was never trained (too few pairs, see generations)"
         raise RunError(

@@ -240,8 +240,12 @@ def store(run: Run, n: int, merged: Merged, place: str) -> str:
     folder = run.folder / place
     described = {"generation": n, "parent": BASE, **told, **_shape(run, merged.parents)}
     made = merge_adapters(run, list(filter(None, folders)), merged.recipe, folder, described)
+    version = str(made["version"])
     run.ledger.append_many(adapter_notes(run.folder, run.ledger, folder))
-    return str(made["version"])
+    stored = run.adapter(version)
+    if stored != folder:  # the same parents and recipe, merged before
+        shutil.rmtree(folder, ignore_errors=True)
+    return version
 
 
 def _shape(run: Run, parents: Sequence[str]) -> dict[str, Any]:
