@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from agent.adapter_commands import adapters_app
 from agent.environment_commands import AsJson, Unsafe, check, new_env, suite_setting
 from agent.memory_commands import episodes, memory_app
 from agent.openmp import share_cores
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(memory_app, name="memory")
+app.add_typer(adapters_app, name="adapters")
 app.add_typer(recipes_app, name="recipes")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]

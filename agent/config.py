@@ -159,11 +159,14 @@ class TestSettings(_Settings):
         run: whether to run it when the last generation is done.
         best_of_temperature: temperature of the unevolved agent's samples.
         best_of_max: most samples per task, whatever the token budget allows.
+        best_of_pick: who picks among them: the ``majority``, or the learned ``verifier`` of the
+            last generation that has one (``update_weights.verifier``).
     """
 
     run: bool = True
     best_of_temperature: float = Field(0.7, ge=0)
     best_of_max: int = Field(64, ge=1)
+    best_of_pick: Literal["majority", "verifier"] = "majority"
 
 
 class Config(_Settings):
@@ -195,6 +198,22 @@ class Config(_Settings):
             raise ValueError(
                 "what an endpoint without token ids writes can never be trained on: set "
                 "update_weights.enabled=false (only memory evolves then), or use vLLM"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _verifier_scores(self) -> Self:
+        verifier = self.update_weights.enabled and self.update_weights.verifier.enabled
+        if verifier and self.policy.engine != "transformers":
+            raise ValueError(
+                f"update_weights.verifier needs policy.engine=transformers, which alone scores "
+                f"what is written, not {self.policy.engine}: set update_weights.verifier.enabled="
+                "false, or take that engine"
+            )
+        if self.test.best_of_pick == "verifier" and not verifier:
+            raise ValueError(
+                "test.best_of_pick=verifier needs one that is trained: set "
+                "update_weights.enabled=true and update_weights.verifier.enabled=true"
             )
         return self
 

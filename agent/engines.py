@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 from agent.config import Config
 from agent.policies.base import Policy, PolicyFailure
 from agent.report.terminal import phase
+from agent.run_folder import config_hash
 from agent.training.adapter import read_manifest, save_adapter
 from agent.training.packing import Example
 
 if TYPE_CHECKING:
     from agent.run import Run
+    from agent.training.merging import Recipe
+
+SEED_APART = 1_000_003  # between the seeds of trainings on the same examples
 
 
 class Engine:
@@ -75,7 +79,7 @@ class Engine:
             "context": settings.context,
             "slots": settings.slots,
             "dtype": settings.dtype,
-            "rank": learns.rank if learns.enabled or adapter is not None else None,
+            "rank": learns.highest_rank if learns.enabled or adapter is not None else None,
         }
         if self._service is None and settings.engine == "vllm":
             self._service = VllmServer(model, settings.vllm, self.log, say=self.say, **shape)
@@ -119,10 +123,22 @@ class Engine:
 
 
 def train_adapter(
-    run: Run, examples: Sequence[Example], folder: Path, manifest: Mapping[str, Any], label: str
+    run: Run,
+    examples: Sequence[Example],
+    folder: Path,
+    manifest: Mapping[str, Any],
+    label: str,
+    repeat: int = 0,
 ) -> Mapping[str, Any]:
-    """Train the configured engine's weights on examples; returns the adapter's manifest."""
+    """Train the configured engine's weights on examples; returns the adapter's manifest.
+
+    Args:
+        run, examples, folder, label: for whom, on what, where to, how it is called on the screen.
+        manifest: what its manifest is to say besides.
+        repeat: how often it was trained on these examples before; each has a seed of its own.
+    """
     config = run.config
+    manifest = {**manifest, "config": config_hash(run.folder)}
     if config.policy.engine == "scripted":
         from agent.policies.scripted import write_learnt
 
@@ -148,10 +164,36 @@ def train_adapter(
             examples,
             config.update_weights,
             folder,
-            seed=config.seed,
+            seed=config.seed + SEED_APART * repeat,
             manifest={**manifest, "model": model_identity(model)},
             progress=progress,
             dtype=config.policy.dtype,
             device=config.policy.device,
         )
+    return read_manifest(folder)
+
+
+def merge_adapters(
+    run: Run,
+    parents: Sequence[Path],
+    recipe: Recipe,
+    folder: Path,
+    manifest: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """Merge adapters of the configured engine's weights; returns the merged one's manifest."""
+    from agent.training.merging import lineage, merge
+
+    config = run.config
+    described = {**manifest, "config": config_hash(run.folder)}
+    if config.policy.engine == "scripted":
+        from agent.policies.scripted import merge_learnt
+
+        described |= lineage(parents, recipe)
+        save_adapter(folder, lambda target: merge_learnt(target, parents), described)
+    else:
+        from agent.policies.models import resolve_model
+
+        model, policy = resolve_model(config.policy.model), config.policy
+        device, dtype = policy.device, policy.dtype
+        merge(model, parents, recipe, folder, manifest=described, dtype=dtype, device=device)
     return read_manifest(folder)

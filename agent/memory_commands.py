@@ -337,7 +337,7 @@ def erase(
             Text(
                 f"weights that were trained on these episodes cannot forget them: "
                 f"{', '.join(told['adapters'])}; go back to a generation before them "
-                "(instar rollback), delete their folders and evolve again"
+                "(instar rollback), remove them (instar adapters prune) and evolve again"
             ),
             style="yellow",
         )

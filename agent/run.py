@@ -98,6 +98,7 @@ class Run:
         self._policy: Policy | None = None
         self._lender: tuple[Path, Ledger] | None = None  # whose weights act, if not its own
         self.sets: dict[str, AdapterSet | None] = {}  # those that acted, checked once
+        self.trials: dict[str, Path] = {}  # adapters that are tried and not in the ledger
         self.engine = Engine(self.config, folder / "engine.log", self._engine_said)
         self.memory = RunMemory(
             folder / "index",
@@ -199,7 +200,7 @@ class Run:
     def adapter(self, version: str) -> Path | None:
         """Folder of an adapter, checked; None for the base weights."""
         folder, ledger = self._lender or (self.folder, self.ledger)
-        return stored_adapter(folder, ledger, version)
+        return self.trials.get(version) or stored_adapter(folder, ledger, version)
 
     def policy(self, version: str) -> Policy:
         """The policy at a version of its weights; one is held in memory at a time.

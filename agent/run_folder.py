@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from agent.config import Config, ConfigError, validate
-from agent.training.adapter import AdapterError, check_adapter
+from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import member_folder
 from memory.ledger import Ledger
-from memory.records import MEMBER_OF, Note
+from memory.records import MEMBER_OF, Note, content_hash
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
 BASE = "base"  # the version of weights that no adapter has changed
@@ -50,11 +50,60 @@ def stored_adapter(run: Path, ledger: Ledger, version: str) -> Path | None:
     if note is None:
         raise RunError(f"{run}: no adapter {version} in the ledger")
     folder = run / str(note.data["folder"])
+    if pruned(run, ledger, version):
+        raise RunError(
+            f"{run}: the adapter {version} was pruned, its weights are gone (its lineage is not: "
+            f"instar adapters show {version}); take another generation"
+        )
     if check_adapter(folder) != version:
         raise AdapterError(f"{folder} holds another adapter than {version}")
     if member == BASE:
         return None
     return member_folder(folder, member) if member else folder
+
+
+def pruned(run: Path, ledger: Ledger, version: str) -> bool:
+    """Whether an adapter's folder was removed by ``instar adapters prune``."""
+    note = ledger.get(Note, f"adapter/{version}")
+    gone = note is not None and not (run / str(note.data["folder"])).exists()
+    return gone and ledger.get(Note, f"pruned/{version}") is not None
+
+
+def adapter_notes(run: Path, ledger: Ledger, folder: Path) -> list[tuple[str, Note]]:
+    """What the ledger is to hold about a new adapter; nothing, if it holds that already.
+
+    The whole manifest goes in, so that lineage outlives the folder. An adapter that was pruned
+    and is made again takes its old place.
+
+    Args:
+        run: the run folder.
+        ledger: its ledger.
+        folder: the new adapter's.
+    """
+    manifest = read_manifest(folder)
+    version = str(manifest["version"])
+    known = ledger.get(Note, f"adapter/{version}")
+    if known is not None:
+        if pruned(run, ledger, version):
+            place = run / str(known.data["folder"])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(folder, place)
+        return []
+    stored = {
+        "folder": str(folder.relative_to(run)),
+        "sources": sorted(set(manifest["sources"])),
+        "tokens": manifest["tokens"],
+        "manifest": manifest,
+    }
+    if "members" in manifest:  # a set's
+        stored["members"] = manifest["members"]
+    return [(f"adapter/{version}", Note(data=stored))]
+
+
+def config_hash(folder: Path) -> str:
+    """Hash (16 hex digits) of a run's stored configuration, but for how long it goes on."""
+    tree = yaml.safe_load((folder / CONFIG).read_text())
+    return content_hash({key: value for key, value in tree.items() if key != "generations"})[:16]
 
 
 def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:

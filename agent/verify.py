@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from agent.config import Config, ConfigError, validate
 from agent.evolution.canaries import verdict
-from agent.run_folder import BASE, CONFIG, LEDGER, open_ledger
+from agent.run_folder import BASE, CONFIG, LEDGER, config_hash, open_ledger, pruned
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import member_folder, read_set
 from environments.splits import split_of
@@ -59,6 +60,7 @@ def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
                     "memory items": ledger.count(MemoryItem),
                     "memory snapshots": ledger.count(MemorySnapshot),
                     "generations": ledger.count(Generation),
+                    "adapters": ledger.count(Note, "adapter/"),
                 }
                 for n in history.void(ledger):
                     named = f"episodes of generation {n}, void by its canaries"
@@ -190,24 +192,67 @@ def _sources(
 
 
 def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
-    """Every adapter is whole, is the one that was trained, and knows its sources."""
+    """Every adapter is whole, is the one that was made, and knows where it comes from."""
     for key, note in ledger.all(Note, "adapter/"):
         version = key.removeprefix("adapter/")
         place = folder / str(note.data["folder"])
-        try:
-            if check_adapter(place) != version:
-                yield f"{place} holds another adapter than {version}"
-            if sorted(set(read_manifest(place)["sources"])) != note.data["sources"]:
-                yield f"{place}: the manifest names other sources than the ledger"
-            whole = read_set(place)
-            for member in whole.members.values() if whole else ():
-                if check_adapter(member_folder(place, member)) != member:
-                    yield f"{place}: its member {member} is another adapter"
-        except (AdapterError, KeyError) as error:
-            yield str(error)
         sources = note.data["sources"]
         slots = [str(slot) for slot in sources] if isinstance(sources, list) else []
+        if not pruned(folder, ledger, version):
+            try:
+                if check_adapter(place) != version:
+                    yield f"{place} holds another adapter than {version}"
+                manifest = read_manifest(place)
+                if sorted(set(manifest["sources"])) != slots:
+                    yield f"{place}: the manifest names other sources than the ledger"
+                elif differ := _differences(manifest, note, remade=_pruned_once(ledger, version)):
+                    yield f"{place}: the manifest differs from the ledger ({', '.join(differ)})"
+                whole = read_set(place)
+                for member in whole.members.values() if whole else ():
+                    if check_adapter(member_folder(place, member)) != member:
+                        yield f"{place}: its member {member} is another adapter"
+            except (AdapterError, KeyError) as error:
+                yield str(error)
         yield from _sources(ledger, f"adapter {version}", slots)
+        yield from _made_from(ledger, folder, version, note, slots)
+
+
+def _differences(manifest: dict[str, Any], note: Note, *, remade: bool) -> list[str]:
+    """Names under which a manifest says something else than the ledger."""
+    told = note.data.get("manifest")
+    if not isinstance(told, dict):
+        return []  # a run of a version that noted the sources only
+    names = {"version", "data", "settings", "seed", "model"} if remade else {*told, *manifest}
+    return sorted(name for name in names if told.get(name) != manifest.get(name))
+
+
+def _pruned_once(ledger: Ledger, version: str) -> bool:
+    return ledger.get(Note, f"pruned/{version}") is not None
+
+
+def _made_from(
+    ledger: Ledger, folder: Path, version: str, note: Note, slots: list[str]
+) -> Iterator[str]:
+    """An adapter is of this configuration; a merged one has its parents' sources, no others."""
+    told = note.data.get("manifest")
+    if not isinstance(told, dict):
+        return
+    try:
+        if told.get("config") != config_hash(folder):
+            yield f"adapter {version} was made with another configuration than {CONFIG}"
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        pass  # the config's own check has said so
+    parents = told.get("parents")
+    inherited: set[str] = set()
+    for parent in parents if isinstance(parents, list) else ():
+        known = ledger.get(Note, f"adapter/{parent}")
+        if known is None:
+            yield f"adapter {version} is merged from {parent}, which is not in the ledger"
+            return
+        own = known.data["sources"]
+        inherited |= set(map(str, own)) if isinstance(own, list) else set()
+    if parents and inherited != set(slots):
+        yield f"adapter {version} names other sources than the adapters that it is merged from"
 
 
 def _generations(ledger: Ledger, folder: Path) -> Iterator[str]:

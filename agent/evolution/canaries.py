@@ -124,7 +124,7 @@ def verdict(played: Sequence[Trajectory], settings: RefineSettings) -> str:
     if not solved:
         return ""
     families = ", ".join(sorted({t.family for t in solved}))
-    flipped = " (refine.flip_rewards is on)" if settings.flip_rewards else ""
+    flipped = " (refine.corrupt is flip)" if settings.corrupt == "flip" else ""
     return (
         f"batch void: {len(solved)} of {len(ended)} episodes of canaries, which nobody can solve, "
         f"earned {SOLVED:g} or more ({families}; {solved[0].slot}){flipped}, so rewards cannot be "

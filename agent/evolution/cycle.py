@@ -8,12 +8,9 @@ continues it; nothing but ``evaluate`` changes which memory and weights are live
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pydantic import JsonValue
-
-from agent.engines import train_adapter
 from agent.evolution import canaries
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
@@ -21,20 +18,16 @@ from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
-from agent.evolution.update import groups
+from agent.evolution.update import groups, merge
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
+from agent.evolution.update.judge import new_verifier
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE
 from environments.splits import SPLITS
-from memory.records import (
-    CANARY,
-    Generation,
-    Note,
-    Trajectory,
-)
+from memory.records import CANARY, Generation, Note, Trajectory
 
 
 class Candidate(NamedTuple):
@@ -199,12 +192,13 @@ def update(
     full = [s for s in solutions if solves(s.trajectory, run.config.refine)]
     written = update_memory.written(run, n, incumbent, experience, full)
     vouched = [t for t in experience if run.vouched(t.task)]
+    unjudged = new_verifier(run, n, incumbent.weights, solutions, vouched)
     weights, why = new_weights(run, n, incumbent, solutions, vouched)
     memory, trial = update_memory.proposed(run, n, incumbent, weights, written, experience)
     if weights != incumbent.weights and run.config.update_memory.enabled:
         known = absorb(run, n, weights, memory, {t.task for t in experience})
         memory = update_memory.remembered(run, n, memory, known)
-    return Candidate(memory, trial, weights, tuple(filter(None, (why,))))
+    return Candidate(memory, trial, weights, tuple(filter(None, (why, unjudged))))
 
 
 def new_weights(
@@ -244,41 +238,35 @@ def new_weights(
         return incumbent.weights, "; ".join(filter(None, (few, why)))
     if why:
         run.print(f"generation {n}: {why}")
-    folder = run.generation_folder(n) / "adapter"
-    described = {
+    described: dict[str, Any] = {
         "generation": n,
         "parent": BASE,
+        "objective": settings.objective,
         "families": update_weights.composition(lessons.examples, experience),
     }
     if lessons.silent:
         described["silent"] = lessons.silent
-    manifest: Mapping[str, Any]
     try:
         if settings.adapters == "per-group":
-            manifest, told = groups.train_groups(
-                run, n, incumbent, lessons.examples, solutions, experience, folder, described
+            version, told, tokens = groups.candidate(
+                run, n, incumbent, lessons.examples, solutions, experience, described
             )
-            why = "; ".join(filter(None, (why, told)))
-            if not manifest:
-                return incumbent.weights, why
+            member = version
         else:
-            label = f"generation {n} · train on {len(lessons.examples)}"
-            manifest = train_adapter(run, lessons.examples, folder, described, label)
+            own, tokens = merge.members(run, n, lessons.examples, described)
+            version, told = merge.candidate(run, n, own, {t.task for t in experience})
+            member = own[0]
     except FloatingPointError as error:
         run.ledger.append(f"trained/{n}", Note(data={"version": "", "why": str(error)}))
         return incumbent.weights, str(error)
-    version = str(manifest["version"])
-    stored: dict[str, JsonValue] = {
-        "folder": str(folder.relative_to(run.folder)),
-        "sources": sorted(set(manifest["sources"])),
-        "tokens": manifest["tokens"],
-    }
-    if "members" in manifest:
-        stored["members"] = manifest["members"]
-    notes = [(f"trained/{n}", Note(data={"version": version} | ({"why": why} if why else {})))]
-    if run.ledger.get(Note, f"adapter/{version}") is None:  # the same data, the same adapter
-        notes.insert(0, (f"adapter/{version}", Note(data=stored)))
-    run.ledger.append_many(notes)
+    why = "; ".join(filter(None, (why, told)))
+    if not version:
+        return incumbent.weights, why
+    note = Note(
+        data={"version": version, "member": member, "tokens": tokens}
+        | ({"why": why} if why else {})
+    )
+    run.ledger.append(f"trained/{n}", note)
     return version, why
 
 
@@ -382,14 +370,13 @@ def retention(
 
 def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
-    trained = run.ledger.get(Note, f"trained/{n}")
-    adapter = trained and run.ledger.get(Note, f"adapter/{trained.data['version']}")
+    trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
     said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
-    notes = [*said, *([adapter] if adapter else [])]
+    spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
     return {
         "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/"),
-        "update": run.tokens(f"{n}/probe/") + sum(int(str(n.data["tokens"])) for n in notes),
+        "update": run.tokens(f"{n}/probe/") + spent,
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }

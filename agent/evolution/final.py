@@ -2,8 +2,9 @@
 
 The unevolved agent gets the tokens that evolution spent, as best-of-n: n samples per test
 task, of which the answer that most samples gave is taken (self-consistency, arXiv
-2203.11171), since at test time nobody tells the agent which answer is right. What a perfect
-judge would have picked (pass@n) stands beside it.
+2203.11171), or what the learned verifier ranks first (``test.best_of_pick``), since at test time
+nobody tells the agent which answer is right. What a perfect judge would have picked (pass@n)
+stands beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from agent.evolution.play import arm, fair, measure
 from agent.evolution.scores import family_rates, score
+from agent.evolution.update.judge import by_verifier
 from agent.loop import Assignment
 from agent.run import Run
 from agent.run_folder import BASE, SUMMARY, write_json
@@ -83,9 +85,9 @@ def best_of_n(run: Run) -> tuple[dict[str, float], dict[str, float], dict[str, A
     """The unevolved agent on the token budget that evolution had.
 
     Returns:
-        by task id, whether the majority's answer is right; by task id, whether any is; what it
+        by task id, whether the picked answer is right; by task id, whether any is; what it
         cost: samples per task, tokens spent, the budget, and whether ``test.best_of_max``
-        kept it below that.
+        kept it below that; and who picked.
     """
     tasks = run.tasks("test")
     budget = evolution_tokens(run)
@@ -111,9 +113,16 @@ def best_of_n(run: Run) -> tuple[dict[str, float], dict[str, float], dict[str, A
     spent = sum(t.produced_tokens for t in trajectories)
     groups = {task.id: trajectories[i * n : i * n + n] for i, task in enumerate(tasks)}
     groups = {id_: own for id_, own in groups.items() if any(t.failure is None for t in own)}
-    cost = {"samples": n, "tokens": spent, "budget": budget, "capped": n < wanted}
+    cost: dict[str, Any] = {
+        "samples": n, "tokens": spent, "budget": budget, "capped": n < wanted,
+        "pick": run.config.test.best_of_pick,
+    }  # fmt: skip
+    if run.config.test.best_of_pick == "verifier":
+        cost["verifier"], picked = by_verifier(run, groups)
+    else:
+        picked = {id_: majority(own) for id_, own in groups.items()}
     return (
-        {id_: majority(own) for id_, own in groups.items()},
+        picked,
         {id_: float(any(t.success for t in own)) for id_, own in groups.items()},
         cost,
     )

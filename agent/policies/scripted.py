@@ -104,3 +104,11 @@ def write_learnt(folder: Path, examples: Sequence[Any]) -> None:
         for e in examples
     ]
     (folder / LEARNT).write_text(json.dumps(pairs))
+
+
+def merge_learnt(folder: Path, parents: Sequence[Path]) -> None:
+    """The scripted stand-in for merged weights: all that any of them learnt."""
+    learnt = [
+        tuple(pair) for parent in parents for pair in json.loads((parent / LEARNT).read_text())
+    ]
+    (folder / LEARNT).write_text(json.dumps(list(dict.fromkeys(learnt))))

@@ -54,14 +54,7 @@ class TransformersPolicy:
         if threads:
             torch.set_num_threads(threads)
         self.version, self.context = version, context
-        self.tokenizer, network = load_model(model, dtype=dtype, device=device)
-        if adapter is not None:
-            from peft import PeftModel
-
-            try:
-                network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
-            except (OSError, ValueError, RuntimeError, KeyError) as error:
-                raise ModelError(f"the adapter {adapter} cannot be loaded: {error}") from error
+        self.tokenizer, network = merged_model(model, adapter, dtype=dtype, device=device)
         self.chat = Chat(self.tokenizer)
         self.engine = Engine(network.eval(), self.tokenizer, slots=slots, context=context)
 
@@ -87,6 +80,25 @@ class TransformersPolicy:
 
     def close(self) -> None:
         del self.engine
+
+
+def merged_model(
+    model: Path, adapter: Path | None, *, dtype: str = "auto", device: str = "auto"
+) -> tuple[Any, Any]:
+    """Tokeniser and model of a local folder, an adapter merged into its weights.
+
+    Raises:
+        ModelError: one of the two cannot be loaded.
+    """
+    tokenizer, network = load_model(model, dtype=dtype, device=device)
+    if adapter is not None:
+        from peft import PeftModel
+
+        try:
+            network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(f"the adapter {adapter} cannot be loaded: {error}") from error
+    return tokenizer, network
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:

@@ -7,13 +7,30 @@ changed: the verifier is an adapter of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.training.packing import Example
 from agent.training.settings import LoraSettings
 from memory.records import Trajectory
+
+
+class VerifierSettings(BaseModel):
+    """A verifier that is trained in each generation, beside the policy.
+
+    Args:
+        enabled: whether there is one; the embedded engine only.
+        members: trainings with other seeds and orders whose weights are averaged (WARM,
+            2401.12187, §3): the mean is harder to fool than one of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    members: int = Field(3, ge=1)
 
 
 def train_verifier(
@@ -50,28 +67,49 @@ def train_verifier(
     )
 
 
-def scores(
+def average(
+    model_folder: Path,
+    members: Sequence[Path],
+    folder: Path,
+    *,
+    manifest: dict[str, Any],
+    dtype: str = "auto",
+    device: str = "auto",
+) -> dict[str, Any]:
+    """One verifier with the mean of several ones' weights (WARM, 2401.12187, eq. 2).
+
+    Args:
+        members: folders of verifiers that were trained on the same pairs.
+        model_folder, folder, manifest, dtype, device: as in ``merging.merge``.
+    """
+    from agent.training.adapter import read_manifest
+    from agent.training.merging import Recipe, merge
+
+    ranks = [int(read_manifest(member)["settings"]["rank"]) for member in members]
+    mean = Recipe(how="soup", weights=(1 / len(members),) * len(members), rank=sum(ranks))
+    described = {**manifest, "role": "verifier"}
+    return merge(
+        model_folder, members, mean, folder, manifest=described, dtype=dtype, device=device
+    )
+
+
+def load_verifier(
     model_folder: Path,
     verifier: Path,
-    examples: Sequence[Example],
     *,
     by: Literal["ratio", "likelihood"] = "ratio",
     row_tokens: int = 512,
     dtype: str = "auto",
     device: str = "auto",
-) -> dict[str, float]:
-    """What a verifier gives trajectories; higher is better.
+) -> Callable[[Sequence[Example]], dict[str, float]]:
+    """A judge of trajectories: sequences (`conversations` with ``whole``) to scores by slot.
 
     Args:
         model_folder: the base model.
         verifier: folder of the trained verifier.
-        examples: the trajectories' sequences, from ``conversations`` with ``whole``.
         by: log-likelihood against the base's (DPO's implicit reward, without its beta), or alone
             as in the paper, which favours what is short and usual.
         row_tokens, dtype, device: as in training.
-
-    Returns:
-        by slot of the trajectory.
     """
     from peft import PeftModel
 
@@ -83,16 +121,20 @@ def scores(
     _, base = load_model(model_folder, dtype=dtype, device=device)
     network = PeftModel.from_pretrained(base, str(verifier)).eval()
     score = Scorer(network)
-    found = logprobs_of(score, examples, row_tokens, base.dtype, base.device)
-    values = [float(own.sum()) for own in found]
-    if by == "ratio":
-        with network.disable_adapter():
-            usual = logprobs_of(score, examples, row_tokens, base.dtype, base.device)
-        values = [value - float(own.sum()) for value, own in zip(values, usual, strict=True)]
-    totals: dict[str, float] = {}
-    for example, value in zip(examples, values, strict=True):
-        totals[example.source] = totals.get(example.source, 0.0) + value
-    return totals
+
+    def judge(examples: Sequence[Example]) -> dict[str, float]:
+        found = logprobs_of(score, examples, row_tokens, base.dtype, base.device)
+        values = [float(own.sum()) for own in found]
+        if by == "ratio":
+            with network.disable_adapter():
+                usual = logprobs_of(score, examples, row_tokens, base.dtype, base.device)
+            values = [value - float(own.sum()) for value, own in zip(values, usual, strict=True)]
+        totals: dict[str, float] = {}
+        for example, value in zip(examples, values, strict=True):
+            totals[example.source] = totals.get(example.source, 0.0) + value
+        return totals
+
+    return judge
 
 
 def best_of_n(samples: Sequence[Trajectory], scored: Mapping[str, float]) -> dict[str, Trajectory]:
@@ -100,7 +142,7 @@ def best_of_n(samples: Sequence[Trajectory], scored: Mapping[str, float]) -> dic
 
     Args:
         samples: several trajectories of each task.
-        scored: from ``scores``; what is missing there ranks last.
+        scored: from a judge; what is missing there ranks last.
     """
     best: dict[str, Trajectory] = {}
     for sample in samples:

@@ -101,7 +101,7 @@ def load_config_of(folder: Path) -> Any:
     return load_config(folder / "config.yaml")
 
 
-@pytest.mark.parametrize("cheat", [LEAKY, "refine.flip_rewards=true"])
+@pytest.mark.parametrize("cheat", [LEAKY, "refine.corrupt=flip"])
 def test_a_batch_that_cannot_be_believed_teaches_nothing(
     tmp_path: Path, toy_yaml: Path, cheat: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_a_batch_that_cannot_be_believed_teaches_nothing(
             assert (g.weights, g.memory, g.decision) == (BASE, "", "kept")
             assert "batch void: 6 of 6 episodes of canaries" in g.reason
             assert f"{g.n}/canary/" in g.reason
-            assert ("flip_rewards" in g.reason) == ("flip" in cheat)
+            assert ("refine.corrupt is flip" in g.reason) == ("flip" in cheat)
     printed = said.export_text()
     assert "generation 1: batch void" in printed and "generation 2: batch void" in printed
     assert "batch void: 6 of 6 episodes" in (folder / "report.html").read_text()
@@ -246,7 +246,7 @@ def played(reward: float, **changes: Any) -> Trajectory:
 
 
 def test_the_rule() -> None:
-    honest, flipped = RefineSettings(), RefineSettings(flip_rewards=True)
+    honest, flipped = RefineSettings(), RefineSettings(corrupt="flip")
     assert verdict([], honest) == "" and verdict([played(0.0)], honest) == ""
     assert verdict([played(0.4)], honest) == ""  # credit for a likeness
     assert "1 of 2" in verdict([played(0.0), played(SOLVED)], honest)

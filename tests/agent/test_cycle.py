@@ -16,6 +16,7 @@ from agent.evolution import cycle
 from agent.evolution.cycle import acquired
 from agent.evolution.play import arm
 from agent.evolution.refine import instructive_failures
+from agent.evolution.update import merge
 from agent.run import Run
 from agent.run_folder import BASE, open_ledger
 from agent.training.adapter import check_adapter, read_manifest
@@ -429,7 +430,7 @@ def test_training_that_diverges_is_said_and_not_tried_again(
         tries.append(arguments)
         raise FloatingPointError("training diverged (loss nan after 3 steps)")
 
-    monkeypatch.setattr(cycle, "train_adapter", diverge)
+    monkeypatch.setattr(merge, "train_adapter", diverge)
     monkeypatch.setattr(cycle, "evaluate", stop)
     with pytest.raises(Stop):
         evolve_toy(tmp_path / "run", "generations=1", UNTESTED)

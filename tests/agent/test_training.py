@@ -27,7 +27,7 @@ from agent.training.lora import (
     train,
 )
 from agent.training.packing import Example, build, common_prefix
-from agent.training.verifier import best_of_n, scores, train_verifier
+from agent.training.verifier import best_of_n, load_verifier, train_verifier
 from memory.records import Trajectory
 from tests.agent.sequences import row_loss, sequence
 from tests.tiny import tiny_model
@@ -105,7 +105,7 @@ def test_every_objective_learns(
     done = train(model, made, how, tmp_path / "a", seed=0, manifest={}, dtype="float32")
     assert check_adapter(tmp_path / "a") == done["version"]
     assert read_manifest(tmp_path / "a")["settings"]["objective"] == objective
-    moved = scores(model, tmp_path / "a", examples, dtype="float32")
+    moved = load_verifier(model, tmp_path / "a", dtype="float32")(examples)
     better = [moved[e.source] for e in examples if e.advantage > 0]
     worse = [moved[e.source] for e in examples if e.advantage < 0]
     assert sum(better) / len(better) > sum(worse) / len(worse) + 0.5
@@ -123,7 +123,7 @@ def test_bad_signs_are_unlearnt(
     )
     made = [e._replace(advantage=-e.advantage) if flipped else e for e in examples]
     train(model, made, how, tmp_path / "a", seed=0, manifest={}, dtype="float32")
-    moved = scores(model, tmp_path / "a", examples, dtype="float32")
+    moved = load_verifier(model, tmp_path / "a", dtype="float32")(examples)
     margin = sum(moved[e.source] * e.advantage for e in examples)
     assert (margin < -1) if flipped else (margin > 1)
 
@@ -319,7 +319,7 @@ def test_a_verifier_ranks_samples(model: Path, tmp_path: Path) -> None:
     assert made["settings"]["dpo"]["nll"] == 0
     new = {task: chance.randrange(4) for task in range(100, 110)}
     samples = [answer(task, n == at, n) for task, at in new.items() for n in range(4)]
-    scored = scores(model, tmp_path / "v", samples, dtype="float32")
+    scored = load_verifier(model, tmp_path / "v", dtype="float32")(samples)
     assert set(scored) == {s.source for s in samples}
     told = [
         Trajectory(slot=s.source, task=s.task, suite="s", family="f", split="train",
@@ -328,5 +328,5 @@ def test_a_verifier_ranks_samples(model: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     best = best_of_n(told, scored)
     assert [best[str(task)].slot for task in new] == [f"{task}/{at}" for task, at in new.items()]
-    likely = scores(model, tmp_path / "v", samples, by="likelihood", dtype="float32")
+    likely = load_verifier(model, tmp_path / "v", by="likelihood", dtype="float32")(samples)
     assert all(value < 0 for value in likely.values()) and likely != scored

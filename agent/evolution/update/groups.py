@@ -23,6 +23,7 @@ from agent.evolution.refine import Solution
 from agent.evolution.update.weights import composition
 from agent.loop import seed_of
 from agent.members import adapter_set
+from agent.run_folder import adapter_notes, config_hash
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import MEMBERS, AdapterSet, member_folder, save_set
 from agent.training.packing import Example, Unit, units
@@ -35,16 +36,15 @@ if TYPE_CHECKING:
     from agent.run import Run
 
 
-def train_groups(
+def candidate(
     run: Run,
     n: int,
     incumbent: Generation,
     examples: Sequence[Example],
     solutions: Sequence[Solution],
     experience: Sequence[Trajectory],
-    folder: Path,
     described: Mapping[str, Any],
-) -> tuple[Mapping[str, Any], str]:
+) -> tuple[str, str, int]:
     """A new adapter set, from the incumbent's and what its groups have learnt since.
 
     Args:
@@ -52,12 +52,13 @@ def train_groups(
         examples: of all groups, as the objective makes them.
         solutions: verified; those that a group's adapter has not seen have it trained anew.
         experience: the trajectories behind the examples.
-        folder: where the set goes.
         described: lineage that all manifests hold.
 
     Returns:
-        the set's manifest, empty where no group has anything new; and what is to be told.
+        the set's version, empty where no group has anything new; what is to be told; and the
+        tokens that training read.
     """
+    folder = run.generation_folder(n) / "adapter"
     settings = run.config.update_weights
     families, vectors = _prompts(run)
     group_of = grouped(families, vectors, settings.groups.most)
@@ -93,13 +94,14 @@ def train_groups(
         tokens += int(manifest["tokens"])
     anew = [group for group in own if members.get(group) != before.get(group)]
     if not anew:
-        return {}, "; ".join(["no training: no group has enough new solutions", *told])
+        return "", "; ".join(["no training: no group has enough new solutions", *told]), 0
     manifests = {group: read_manifest(place) for group, place in members.items()}
     versions = {group: str(m["version"]) for group, m in manifests.items()}
     margin = settings.groups.margin
     selector = fit(families, vectors, group_of, margin, run.memory.embedder.identity)
     lineage = {
         **described,
+        "config": config_hash(run.folder),
         "members": versions,
         "trained": {group: m["generation"] for group, m in manifests.items()},
         "groups": group_of,
@@ -112,7 +114,8 @@ def train_groups(
     shutil.rmtree(folder.with_name(MEMBERS), ignore_errors=True)
     accuracy = lineage["selector"]["accuracy"]
     told.insert(0, f"trained for {', '.join(anew)}; the selector finds {accuracy:.0%} of groups")
-    return read_manifest(folder), "; ".join(told)
+    run.ledger.append_many(adapter_notes(run.folder, run.ledger, folder))
+    return read_manifest(folder)["version"], "; ".join(told), tokens
 
 
 def grouped(families: Sequence[str], vectors: Vectors, most: int) -> dict[str, str]:

@@ -20,8 +20,10 @@ from agent.evolution.update.lessons import Lessons
 from agent.paging import reopened
 from agent.policies.base import Policy
 from agent.prompt import opening
+from agent.training.merging import MergeSettings
 from agent.training.packing import Example
 from agent.training.settings import GroupSettings, LoraSettings
+from agent.training.verifier import VerifierSettings
 from memory.records import Step, Trajectory
 
 Prompt = Literal["bare", "acting"]
@@ -42,6 +44,8 @@ class WeightsUpdateSettings(LoraSettings):
         adapters: ``one`` for all tasks, or ``per-group``: one for each group of families and a
             selector, that are one version of the weights (see `agent.evolution.update.groups`).
         groups: settings of ``per-group``.
+        merge: what of several trainings goes before the gate (see `MergeSettings`).
+        verifier: a learned judge, trained beside the policy (see `VerifierSettings`).
     """
 
     enabled: bool = True
@@ -50,6 +54,13 @@ class WeightsUpdateSettings(LoraSettings):
     min_per_family: int = Field(12, ge=1)
     adapters: Literal["one", "per-group"] = "one"
     groups: GroupSettings = GroupSettings()
+    merge: MergeSettings = MergeSettings()
+    verifier: VerifierSettings = VerifierSettings()
+
+    @property
+    def highest_rank(self) -> int:
+        """Of the adapters that act."""
+        return self.rank if self.merge.how == "none" else max(self.rank, self.merge.rank)
 
 
 def lessons(
