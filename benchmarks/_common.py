@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,18 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="small and fast; not to be published")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     return made
+
+
+def told_in_a_line(main: Callable[[], None]) -> None:
+    """Run a script; a mistake that ``instar`` tells in one line is one line here too."""
+    from agent.cli import _status
+
+    try:
+        main()
+    except Exception as error:
+        if _status(error) is None:
+            raise
+        raise SystemExit(" ".join(str(error).split())) from None
 
 
 def circumstances(benchmark: str) -> dict[str, Any]:

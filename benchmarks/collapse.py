@@ -35,7 +35,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import yaml
-from _common import ROOT, circumstances, parser, save
+from _common import ROOT, circumstances, parser, save, told_in_a_line
 from _evolved import pool
 from rich.console import Console
 from rich.table import Table
@@ -258,4 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told_in_a_line(main)

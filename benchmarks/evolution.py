@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, circumstances, parser, save
+from _common import ROOT, circumstances, parser, save, told_in_a_line
 from _evolved import Seed, aggregate, correct, evolve, pool, read
 from _gold import supervise
 from rich.console import Console
@@ -393,4 +393,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told_in_a_line(main)
