@@ -140,7 +140,8 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
             "use another --run folder, or continue without these changes"
         )
     if config.generations > stored.generations:
-        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        longer = tree | {"generations": config.generations}  # the rest as it was: see config_hash
+        write_text(path, yaml.safe_dump(longer, sort_keys=False))
     return config
 
 

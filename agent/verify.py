@@ -237,11 +237,9 @@ def _made_from(
     told = note.data.get("manifest")
     if not isinstance(told, dict):
         return
-    try:
-        if told.get("config") != config_hash(folder):
-            yield f"adapter {version} was made with another configuration than {CONFIG}"
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
-        pass  # the config's own check has said so
+    unread = any(_config(ledger, folder))  # which its own check says
+    if not unread and told.get("config") != config_hash(folder):
+        yield f"adapter {version} was made with another configuration than {CONFIG}"
     parents = told.get("parents")
     inherited: set[str] = set()
     for parent in parents if isinstance(parents, list) else ():

@@ -134,7 +134,7 @@ def lineage(parents: Sequence[Path], how: Recipe) -> dict[str, Any]:
             f"{' and '.join(versions)} are adapters of different base models "
             f"({', '.join(sorted(models))}) and cannot be merged"
         )
-    sources = sorted({str(slot) for manifest in manifests for slot in manifest["sources"]})
+    sources = sorted({str(slot) for manifest in manifests for slot in manifest.get("sources", ())})
     return {
         "parents": versions,
         "merge": how.model_dump(mode="json"),

@@ -27,10 +27,11 @@ from agent.policies.base import Completion, Message, PolicyFailure, Request
 from agent.policies.chat import Chat, load_chat, option_ids
 from agent.policies.models import ModelError, resolve_model
 from agent.policies.served import ServedPolicy, asker
-from agent.policies.transformers import load_model
+from agent.policies.transformers import load_model, merged_model
 from agent.policies.vllm_server import BASE, VllmServer, VllmSettings, default_python
 from agent.run import Run
 from agent.training.adapter import save_adapter
+from agent.training.merging import Recipe, merge
 from memory.records import Note, Trajectory
 from tests.real import absent
 
@@ -335,6 +336,31 @@ def test_an_answer_of_another_model_is_refused(
         server.endpoint.read("policy-vx", call, found)
     with pytest.raises(PolicyFailure, match="returns no token ids"):
         server.endpoint.read(BASE, call, found)
+
+
+def test_a_merged_adapter_is_served(
+    act: Act, weights: Weights, model: Path, chat: tuple[Chat, frozenset[int]], tmp_path: Path
+) -> None:
+    """Its rank is the sum of its parents', for which the server starts anew."""
+    parents = [weights.folders[version] for version in (weights.one, weights.two)]
+    mean = Recipe(how="soup", weights=(0.5, 0.5))
+    version = str(merge(model, parents, mean, tmp_path / "m", manifest={})["version"])
+    weights.folders[version] = tmp_path / "m"
+    try:
+        policy = act(version)
+        request = Request(prompt_ids=policy.encode(said(QUESTIONS[0])), max_new_tokens=16)
+        (answer,) = ask(policy, [request])
+        policy.close()
+    finally:
+        del weights.folders[version]
+    _, network = merged_model(model, tmp_path / "m", dtype="float32")
+    ids = torch.tensor([[*request.prompt_ids, *answer.token_ids]])
+    with torch.inference_mode():
+        table = network(ids).logits[0, len(request.prompt_ids) - 1 : -1].float().log_softmax(-1)
+    plain = table[range(len(answer.token_ids)), list(answer.token_ids)].tolist()
+    assert close(answer.logprobs, plain), (answer.logprobs, plain)
+    base = weights.logprobs(BASE, request.prompt_ids, answer.token_ids)
+    assert not close(answer.logprobs, base)
 
 
 def test_nobody_else_reaches_the_server(server: VllmServer) -> None:
