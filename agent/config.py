@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from agent.distributed.settings import RolloutSettings
 from agent.evolution.acquire import AcquireSettings
 from agent.evolution.evaluate import GateSettings
 from agent.evolution.refine import RefineSettings
@@ -177,6 +178,7 @@ class Config(_Settings):
     policy: PolicySettings = PolicySettings()
     agent: AgentSettings = AgentSettings()
     sandbox: SandboxSettings = SandboxSettings()
+    rollouts: RolloutSettings = RolloutSettings()
     memory: StoreSettings = StoreSettings()
     acquire: AcquireSettings = AcquireSettings()
     refine: RefineSettings = RefineSettings()

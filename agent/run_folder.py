@@ -54,8 +54,9 @@ def stored_adapter(run: Path, ledger: Ledger, version: str) -> Path | None:
 def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:
     """The folder's configuration: stored when new, compared when the run has begun.
 
-    A run may be continued with more generations; anything else that differs is an error,
-    unless no episode has ended yet (a first attempt that failed on a mistake in it, say).
+    A run may be continued with more generations, and on other machines; anything else that
+    differs is an error, unless no episode has ended yet (a first attempt that failed on a
+    mistake in it, say).
     """
     path = folder / CONFIG
     if begun and not path.exists():
@@ -76,7 +77,7 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
     stored = validate(tree, str(path))
     if config is None:
         return stored
-    free = {"generations"}
+    free = {"generations", "rollouts"}
     before, now = (c.model_dump(mode="json", exclude=free) for c in (stored, config))
     if before != now:
         changed = sorted(k for k in now if now[k] != before[k])
@@ -84,8 +85,9 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
             f"{folder} was begun with another configuration ({', '.join(changed)} differ); "
             "use another --run folder, or continue without these changes"
         )
-    if config.generations > stored.generations:
-        write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    kept = config.model_copy(update={"generations": max(config.generations, stored.generations)})
+    if kept != stored:
+        write_text(path, yaml.safe_dump(kept.model_dump(mode="json"), sort_keys=False))
     return config
 
 
