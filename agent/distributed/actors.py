@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import queue
 import random
 import tempfile
@@ -59,6 +60,21 @@ class Question(NamedTuple):
     shown: frozenset[str]
 
 
+class Home(NamedTuple):
+    """Where an actor is."""
+
+    host: str
+    process: int
+    node: str
+
+
+def home() -> Home:
+    """Of the actor that calls it."""
+    import ray
+
+    return Home(platform.node(), os.getpid(), ray.get_runtime_context().get_node_id())
+
+
 class Seat(NamedTuple):
     """An engine that episodes can ask: its name, no other's ever, and the actor."""
 
@@ -88,18 +104,15 @@ class Worker:
         self._edition = 0
         self._lost: set[str] = set()
 
-    def join(self) -> int:
+    def join(self) -> Home:
         """Get ready.
-
-        Returns:
-            the process's id.
 
         Raises:
             SuiteError, SandboxUnavailable, ModelError: nothing can be played on this machine.
         """
         self.suite = configured_suite(self.config, unsafe=self.unsafe)
         self.words = words_of(self.config.policy)
-        return os.getpid()
+        return home()
 
     def play(
         self, assignment: Assignment, readers: tuple[str, ...], version: str, seat: Seat
@@ -213,9 +226,9 @@ class EngineActor:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._driving = False
 
-    async def join(self) -> int:
-        """The process's id, once it is there."""
-        return os.getpid()
+    async def join(self) -> Home:
+        """Get ready; the weights come later."""
+        return home()
 
     async def serve(self, version: str, parcel: Parcel | None) -> None:
         """From now on act with this version of the weights.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.config import Config
-from agent.distributed.actors import EngineActor, Question, Worker
+from agent.distributed.actors import EngineActor, Home, Question, Worker
 from agent.distributed.parcels import Parcel
 from agent.run_folder import RunError
 
@@ -38,6 +38,7 @@ class Member:
         role, number: which place.
         actor: who holds it.
         name: of that actor; no other's ever.
+        home: where that actor is, once it is placed.
         state: ``placing`` until Ray has started it, ``loading`` while an engine gets its
             weights, then ``ready``.
         step: the pending call after which the state changes.
@@ -51,6 +52,7 @@ class Member:
     number: int
     actor: Any = None
     name: str = ""
+    home: Home | None = None
     state: Literal["placing", "loading", "ready"] = "placing"
     step: Any = None
     news: Any = None
@@ -59,7 +61,8 @@ class Member:
     lost: int = 0
 
     def __str__(self) -> str:
-        return f"{self.role} {self.number}"
+        where = f" ({self.home.host}, process {self.home.process})" if self.home else ""
+        return f"{self.role} {self.number}{where}"
 
 
 class Crew:
@@ -162,7 +165,7 @@ class Crew:
             )
         with contextlib.suppress(Exception):
             ray.kill(member.actor)  # out of reach is not dead
-        self.say(f"{member} was lost ({why}); another takes its place")
+        self.say(f"{member} was lost: {why}; another takes its place")
         self._place(member)
 
     def dismiss(self) -> None:
@@ -224,7 +227,7 @@ class Crew:
         import ray
 
         here = "" if "working_dir" in self.settings.runtime_env else str(Path.cwd())
-        member.name = f"{member} · {next(self._names)}"
+        member.name, member.home = f"{member.role} {member.number}.{next(self._names)}", None
         member.state, member.since, member.load = "placing", time.monotonic(), 0
         arguments: tuple[Any, ...] = (self.config, here)
         if member.role == "engine":
@@ -271,6 +274,8 @@ class Crew:
                 self.say(f"{member}: {text}")
             return [one for one in told if isinstance(one, Question)]
         member.step = None
+        if member.state == "placing":
+            member.home = told
         if member.role == "engine" and member.state == "placing":
             member.state = "loading"
             self._load(member)
