@@ -10,12 +10,14 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from agent.config import Config
 from agent.distributed.actors import EngineActor, Home, Question, Worker
@@ -26,6 +28,13 @@ STORE_BYTES = 256 * 2**20  # of objects, in a Ray of our own; only adapters are 
 SPARE_CALLS = 4  # of a member, beside its episodes or their requests
 LOOK_S = 2.0  # how long nothing may happen before the driver looks around
 CLOSE_S = 15.0  # longest goodbye of an actor
+KNOCK_S = 10.0  # longest wait for a cluster to take a connection
+
+ENVIRONMENT = {  # of Ray, where it says nothing else; read when it is imported
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # GPUs are hidden from who asked for none
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what it would print to standard output; we say who is lost
+}
 
 Role = Literal["worker", "engine"]
 
@@ -157,7 +166,7 @@ class Crew:
         import ray
 
         member.lost += 1
-        why = _line(error)
+        why = _cause(error)
         if member.lost > self.settings.restarts:
             raise RunError(
                 f"{member} was lost {member.lost} times in a row before an episode had ended "
@@ -195,11 +204,9 @@ class Crew:
     def _connect(self) -> None:
         import ray
 
+        settings = self.settings
         if ray.is_initialized():  # by whoever uses this package, or before an earlier dismissal
             return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        settings = self.settings
         how: dict[str, Any] = {"address": settings.address}
         if settings.address is None:
             cores = settings.workers * settings.worker_cpus
@@ -211,6 +218,7 @@ class Crew:
                 "object_store_memory": STORE_BYTES,
             }
         try:
+            _knock(settings.address or "")
             ray.init(
                 **how,
                 runtime_env=dict(settings.runtime_env) or None,
@@ -219,7 +227,7 @@ class Crew:
             )
         except Exception as error:
             where = "on this machine" if settings.address is None else f"at {settings.address}"
-            raise RunError(f"rollouts.address: no Ray {where}: {_line(error)}") from error
+            raise RunError(f"rollouts.address: no Ray {where}: {_lines(error)[0]}") from error
         self._ours = True
 
     def _place(self, member: Member) -> None:
@@ -324,7 +332,22 @@ class Crew:
         return 1.0 if can and ray.cluster_resources().get("GPU") else 0.0
 
 
-def _line(error: BaseException) -> str:
-    """What Ray says of an error, in one line without its report."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+def _knock(address: str) -> None:
+    """See whether anyone listens at an address; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), timeout=KNOCK_S).close()
+
+
+def _lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+
+
+def _cause(error: BaseException) -> str:
+    """What Ray says at the end of its report on a lost actor, without its advice."""
+    said = _lines(error)[-1].rpartition("Worker exit detail: ")[2]
+    return said.partition(" Some common causes")[0].rstrip(".")[:300]

@@ -8,6 +8,7 @@ end. Workers do what ``agent.rollout`` does; an engine generates for all of them
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from agent.config import Config, ConfigError
 from agent.distributed.actors import Question, Seat
-from agent.distributed.crew import Crew, Member
+from agent.distributed.crew import ENVIRONMENT, Crew, Member
 from agent.distributed.parcels import pack
 from agent.engines import words_of
 from agent.loop import Assignment, Cancelled
@@ -73,6 +74,7 @@ class Fleet:
     """
 
     def __init__(self, config: Config, say: Callable[[str], None], *, unsafe: bool = False):
+        os.environ.update(ENVIRONMENT | os.environ)
         try:
             import ray  # noqa: F401
         except ImportError as error:

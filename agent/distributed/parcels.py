@@ -52,8 +52,8 @@ def unpack(parcel: Parcel, cache: Path) -> Path:
     copy.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (copy / Path(name).name).write_bytes(content)
-    if (arrived := check_adapter(copy)) != parcel.version:
-        raise AdapterError(f"the adapter {parcel.version} arrived as {arrived} in {copy}")
+    if not _holds(copy, parcel.version):
+        raise AdapterError(f"the adapter {parcel.version} did not arrive whole in {copy}")
     return copy
 
 

@@ -65,7 +65,7 @@ class Walk:
         self._note("step")
         if self.prompt.startswith("deadly walk"):
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.pause)
+        time.sleep(20 * self.pause if self.prompt.startswith("slow walk") else self.pause)
         if action.tool == "say":
             said = str(action.arguments.get("text"))
             return StepResult(observation="End.", reward=float("5" in said), terminated=True)
