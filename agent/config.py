@@ -188,6 +188,15 @@ class Config(_Settings):
     test: TestSettings = TestSettings()
 
     @model_validator(mode="after")
+    def _one_endpoint(self) -> Self:
+        if self.policy.engine == "openai" and self.rollouts.engines > 1:
+            raise ValueError(
+                "rollouts.engines must be 1 for an endpoint, which serves all by itself: one "
+                "engine passes the requests on"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _trains_on_ids(self) -> Self:
         spoken = self.policy.engine == "openai" and not self.policy.endpoint.token_ids
         if spoken and self.update_weights.enabled:

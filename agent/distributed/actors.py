@@ -210,12 +210,16 @@ class EngineActor:
     Args:
         config: the run's.
         folder: the driver's current folder (see `Worker`).
+        threads: the driver's OMP_NUM_THREADS. Ray sets it to the cores that it sets aside.
     """
 
-    def __init__(self, config: Config, folder: str):
+    def __init__(self, config: Config, folder: str, threads: str | None):
         if folder and Path(folder).is_dir():
             os.chdir(folder)
         share_cores()
+        if config.rollouts.engine_cpus is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
+            os.environ.update({"OMP_NUM_THREADS": threads} if threads else {})
         self._folder = tempfile.TemporaryDirectory(prefix="instar-engine-")
         self._said: list[str] = []
         here = config.model_copy(update={"rollouts": RolloutSettings()})

@@ -210,7 +210,7 @@ class Crew:
         how: dict[str, Any] = {"address": settings.address}
         if settings.address is None:
             cores = settings.workers * settings.worker_cpus
-            cores += settings.engines * settings.engine_cpus
+            cores += settings.engines * self._engine_cpus
             how = {
                 "address": "local",
                 "num_cpus": max(os.cpu_count() or 1, math.ceil(cores)),
@@ -239,8 +239,9 @@ class Crew:
         member.state, member.since, member.load = "placing", time.monotonic(), 0
         arguments: tuple[Any, ...] = (self.config, here)
         if member.role == "engine":
-            calls, cpus, gpus = 2 * self.under_way, self.settings.engine_cpus, self._gpus()
+            calls, cpus, gpus = 2 * self.under_way, self._engine_cpus, self._gpus()
             actor = ray.remote(EngineActor)
+            arguments = (*arguments, os.environ.get("OMP_NUM_THREADS"))
         else:
             calls, cpus, gpus = self.most, self.settings.worker_cpus, 0.0
             actor, arguments = ray.remote(Worker), (*arguments, self.unsafe)
@@ -315,11 +316,15 @@ class Crew:
         has, wants = ray.cluster_resources(), self.settings
         return (
             f"no place in the Ray cluster in {wants.wait_s:g} s (rollouts.wait_s): "
-            f"{wants.engines} engines of {wants.engine_cpus:g} CPUs and {self._gpus():g} GPUs and "
+            f"{wants.engines} engines of {self._engine_cpus:g} CPUs and {self._gpus():g} GPUs and "
             f"{wants.workers} workers of {wants.worker_cpus:g} CPUs are asked for, and it has "
             f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs; ask for less, or add "
             "machines"
         )
+
+    @property
+    def _engine_cpus(self) -> float:
+        return 1.0 if self.settings.engine_cpus is None else self.settings.engine_cpus
 
     def _gpus(self) -> float:
         """GPUs of an engine."""

@@ -18,7 +18,9 @@ class RolloutSettings(BaseModel):
         workers: processes that play episodes: environments and sandboxes are theirs.
         engines: processes that hold the policy, each of them the whole model.
         episodes: played at a time by each worker; null is as many as keep the engines full.
-        worker_cpus, engine_cpus: cores that Ray sets aside for each.
+        worker_cpus: cores that Ray sets aside for each worker.
+        engine_cpus: cores that Ray sets aside for each engine, and as many threads; null is one,
+            and the threads of the local runner, since workers mostly wait for it.
         engine_gpus: GPUs that Ray sets aside for each engine; null is one where the cluster has
             any and the engine can use it.
         restarts: how often the same worker or engine is replaced before an episode of its has
@@ -35,7 +37,7 @@ class RolloutSettings(BaseModel):
     engines: int = Field(1, ge=1)
     episodes: int | None = Field(None, ge=1)
     worker_cpus: float = Field(1, ge=0)
-    engine_cpus: float = Field(1, ge=0)
+    engine_cpus: float | None = Field(None, ge=0)
     engine_gpus: float | None = Field(None, ge=0)
     restarts: int = Field(3, ge=0)
     wait_s: float = Field(300, gt=0)
