@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from agent.distributed.settings import RolloutSettings
 from agent.evolution.acquire import AcquireSettings
 from agent.evolution.evaluate import GateSettings
 from agent.evolution.refine import RefineSettings
@@ -183,6 +184,7 @@ class Config(_Settings):
     policy: PolicySettings = PolicySettings()
     agent: AgentSettings = AgentSettings()
     sandbox: SandboxSettings = SandboxSettings()
+    rollouts: RolloutSettings = RolloutSettings()
     memory: StoreSettings = StoreSettings()
     acquire: AcquireSettings = AcquireSettings()
     refine: RefineSettings = RefineSettings()
@@ -190,6 +192,15 @@ class Config(_Settings):
     update_weights: WeightsUpdateSettings = WeightsUpdateSettings()
     gate: GateSettings = GateSettings()
     test: TestSettings = TestSettings()
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> Self:
+        if self.policy.engine == "openai" and self.rollouts.engines > 1:
+            raise ValueError(
+                "rollouts.engines must be 1 for an endpoint, which serves all by itself: one "
+                "engine passes the requests on"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trains_on_ids(self) -> Self:

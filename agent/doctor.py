@@ -181,6 +181,18 @@ def _vllm() -> Iterator[Finding]:
     )
 
 
+def _ray() -> Iterator[Finding]:
+    version = _version("ray")
+    yield Finding(
+        area="engine",
+        name="ray",
+        ok=version is not None,
+        detail=f"ray {version}" if version else "not installed",
+        remedy="not needed; for rollouts.runner=ray: pip install 'instar[ray]'",
+        required=False,
+    )
+
+
 def _models() -> Iterator[Finding]:
     from agent.policies.models import default_state
 
@@ -325,6 +337,7 @@ _CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _machine,
     _torch,
     _vllm,
+    _ray,
     _models,
     _bubblewrap,
     _docker,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from agent.config import Config
+from agent.config import Config, PolicySettings
 from agent.policies.base import Policy, PolicyFailure
 from agent.report.terminal import phase
 from agent.run_folder import config_hash
@@ -14,6 +14,8 @@ from agent.training.adapter import read_manifest, save_adapter
 from agent.training.packing import Example
 
 if TYPE_CHECKING:
+    from agent.distributed.fleet import Fleet
+    from agent.policies.served import Words
     from agent.run import Run
     from agent.training.merging import Recipe
 
@@ -30,11 +32,22 @@ class Engine:
         config: which engine.
         log: file for what a server writes.
         say: told what the user should know, as a server that had to be started again.
+        unsafe: whether the sandbox may be ``none``, where others play the episodes.
+
+    Attributes:
+        fleet: the processes that play and generate, if these are others than this one.
     """
 
-    def __init__(self, config: Config, log: Path, say: Callable[[str], None]):
+    def __init__(
+        self, config: Config, log: Path, say: Callable[[str], None], *, unsafe: bool = False
+    ):
         self.config, self.log, self.say = config, log, say
         self._service: Any = None  # a Service, or OfflineVllm
+        self.fleet: Fleet | None = None
+        if config.rollouts.runner == "ray":
+            from agent.distributed.fleet import Fleet
+
+            self.fleet = Fleet(config, say, unsafe=unsafe)
 
     def policy(self, adapter: Path | None, version: str) -> Policy:
         """A policy at one version of its weights.
@@ -43,6 +56,8 @@ class Engine:
             ModelError, PolicyFailure: it cannot be had; one line.
         """
         settings = self.config.policy
+        if self.fleet is not None:
+            return self.fleet.policy(adapter, version)
         if settings.engine == "scripted":
             from agent.policies.scripted import ScriptedPolicy
 
@@ -108,6 +123,8 @@ class Engine:
 
     def make_room(self) -> None:
         """Before training on this machine: free what it needs."""
+        if self.fleet is not None:
+            self.fleet.rest()
         if self._service is None:
             return
         import torch
@@ -120,6 +137,27 @@ class Engine:
         """End what was started; safe to call twice."""
         if self._service is not None:
             self._service.close()
+        if self.fleet is not None:
+            self.fleet.close()
+
+
+def words_of(settings: PolicySettings) -> Words:
+    """Texts as ids of the configured policy, where its weights are not needed.
+
+    Raises:
+        ModelError: it has no tokeniser here; one line.
+    """
+    if settings.engine == "scripted":
+        from agent.policies.scripted import ScriptedPolicy
+
+        return ScriptedPolicy(settings.model, context=settings.context)
+    from agent.policies.chat import load_chat
+    from agent.policies.models import resolve_model
+    from agent.policies.remote import Spoken
+
+    chat, _ = load_chat(resolve_model(settings.model))
+    spoken = settings.engine == "openai" and not settings.endpoint.token_ids
+    return Spoken(chat) if spoken else chat
 
 
 def train_adapter(

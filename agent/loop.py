@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from agent.formats import format_of
 from agent.paging import Paged, begin_anew
-from agent.policies.base import Completion, Policy, PolicyFailure, Request
+from agent.policies.base import Completion, PolicyFailure, Reader, Request
 from agent.prompt import AgentSettings, frame, opening, with_notes
 from environments.base import (
     FULL_REWARD,
@@ -95,7 +95,7 @@ def run_episode(
     assignment: Assignment,
     make: Callable[[], Environment],
     query: Callable[[Request], Completion],
-    policy: Policy,
+    policy: Reader,
     settings: AgentSettings,
     briefing: Briefing,
     *,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from math import log
 from typing import Any
 
-from agent.policies.base import Message, Policy
+from agent.policies.base import Message, Reader
 from agent.prompt import opening
 from environments.base import Action, Environment, StepResult, Tool
 from environments.calls import cut, sole_text_parameter
@@ -163,7 +163,7 @@ def reopened(
 
 
 def begin_anew(
-    policy: Policy,
+    policy: Reader,
     room: int,
     frame: Frame,
     prompt: str,

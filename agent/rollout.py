@@ -8,11 +8,11 @@ work while the engine generates.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from agent.loop import Assignment, Cancelled, run_episode
-from agent.policies.base import Completion, Policy, Request
+from agent.policies.base import Completion, Policy, Reader, Request
 from agent.prompt import AgentSettings
 from environments.base import Suite
 from environments.watch import Watched
@@ -32,6 +32,10 @@ class Desk:
 
     def query(self, request: Request) -> Completion:
         """Blocks until the policy has answered; called from episode threads."""
+        return self.ask(request).result()
+
+    def ask(self, request: Request) -> Future[Completion]:
+        """What the policy will answer; called from any thread."""
         future: Future[Completion] = Future()
         with self.lock:
             if self.closed:
@@ -39,7 +43,7 @@ class Desk:
             ticket = object()  # no other desk's: the policy may still work for an earlier one
             self.futures[ticket] = future
         self.policy.submit(ticket, request)
-        return future.result()
+        return future
 
     def pump(self) -> None:
         """Advance the engine and hand out what it finished; called from one thread."""
@@ -47,13 +51,41 @@ class Desk:
             if future := self.futures.pop(ticket, None):
                 future.set_result(completion)
 
-    def close(self) -> None:
-        """Wake everyone who waits; their episodes never happened."""
+    def close(self, why: Exception | None = None) -> None:
+        """Wake everyone who waits; unless told why, their episodes never happened."""
         with self.lock:
             self.closed = True
             for future in self.futures.values():
                 if not future.done():
-                    future.set_exception(Cancelled())
+                    future.set_exception(why or Cancelled())
+
+
+def play(
+    assignment: Assignment,
+    query: Callable[[Request], Completion],
+    policy: Reader,
+    suite: Suite,
+    settings: AgentSettings,
+    *,
+    seed: int,
+    seconds: float | None = None,
+) -> Trajectory:
+    """One episode, in an environment of the suite's that is watched.
+
+    Args:
+        assignment: the episode.
+        query: blocks until the policy has answered.
+        policy, suite, settings, seed, seconds: as of ``rollout``.
+    """
+    return run_episode(
+        assignment,
+        lambda: Watched(lambda: suite.environment(assignment.task), seconds),
+        query,
+        policy,
+        settings,
+        suite.briefing,
+        seed=seed,
+    )
 
 
 def rollout(
@@ -81,15 +113,7 @@ def rollout(
     desk = Desk(policy)
 
     def episode(assignment: Assignment) -> Trajectory:
-        return run_episode(
-            assignment,
-            lambda: Watched(lambda: suite.environment(assignment.task), seconds),
-            desk.query,
-            policy,
-            settings,
-            suite.briefing,
-            seed=seed,
-        )
+        return play(assignment, desk.query, policy, suite, settings, seed=seed, seconds=seconds)
 
     pool = ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="episode")
     try:

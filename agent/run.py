@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,10 +36,10 @@ from agent.run_folder import (
 )
 from agent.run_memory import RunMemory
 from agent.training.adapter_set import AdapterSet
+from agent.worlds import configured_suite
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
 from environments.splits import Split, first_of_each_family, split_of, split_tasks
-from environments.suites import load_suite
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.records import Generation, MemoryItem, Note, StopReason, Trajectory
@@ -99,7 +98,7 @@ class Run:
         self._lender: tuple[Path, Ledger] | None = None  # whose weights act, if not its own
         self.sets: dict[str, AdapterSet | None] = {}  # those that acted, checked once
         self.trials: dict[str, Path] = {}  # adapters that are tried and not in the ledger
-        self.engine = Engine(self.config, folder / "engine.log", self._engine_said)
+        self.engine = Engine(self.config, folder / "engine.log", self._engine_said, unsafe=unsafe)
         self.memory = RunMemory(
             folder / "index",
             self.config.memory,
@@ -133,17 +132,7 @@ class Run:
     @property
     def suite(self) -> Suite:
         if self._suite is None:
-            settings = self.config.sandbox
-            sandbox = partial(
-                make_sandbox,
-                settings.backend,
-                settings.limits,
-                unsafe=self.unsafe,
-                options=settings.options,
-            )
-            sandbox().close()  # missing? say so now
-            options = self.config.suite.options
-            self._suite = load_suite(self.config.suite.name, sandbox=sandbox, options=options)
+            self._suite = configured_suite(self.config, unsafe=self.unsafe)
         return self._suite
 
     def tasks(self, split: Split) -> list[Task]:
@@ -277,20 +266,29 @@ class Run:
             return
         with phase(self.console, label, len(assignments), quiet=self.quiet) as meter:
             for weights, own in cast(self, assignments, version):
-                for done in rollout(
-                    own,
-                    self.policy(weights),
-                    self.suite,
-                    self.config.agent,
-                    seed=self.config.seed,
-                    in_flight=self.config.policy.slots * 3 // 2,
-                    seconds=self.config.suite.seconds,
-                ):
+                for done in self._rollout(own, weights):
                     kept = [(t.slot, t) for t in done if keep_broken or t.failure is None]
                     self.ledger.append_many(kept)
                     tokens = sum(t.produced_tokens for t in done)
                     meter.advance(len(done), tokens, sum(t.success for t in done))
                     yield from done
+
+    def _rollout(
+        self, assignments: Sequence[Assignment], version: str
+    ) -> Iterator[list[Trajectory]]:
+        """Episodes as they end, played where the configuration says."""
+        policy = self.policy(version)
+        if self.engine.fleet is not None:
+            return self.engine.fleet.rollout(assignments)
+        return rollout(
+            assignments,
+            policy,
+            self.suite,
+            self.config.agent,
+            seed=self.config.seed,
+            in_flight=self.config.policy.slots * 3 // 2,
+            seconds=self.config.suite.seconds,
+        )
 
     def say(
         self,

@@ -16,6 +16,7 @@ from memory.ledger import Ledger
 from memory.records import MEMBER_OF, Note, content_hash
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
+FREE = ("generations", "rollouts")  # settings with which a run may be continued otherwise
 BASE = "base"  # the version of weights that no adapter has changed
 
 
@@ -101,16 +102,17 @@ def adapter_notes(run: Path, ledger: Ledger, folder: Path) -> list[tuple[str, No
 
 
 def config_hash(folder: Path) -> str:
-    """Hash (16 hex digits) of a run's stored configuration, but for how long it goes on."""
+    """Hash (16 hex digits) of a run's stored configuration, but for what may change (`FREE`)."""
     tree = yaml.safe_load((folder / CONFIG).read_text())
-    return content_hash({key: value for key, value in tree.items() if key != "generations"})[:16]
+    return content_hash({key: value for key, value in tree.items() if key not in FREE})[:16]
 
 
 def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:
     """The folder's configuration: stored when new, compared when the run has begun.
 
-    A run may be continued with more generations; anything else that differs is an error,
-    unless no episode has ended yet (a first attempt that failed on a mistake in it, say).
+    A run may be continued with more generations, and on other machines; anything else that
+    differs is an error, unless no episode has ended yet (a first attempt that failed on a
+    mistake in it, say).
     """
     path = folder / CONFIG
     if begun and not path.exists():
@@ -131,17 +133,18 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
     stored = validate(tree, str(path))
     if config is None:
         return stored
-    free = {"generations"}
-    before, now = (c.model_dump(mode="json", exclude=free) for c in (stored, config))
+    before, now = (c.model_dump(mode="json", exclude=set(FREE)) for c in (stored, config))
     if before != now:
         changed = sorted(k for k in now if now[k] != before[k])
         raise ConfigError(
             f"{folder} was begun with another configuration ({', '.join(changed)} differ); "
             "use another --run folder, or continue without these changes"
         )
-    if config.generations > stored.generations:
-        longer = tree | {"generations": config.generations}  # the rest as it was: see config_hash
-        write_text(path, yaml.safe_dump(longer, sort_keys=False))
+    free = config.model_dump(mode="json", include=set(FREE))
+    free["generations"] = max(config.generations, stored.generations)
+    if any(tree.get(name) != value for name, value in free.items()):
+        # The rest stays as it was written: see config_hash.
+        write_text(path, yaml.safe_dump(tree | free, sort_keys=False))
     return config
 
 

@@ -88,6 +88,42 @@ def rollout(figures: Figures) -> str:
     )
 
 
+def distributed_model(figures: Figures) -> str:
+    """The default model, locally and over Ray."""
+    own = figures["model"]
+    rows = [_runner(name, own["runners"][name], "tokens") for name in own["runners"]]
+    ratio = own["ratio"]
+    return _paragraphs(
+        table(("runner", "tokens/s", "range", "seconds"), rows),
+        f"Ray over local: **{ratio['median']:.3f}** [{ratio['low']:.3f}, {ratio['high']:.3f}] over "
+        f"{len(ratio['all'])} repeats of {own['episodes']} episodes; {own['same_tokens']:.0%} of "
+        f"the episodes have the same tokens in both. Start of Ray with its actors: "
+        f"{own['start_seconds']:.0f} s.",
+        origin(figures),
+    )
+
+
+def distributed_worlds(figures: Figures) -> str:
+    """Worlds written in Python, locally and over Ray."""
+    own = figures["worlds"]
+    rows = [_runner(name, own["runners"][name], "episodes") for name in own["runners"]]
+    return _paragraphs(
+        table(("runner", "episodes/s", "range", "seconds"), rows),
+        f"{own['episodes']} episodes of {own['steps']} steps of {own['step_ms']:g} ms of Python.",
+    )
+
+
+def _runner(name: str, own: Figures, what: str) -> tuple[str, ...]:
+    rates = own["all"]
+    digits = 0 if what == "tokens" else 1
+    return (
+        name,
+        f"{own['rate']:.{digits}f}",
+        f"{min(rates):.{digits}f} to {max(rates):.{digits}f}",
+        f"{own['seconds']:.1f}",
+    )
+
+
 def generate(figures: Figures) -> str:
     """The engine against transformers' generate."""
     first = figures["first_turns"]
@@ -642,6 +678,7 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     "inspector": {"inspector": inspector},
     "poisoning": {"poisoning": poisoning},
     "rollout": {"rollout": rollout, "generate": generate, "profile": profile},
+    "distributed": {"model": distributed_model, "worlds": distributed_worlds},
     "evolution": {
         "arms": arms,
         "short": short,

@@ -82,7 +82,7 @@ def test_importing_does_nothing_else(name: str, tmp_path: Path) -> None:
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         f"import {name}\n"
         "heavy = {'torch', 'transformers', 'peft', 'chromadb', 'sentence_transformers', "
-        "'reasoning_gym', 'fastapi', 'uvicorn'}\n"
+        "'reasoning_gym', 'fastapi', 'uvicorn', 'ray'}\n"
         "assert not heavy & set(sys.modules), sorted(heavy & set(sys.modules))\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
     )

@@ -83,11 +83,12 @@ def split_begin(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
     return messages, ""
 
 
-class Policy(Protocol):
-    """A language model at one version of its weights.
+class Reader(Protocol):
+    """How a language model reads, at one version of its weights; all that an episode knows of it.
 
-    ``submit`` may be called from any thread; ``step`` from one. That split lets environments
-    work while the engine generates.
+    Attributes:
+        version: name of the weights.
+        context: longest prompt plus completion, in tokens.
     """
 
     version: str
@@ -114,6 +115,14 @@ class Policy(Protocol):
     def count(self, text: str) -> int:
         """Number of tokens of a text."""
         ...
+
+
+class Policy(Reader, Protocol):
+    """A language model at one version of its weights.
+
+    ``submit`` may be called from any thread; ``step`` from one. That split lets environments
+    work while the engine generates.
+    """
 
     def submit(self, ticket: Hashable, request: Request) -> None:
         """Queue a request under a ticket."""

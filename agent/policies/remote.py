@@ -14,7 +14,7 @@ from agent.policies.base import Completion, Message, PolicyFailure, Request
 from agent.policies.calls import Call
 from agent.policies.chat import Chat
 from agent.policies.endpoint import Endpoint, EndpointSettings, NoAnswer
-from agent.policies.served import Ask, Service
+from agent.policies.served import Ask, HttpService
 
 ROLES = ("system", "user", "assistant")
 _LONGEST_WAIT_S = 60.0
@@ -120,7 +120,7 @@ class Spoken:
                 turns[-1][1].append(token)
         return [{"role": role, "content": self._text(own)} for role, own in turns]
 
-    def ask(self, service: Service, settings: EndpointSettings) -> Ask:
+    def ask(self, service: HttpService, settings: EndpointSettings) -> Ask:
         """Has requests answered through chat messages."""
 
         def ask(name: str, request: Request) -> Completion:

@@ -37,11 +37,6 @@ class Service(Protocol):
         """The version's policy is closed: its weights may be forgotten."""
         ...
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where requests go now."""
-        ...
-
     def revive(self, error: NoAnswer, tries: int) -> None:
         """Requests got no answer, some so many times: see that the next will, or give up.
 
@@ -56,6 +51,15 @@ class Service(Protocol):
 
     def close(self) -> None:
         """End it, if it is ours."""
+        ...
+
+
+class HttpService(Service, Protocol):
+    """A service behind a URL."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where requests go now."""
         ...
 
 
@@ -172,7 +176,7 @@ class ServedPolicy:
             self._service.release(self.version)
 
 
-def asker(service: Service, chat: Chat, ends: frozenset[int]) -> Ask:
+def asker(service: HttpService, chat: Chat, ends: frozenset[int]) -> Ask:
     """Asks by token ids (see ``agent.policies.calls``)."""
 
     def ask(name: str, request: Request) -> Completion:

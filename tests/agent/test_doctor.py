@@ -20,7 +20,8 @@ def test_this_machine_can_run_the_quickstart(findings: dict[str, Finding]) -> No
     broken = {f.name: f.detail for f in findings.values() if f.required and not f.ok}
     assert not broken
     assert set(findings) >= {
-        *("python", "cores", "memory", "disk", "torch", "GPU", "vllm", "default model"),
+        *("python", "cores", "memory", "disk", "torch", "GPU", "vllm", "ray"),
+        "default model",
         *("embedder", "bubblewrap", "docker", "chromium", "java"),
     }
 

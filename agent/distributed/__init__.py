@@ -1,0 +1,1 @@
+"""Rollouts beyond one process: Ray actors play the episodes and hold the policy."""

@@ -1,0 +1,35 @@
+"""The configured suite, with the configured sandbox."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from environments.base import Suite
+from environments.sandbox import make_sandbox
+from environments.suites import load_suite
+
+if TYPE_CHECKING:
+    from agent.config import Config
+
+
+def configured_suite(config: Config, *, unsafe: bool = False) -> Suite:
+    """The suite that a configuration names.
+
+    Args:
+        config: which suite, which sandbox.
+        unsafe: whether the sandbox may be ``none``.
+
+    Raises:
+        SuiteError, SandboxUnavailable: it cannot be used here; one line.
+    """
+    settings = config.sandbox
+    sandbox = partial(
+        make_sandbox,
+        settings.backend,
+        settings.limits,
+        unsafe=unsafe,
+        options=settings.options,
+    )
+    sandbox().close()  # missing? say so now
+    return load_suite(config.suite.name, sandbox=sandbox, options=config.suite.options)
