@@ -83,7 +83,8 @@ class PolicySettings(_Settings):
         slots: rows generated at a time. Up to 56 rows of the default model, torch does the small
             operators on one thread, which is quicker than waking a second.
         context: longest prompt plus completion, in tokens.
-        dtype, device: torch's; ``auto`` is bfloat16, and a GPU where there is one.
+        dtype, device: torch's; ``auto`` is bfloat16 (of the embedded engine and of training on a
+            CPU without bfloat16 instructions: float32), and a GPU where there is one.
         threads: CPU threads; null is torch's default.
     """
 

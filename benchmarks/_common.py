@@ -27,6 +27,14 @@ MEMORY_BARS = {
 }
 INSPECTOR_BARS = {"first paint, ms": ("at most", 1000.0), "scrub p95, ms": ("at most", 200.0)}
 SANDBOX_BARS = {"bubblewrap / bare interpreter": 2.0, "docker warm, ms": 40.0, "worker, ms": 3.0}
+ENGINE_BARS = {
+    "rollouts / generate": ("at least", 1.6),
+    "rollouts / vLLM offline": ("at least", 0.9),
+    "rollouts on vLLM / vLLM offline": ("at least", 0.9),
+}
+ENGINE_GOAL = ("rollouts / vLLM offline", 1.2)
+TRAINING_BARS = {"tokens a second / the better of the others": ("at least", 2.0)}
+TRAINING_GOAL = 0.6  # of the measured matmul rate
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says when it starts and stops
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed

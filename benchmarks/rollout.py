@@ -26,9 +26,10 @@ from rich.table import Table
 from agent.config import Config
 from agent.evolution.acquire import plan
 from agent.loop import Assignment
-from agent.policies.base import Completion, Message, Request
+from agent.policies.base import Completion, Message, Policy, Request
+from agent.policies.chat import end_ids
 from agent.policies.models import resolve_model
-from agent.policies.transformers import TransformersPolicy
+from agent.policies.transformers import TransformersPolicy, load_model
 from agent.rollout import rollout
 from environments.base import Suite
 from environments.sandbox import make_sandbox
@@ -54,7 +55,7 @@ class Timing(NamedTuple):
 class Recorder:
     """A policy that passes everything on, keeps the requests and times the engine."""
 
-    def __init__(self, policy: TransformersPolicy):
+    def __init__(self, policy: Policy):
         self.policy, self.version, self.context = policy, policy.version, policy.context
         self.requests: dict[Hashable, Request] = {}
         self.completions: dict[Hashable, Completion] = {}
@@ -62,6 +63,9 @@ class Recorder:
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         return self.policy.encode(messages)
+
+    def extend(self, token_ids: tuple[int, ...], observation: str, begin: str) -> tuple[int, ...]:
+        return self.policy.extend(token_ids, observation, begin)
 
     def count(self, text: str) -> int:
         return self.policy.count(text)
@@ -94,11 +98,21 @@ def fresh(policy: TransformersPolicy) -> Recorder:
     return Recorder(policy)
 
 
+def assignments(
+    config: Config, suite: Suite, tasks: int, samples: int, **acquire: Any
+) -> list[Assignment]:
+    """The episodes of a first generation's acquire phase, and settings of it."""
+    chosen = families_in_turn(split_tasks(suite.tasks())["train"], tasks)
+    settings = config.acquire.model_copy(update={"samples": samples, **acquire})
+    families = {task.family for task in chosen}
+    made = plan(chosen, {}, settings, generation=1, weak=families, evolved=False)
+    return list(made.incumbent)
+
+
 def time_rollout(
-    policy: TransformersPolicy, suite: Suite, episodes: Sequence[Assignment], config: Config
-) -> tuple[Timing, Recorder]:
-    """Run the episodes as a run would; also what was asked and answered."""
-    recorder = fresh(policy)
+    recorder: Recorder, suite: Suite, episodes: Sequence[Assignment], config: Config
+) -> Timing:
+    """Run the episodes as a run would; the recorder holds what was asked and answered."""
     in_flight = config.policy.slots * 3 // 2  # as Run.episodes
     begin = time.perf_counter()
     done = [
@@ -113,7 +127,7 @@ def time_rollout(
     if broken:
         raise SystemExit(f"{len(broken)} of {len(done)} episodes broke: {broken[0].message}")
     tokens = sum(t.produced_tokens for t in done)
-    return Timing(tokens, seconds, recorder.engine_seconds), recorder
+    return Timing(tokens, seconds, recorder.engine_seconds)
 
 
 def time_engine(
@@ -131,7 +145,7 @@ def time_engine(
     return Timing(tokens, seconds, recorder.engine_seconds), recorder.completions
 
 
-def time_generate(policy: TransformersPolicy, requests: Sequence[Request]) -> Timing:
+def time_generate(model: Any, tokenizer: Any, requests: Sequence[Request]) -> Timing:
     """transformers' own ``generate`` on the same prompts, sampled, batch after batch.
 
     Only tokens up to each row's end count: what it pads until the batch's slowest row is done
@@ -139,8 +153,7 @@ def time_generate(policy: TransformersPolicy, requests: Sequence[Request]) -> Ti
     """
     import torch
 
-    model, tokenizer = policy.engine.model, policy.engine.tokenizer
-    tokens = 0
+    tokens, ends = 0, end_ids(tokenizer, model.generation_config)
     begin = time.perf_counter()
     for batch in _batches(requests):
         width = max(len(r.prompt_ids) for r in batch)
@@ -163,7 +176,7 @@ def time_generate(policy: TransformersPolicy, requests: Sequence[Request]) -> Ti
                 tokenizer=tokenizer,
                 pad_token_id=pad,
             )
-        tokens += sum(_produced(row, policy.engine.ends, pad) for row in out[:, width:].tolist())
+        tokens += sum(_produced(row, ends, pad) for row in out[:, width:].tolist())
     seconds = time.perf_counter() - begin
     return Timing(tokens, seconds, seconds)
 
@@ -179,7 +192,7 @@ def _batches(requests: Sequence[Request]) -> list[list[Request]]:
     ]
 
 
-def _produced(row: list[int], ends: set[int], pad: int) -> int:
+def _produced(row: list[int], ends: frozenset[int], pad: int) -> int:
     """Tokens of a row up to its end token or its padding."""
     for i, token in enumerate(row):
         if token in ends:
@@ -195,7 +208,7 @@ def profile(policy: TransformersPolicy, requests: Sequence[Request], steps: int)
     from torch.profiler import ProfilerActivity
 
     recorder = fresh(policy)
-    policy.engine.ends = set()  # no row ends while it is watched
+    policy.engine.ends = frozenset()  # no row ends while it is watched
     slots = policy.engine.slots
     endless = [
         r.model_copy(update={"max_new_tokens": 2 * steps + 8, "stop": (), "seed": i})
@@ -241,26 +254,27 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
     """All figures of one call."""
     config = Config()
     suite = load_suite(config.suite.name, sandbox=make_sandbox)
-    tasks = families_in_turn(split_tasks(suite.tasks())["train"], arguments.tasks)
-    acquire = config.acquire.model_copy(update={"samples": arguments.samples})
-    families = {task.family for task in tasks}
-    episodes = plan(tasks, {}, acquire, generation=1, weak=families, evolved=False).incumbent
+    acquire = config.acquire
+    episodes = assignments(config, suite, arguments.tasks, arguments.samples)
     policy = TransformersPolicy(
         resolve_model(config.policy.model), slots=config.policy.slots, context=config.policy.context
     )
-    out.print(f"{len(tasks)} tasks × {arguments.samples} samples on {policy.engine.slots} rows")
+    out.print(f"{len(episodes)} episodes on {policy.engine.slots} rows")
 
     warm_up = episodes[: max(2, len(episodes) // 8)]
-    time_engine(policy, list(time_rollout(policy, suite, warm_up, config)[1].requests.values()))
+    warm = fresh(policy)
+    time_rollout(warm, suite, warm_up, config)
+    time_engine(policy, list(warm.requests.values()))
     rollouts, plains, same = [], [], 0.0
     recorder = None
     for repeat in range(arguments.repeats):
         if repeat % 2 == 0 or recorder is None:  # order: rollout, plain, plain, rollout, …
-            timing, recorder = time_rollout(policy, suite, episodes, config)
+            recorder = fresh(policy)
+            timing = time_rollout(recorder, suite, episodes, config)
             plain, answers = time_engine(policy, list(recorder.requests.values()))
         else:
             plain, answers = time_engine(policy, list(recorder.requests.values()))
-            timing, _ = time_rollout(policy, suite, episodes, config)
+            timing = time_rollout(fresh(policy), suite, episodes, config)
         rollouts.append(timing)
         plains.append(plain)
         asked = list(recorder.requests)
@@ -275,19 +289,20 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
     assert recorder is not None
     first_turns = _first_turns(recorder)[: arguments.generate]
     engines, generates = [], []
+    tokenizer, plain_model = load_model(resolve_model(config.policy.model))
     if first_turns:
-        time_generate(policy, first_turns[:1])  # it prepares its stop strings once
+        time_generate(plain_model, tokenizer, first_turns[:1])  # it prepares its stop strings once
     for repeat in range(arguments.repeats if first_turns else 0):
         pair: list[Callable[[], None]] = [
             lambda: engines.append(time_engine(policy, first_turns)[0]),
-            lambda: generates.append(time_generate(policy, first_turns)),
+            lambda: generates.append(time_generate(plain_model, tokenizer, first_turns)),
         ]
         for part in pair if repeat % 2 == 0 else reversed(pair):
             part()
     turns, max_new_tokens = config.agent.settled(suite.briefing)
     figures: dict[str, Any] = {
         "settings": {
-            "tasks": len(tasks),
+            "tasks": len({episode.task.id for episode in episodes}),
             "samples": arguments.samples,
             "temperatures": list(acquire.temperatures),
             "hot_tokens": acquire.hot_tokens,
@@ -299,18 +314,18 @@ def measure(arguments: argparse.Namespace, out: Console) -> dict[str, Any]:
             "generate_prompts": len(first_turns),
             "generate_rows": GENERATE_ROWS,
         },
-        "rollout": _summary(rollouts),
-        "plain": _summary(plains),
-        "ratio": _ratio(rollouts, plains),
+        "rollout": summary(rollouts),
+        "plain": summary(plains),
+        "ratio": ratio(rollouts, plains),
         "target": TARGET,
         "requests": len(recorder.requests),
         "same_tokens": round(same, 4),
     }
     if first_turns:
         figures["first_turns"] = {
-            "engine": _summary(engines),
-            "generate": _summary(generates),
-            "ratio": _ratio(engines, generates),
+            "engine": summary(engines),
+            "generate": summary(generates),
+            "ratio": ratio(engines, generates),
         }
     if arguments.profile:
         figures["profile"] = profile(policy, _first_turns(recorder), arguments.profile_steps)
@@ -325,7 +340,7 @@ def _first_turns(recorder: Recorder) -> list[Request]:
     return seen or [r for r in every if len(r.prompt_ids) < 2 * shortest]
 
 
-def _summary(timings: Sequence[Timing]) -> dict[str, Any]:
+def summary(timings: Sequence[Timing]) -> dict[str, Any]:
     return {
         "tokens_per_second": round(median(t.rate for t in timings), 1),
         "all": [round(t.rate, 1) for t in timings],
@@ -335,7 +350,7 @@ def _summary(timings: Sequence[Timing]) -> dict[str, Any]:
     }
 
 
-def _ratio(above: Sequence[Timing], below: Sequence[Timing]) -> dict[str, Any]:
+def ratio(above: Sequence[Timing], below: Sequence[Timing]) -> dict[str, Any]:
     ratios = [a.rate / b.rate for a, b in zip(above, below, strict=True)]
     return {
         "median": round(median(ratios), 4),

@@ -1,6 +1,6 @@
 """Continuous batching around a transformers model: the embedded engine.
 
-A row that finishes is replaced at once instead of waiting for the slowest of its batch. Four
+A row that finishes is replaced at once instead of waiting for the slowest of its batch. Five
 things make it several times faster than ``generate`` on a CPU, each answering a large row of
 the profile (``benchmarks/rollout.py --profile``):
 
@@ -9,7 +9,11 @@ the profile (``benchmarks/rollout.py --profile``):
 * the prompt's shared beginning (system prompt and worked example) is computed once, samples
   of one task share the whole prompt, and a retry continues where its first turn ended;
 * drawing happens among the top k, not over the whole vocabulary;
-* the vocabulary head sees only the positions that are sampled from.
+* the vocabulary head sees only the positions that are sampled from;
+* matrix products and the attention of single tokens suit the processor (``kernels``).
+
+Memory is bounded: the cache is as long as the longest row that runs, and turns that may go on
+are kept up to ``KEPT`` of what all rows could have; the oldest are forgotten, and read again.
 
 The model's own forward pass is untouched: the cache below is handed to it in place of
 transformers' own, with explicit positions and a 4-D mask, so any decoder that takes those works.
@@ -37,68 +41,83 @@ PASS_TOKENS = (
     64  # what a further prefill pass costs, in tokens; more padding than that is worth one
 )
 OPTIONS = 100_000  # texts of choices whose ids are remembered
-BLOCK = 64  # attention reads the cache up to a multiple of this
+BLOCK = 64  # the cache's length is a multiple of this
+SPARE = 2 * BLOCK  # it is shortened where so much of it is not needed
+KEPT = 0.5  # most tokens of kept turns, as a share of what the running rows may have
 
 
 class SlotCache:
-    """Keys and values of all running rows: (layers, 2, slots, heads, length, dim).
+    """Keys and values of all rows, per layer one tensor: (2, slots, heads, length, dim).
 
     transformers calls ``update`` once per layer with the new keys and values and attends to
-    what it returns. Running rows are kept in slots 0..n-1, so that is a view, not a copy.
+    what it returns. The rows of a pass are in neighbouring slots, so that is a view, not a copy.
     """
 
-    def __init__(self, config: Any, slots: int, context: int, dtype: torch.dtype, device: Any):
+    def __init__(self, config: Any, slots: int, dtype: torch.dtype, device: Any):
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.context = context
-        shape = (config.num_hidden_layers, 2, slots, heads, 0, dim)
-        self.store = torch.empty(shape, dtype=dtype, device=device)
-        self.rows = torch.arange(slots, device=device)
-        self.positions = torch.zeros(0, dtype=torch.long, device=device)
-        self.upto = 0
+        shape = (2, slots, heads, 0, dim)
+        none = torch.zeros(shape, dtype=dtype, device=device)
+        self.layers = [none] * config.num_hidden_layers
+        self.slots = torch.arange(slots, device=device)
+        self.first, self.positions, self.upto = 0, self.slots[:0, None], 0
 
-    def reserve(self, length: int) -> None:
-        """Grow to hold ``length`` positions, in steps, so short runs stay small."""
-        have = self.store.shape[4]
-        if length <= have:
-            return
-        size = min(self.context + BLOCK, max(length, have + have // 2, 256) + BLOCK)
-        new = self.store.new_zeros((*self.store.shape[:4], size, self.store.shape[5]))
-        new[..., :have, :] = self.store
-        self.store = new
+    def prepare(self, first: int, positions: Tensor) -> None:
+        """Make ready for a pass: rows from slot ``first`` on, positions (rows, new tokens).
+
+        A pass of one new token has all rows, so it also says how long the cache has to be; it
+        attends to the whole length, since products of parts of a tensor copy them first.
+        """
+        need = -(-(int(positions.max()) + 1) // BLOCK) * BLOCK
+        spare = self.length - need
+        self.first, self.positions, self.upto = first, positions, need
+        if spare < 0 or (positions.shape[1] == 1 and spare >= SPARE):
+            self.resize(need)
+        elif positions.shape[1] == 1:
+            self.upto = self.length
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].shape[3]
+
+    def resize(self, length: int) -> None:
+        """Grow or shrink, one layer after the other: there is never a second whole copy.
+
+        What is not written yet is zero, since what the mask hides must still be a number.
+        """
+        kept = min(length, self.length)
+        for number, store in enumerate(self.layers):
+            new = store.new_zeros((*store.shape[:3], length, store.shape[4]))
+            new[..., :kept, :] = store[..., :kept, :]
+            self.layers[number] = new
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> Any:
-        """Write one new position per row; return all rows' keys and values up to ``upto``."""
-        n = key.shape[0]
-        keys, values = self.store[layer]
-        keys[self.rows[:n], :, self.positions] = key[:, :, 0]
-        values[self.rows[:n], :, self.positions] = value[:, :, 0]
-        return keys[:n, :, : self.upto], values[:n, :, : self.upto]
+        """Write the pass's new positions; return its rows' keys and values up to ``upto``."""
+        last = self.first + key.shape[0]
+        slots = self.slots[self.first : last, None]
+        for store, new in zip(self.layers[layer], (key, value), strict=True):
+            store[slots, :, self.positions] = new.transpose(1, 2)
+        keys, values = self.layers[layer][:, self.first : last, :, : self.upto]
+        return keys, values
 
     def get_seq_length(self, *_: Any) -> int:
         return self.upto
 
+    def read(self, slot: int, length: int) -> Tensor:
+        """A copy of a row's beginning: (layers, 2, heads, length, dim)."""
+        return torch.stack([store[:, slot, :, :length] for store in self.layers])
 
-class PrefillCache:
-    """Collects prompts' new keys and values behind what is known of their beginnings.
+    def write(self, slot: int, beginning: Tensor) -> None:
+        """Put a row's beginning, as it was read, into a slot."""
+        if beginning.shape[3] > self.length:
+            self.resize(-(-beginning.shape[3] // BLOCK) * BLOCK)
+        for store, own in zip(self.layers, beginning, strict=True):
+            store[:, slot, :, : own.shape[2]] = own
 
-    Args:
-        past: (layers, 2, rows, heads, length, dim); shorter beginnings are padded behind.
-    """
-
-    def __init__(self, past: Tensor):
-        self.past = past
-        self.new: list[Tensor] = []
-
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> Any:
-        self.new.append(torch.stack([key, value]))
-        if self.past.shape[4] == 0:
-            return key, value
-        past_key, past_value = self.past[layer]
-        return torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
-
-    def get_seq_length(self, *_: Any) -> int:
-        return self.past.shape[4]
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy a row's beginning from slot to slot."""
+        for store in self.layers:
+            store[:, target, :, :length] = store[:, source, :, :length]
 
 
 class Known(NamedTuple):
@@ -143,12 +162,12 @@ class Engine:
         self.model, self.tokenizer, self.slots, self.context = model, tokenizer, slots, context
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
-        self.cache = SlotCache(model.config, slots, context, self.dtype, self.device)
+        self.cache = SlotCache(model.config, slots, self.dtype, self.device)
         self.waiting: queue.SimpleQueue[tuple[Hashable, Request]] = queue.SimpleQueue()
         self.rows: list[Row] = []
-        self.nothing = self.cache.store[:, :, :1]
-        self.prefix = Known(np.zeros(0, dtype=int), self.nothing[:, :, 0])
+        self.prefix = Known(np.zeros(0, dtype=int), self.cache.read(0, 0))
         self.kept: OrderedDict[Hashable, Known] = OrderedDict()
+        self.most_kept = int(KEPT * slots * context)
         self.ends = end_ids(tokenizer, model.generation_config)
         self.end = tokenizer.eos_token_id
         self.pieces: dict[int, str] = {}
@@ -205,16 +224,9 @@ class Engine:
         common = min(_common_prefix(prompts), min(map(len, prompts)) - 1)
         known = common_length(self.prefix.ids, np.array(prompts[0]))
         if len(prompts) > 1 and common >= known + PREFIX_MIN:
-            ids = prompts[0][:common]
-            positions = torch.arange(common, device=self.device)
-            cache = PrefillCache(self.nothing)
-            self._forward(
-                torch.tensor([ids], device=self.device),
-                positions[None],
-                self._mask(positions, common, 2),
-                cache,
-            )
-            self.prefix = Known(np.array(ids), torch.stack(cache.new)[:, :, 0])
+            ids, free = prompts[0][:common], len(self.rows)  # a row is free: one is to come
+            self._forward([ids], free, torch.arange(common)[None])
+            self.prefix = Known(np.array(ids), self.cache.read(free, common))
 
     def _lookup(self, prompt: tuple[int, ...]) -> tuple[int, Tensor]:
         """Longest known beginning of a prompt: of an earlier turn, or the shared one."""
@@ -227,7 +239,7 @@ class Engine:
         if ticket is not None and length > best.prompt:
             del self.kept[ticket]  # a conversation goes on once
         if length < PREFIX_MIN:
-            return 0, self.nothing[:, :, 0]
+            return 0, best.values[..., :0, :]
         return length, best.values[..., :length, :]
 
     def _prefill(
@@ -236,82 +248,54 @@ class Engine:
         groups: dict[tuple[int, ...], list[tuple[Hashable, Request]]],
         found: dict[tuple[int, ...], tuple[int, Tensor]],
     ) -> list[tuple[Hashable, Completion]]:
-        known = torch.tensor([found[p][0] for p in prompts])
-        lengths = torch.tensor([len(p) for p in prompts]) - known
-        n, past_width, width = len(prompts), int(known.max()), int(lengths.max())
-        shape = self.nothing.shape
-        past = self.nothing.new_zeros((*shape[:2], n, shape[3], past_width, shape[5]))
-        ids = torch.zeros((n, width), dtype=torch.long)
-        for i, prompt in enumerate(prompts):  # padded on the right; the mask hides it
-            past[:, :, i, :, : known[i]] = found[prompt][1]
-            ids[i, : lengths[i]] = torch.tensor(prompt[known[i] :])
-        new = torch.arange(width)
-        hidden_keys = torch.cat(
-            [
-                (torch.arange(past_width) >= known[:, None])[:, None].expand(n, width, past_width),
-                (new > new[:, None])[None].expand(n, width, width),
-            ],
-            dim=2,
-        )
-        mask = torch.zeros(hidden_keys.shape, dtype=self.dtype)
-        mask.masked_fill_(hidden_keys, -torch.inf)
-        cache = PrefillCache(past)
-        hidden = self._forward(
-            ids.to(self.device),
-            (known[:, None] + new).to(self.device),
-            mask[:, None].to(self.device),
-            cache,
-        )
-        logits = self.model.lm_head(hidden[torch.arange(n), lengths - 1])
-
-        self.cache.reserve(past_width + width + 1)
-        computed = torch.stack(cache.new)
-        source: list[int] = []
-        first = len(self.rows)
-        for i, prompt in enumerate(prompts):
-            for ticket, request in groups[prompt]:
-                slot = self.cache.store[:, :, len(self.rows)]
-                slot[..., : known[i], :] = past[:, :, i, :, : known[i]]
-                slot[..., known[i] : len(prompt), :] = computed[:, :, i, :, : lengths[i]]
-                # Of texts with the same ids the first counts.
-                options = {self._option(text): text for text in reversed(request.choices)}
-                longest = max(map(len, options), default=request.max_new_tokens)
-                draws = np.random.default_rng(request.seed).random(longest)
-                choice = Choice(options) if options else None
-                self.rows.append(Row(ticket, request, draws, len(prompt), choice=choice))
-                source.append(i)
+        known = [found[prompt][0] for prompt in prompts]
+        lengths = [len(prompt) - n for prompt, n in zip(prompts, known, strict=True)]
+        first, width = len(self.rows), max(lengths)
+        for slot, prompt in enumerate(prompts, start=first):
+            self.cache.write(slot, found[prompt][1])
+        # Padded on the right: what it computes stands where the row's own tokens will.
+        ids = [[*p[n:], *[0] * (width - len(p) + n)] for p, n in zip(prompts, known, strict=True)]
+        hidden = self._forward(ids, first, torch.tensor(known)[:, None] + torch.arange(width))
+        logits = self.model.lm_head(hidden[range(len(prompts)), [n - 1 for n in lengths]])
+        source = list(range(len(prompts)))
+        source += [i for i, prompt in enumerate(prompts) for _ in groups[prompt][1:]]
+        left = {prompt: iter(groups[prompt]) for prompt in prompts}
+        for slot, i in enumerate(source, start=first):
+            prompt = prompts[i]
+            if slot - first != i:  # a further sample of the same prompt
+                self.cache.copy(first + i, slot, len(prompt))
+            ticket, request = next(left[prompt])
+            # Of texts with the same ids the first counts.
+            options = {self._option(text): text for text in reversed(request.choices)}
+            longest = max(map(len, options), default=request.max_new_tokens)
+            draws = np.random.default_rng(request.seed).random(longest)
+            choice = Choice(options) if options else None
+            self.rows.append(Row(ticket, request, draws, len(prompt), choice=choice))
         return self._take(logits[torch.tensor(source, device=self.device)], first)
 
     # --- decoding: one token per row ---
 
     def _decode(self) -> list[tuple[Hashable, Completion]]:
-        positions = torch.tensor([row.position for row in self.rows], device=self.device)
-        longest = int(positions.max()) + 1
-        self.cache.reserve(longest)
-        upto = min(-(-longest // BLOCK) * BLOCK, self.cache.store.shape[4])
-        self.cache.positions, self.cache.upto = positions, upto
-        ids = torch.tensor([[row.token_ids[-1]] for row in self.rows], device=self.device)
-        hidden = self._forward(ids, positions[:, None], self._mask(positions, upto), self.cache)
+        ids = [[row.token_ids[-1]] for row in self.rows]
+        positions = torch.tensor([[row.position] for row in self.rows])
+        hidden = self._forward(ids, 0, positions)
         for row in self.rows:
             row.position += 1
         return self._take(self.model.lm_head(hidden[:, -1]), 0)
 
-    def _mask(self, positions: Tensor, length: int, axis: int = 0) -> Tensor:
-        """Additive mask that hides keys behind each query's position.
-
-        ``positions`` runs over rows (axis 0, one query each) or over queries (axis 2).
-        """
-        hidden = torch.arange(length, device=self.device)[None, :] > positions[:, None]
-        mask = torch.zeros(hidden.shape, dtype=self.dtype, device=self.device)
-        mask.masked_fill_(hidden, -torch.inf)
-        return mask[:, None, None] if axis == 0 else mask[None, None]
-
-    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Any) -> Tensor:
+    def _forward(self, ids: Sequence[Sequence[int]], first: int, positions: Tensor) -> Tensor:
+        """Hidden states of new tokens of the rows from slot ``first`` on; all (rows, tokens)."""
+        positions = positions.to(self.device)
+        self.cache.prepare(first, positions)
+        # Hidden are the keys behind each token's own position.
+        keys = torch.arange(self.cache.upto, device=self.device)
+        mask = torch.zeros((*positions.shape, len(keys)), dtype=self.dtype, device=self.device)
+        mask.masked_fill_(keys > positions[..., None], -torch.inf)
         hidden: Tensor = self.model.model(
-            input_ids=ids,
+            input_ids=torch.tensor(ids, device=self.device),
             position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
+            attention_mask=mask[:, None],
+            past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state
         return hidden
@@ -345,8 +329,7 @@ class Engine:
         for slot in reversed(finished):  # the last running row moves into the gap
             last = self.rows.pop()
             if slot < len(self.rows):
-                store, length = self.cache.store, last.position
-                store[:, :, slot, :, :length] = store[:, :, len(self.rows), :, :length]
+                self.cache.copy(len(self.rows), slot, last.position)
                 self.rows[slot] = last
         return done
 
@@ -388,10 +371,14 @@ class Engine:
     def _keep(self, row: Row, slot: int) -> None:
         """Remember a finished turn, in case the conversation goes on; the oldest go first."""
         ids = np.array(row.request.prompt_ids + tuple(row.token_ids[:-1]))
-        values = self.cache.store[:, :, slot, :, : len(ids)].clone()
+        values = self.cache.read(slot, len(ids))
         self.kept[row.ticket] = Known(ids, values, len(row.request.prompt_ids))
-        if len(self.kept) > 2 * self.slots:
+        while len(self.kept) > 2 * self.slots or self._kept_tokens > self.most_kept:
             self.kept.popitem(last=False)
+
+    @property
+    def _kept_tokens(self) -> int:
+        return sum(len(known.ids) for known in self.kept.values())
 
     def _stopped(self, row: Row, token: int) -> bool:
         if token in self.ends:

@@ -26,10 +26,9 @@ def draw(
     Returns:
         token ids, and their log-probabilities at temperature 1 over the whole vocabulary.
     """
-    logits = logits.float()
-    normaliser = torch.logsumexp(logits, dim=-1)
+    every = logits.log_softmax(dim=-1, dtype=torch.float32)
     k = min(max(top_ks) if any(temperatures) else 1, logits.shape[-1])
-    top, index = logits.topk(k, dim=-1)  # sorted, the likeliest first
+    top, index = every.topk(k, dim=-1)  # sorted, the likeliest first
     heat = torch.tensor([t or 1.0 for t in temperatures], device=logits.device)
     allowed = torch.tensor(
         [1 if t == 0 else min(n, k) for t, n in zip(temperatures, top_ks, strict=True)],
@@ -41,8 +40,7 @@ def draw(
     u = torch.tensor(uniforms, dtype=cumulative.dtype, device=logits.device)
     chosen = (cumulative <= u[:, None]).sum(dim=-1).clamp(max=allowed - 1)[:, None]
     tokens = index.gather(1, chosen)[:, 0]
-    logprobs = top.gather(1, chosen)[:, 0] - normaliser
-    return tokens.tolist(), logprobs.tolist()
+    return tokens.tolist(), top.gather(1, chosen)[:, 0].tolist()
 
 
 class Choice:

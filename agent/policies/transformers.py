@@ -29,7 +29,7 @@ class TransformersPolicy:
         version: name of these weights in trajectories.
         slots: rows generated at a time.
         context: longest prompt plus completion, in tokens.
-        dtype: one of ``DTYPES``; auto is bfloat16.
+        dtype: one of ``DTYPES``; auto is bfloat16, or float32 on a CPU without bfloat16.
         device: torch device; auto picks a GPU where there is one.
         threads: CPU threads for torch; None leaves torch's default.
     """
@@ -50,13 +50,14 @@ class TransformersPolicy:
         import torch
 
         from agent.policies.engine import Engine
+        from agent.policies.kernels import quicken
 
         if threads:
             torch.set_num_threads(threads)
         self.version, self.context = version, context
         self.tokenizer, network = merged_model(model, adapter, dtype=dtype, device=device)
         self.chat = Chat(self.tokenizer)
-        self.engine = Engine(network.eval(), self.tokenizer, slots=slots, context=context)
+        self.engine = Engine(quicken(network.eval()), self.tokenizer, slots=slots, context=context)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         return self.chat.encode(messages)
@@ -111,13 +112,15 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tu
     import torch
     import transformers
 
+    from agent.policies.kernels import best_dtype
+
     log: Any = transformers.logging  # not typed
     log.set_verbosity_error()
     log.disable_progress_bar()
     logging.getLogger("peft").setLevel(logging.ERROR)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    kind = best_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=kind)

@@ -1,0 +1,163 @@
+"""What makes the embedded engine quick and small changes nothing of what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Linear, Sequential
+
+from agent.policies.base import Completion, Request
+from agent.policies.engine import BLOCK, KEPT, Engine
+from agent.policies.kernels import ATTENTION, PackedLinear, attention, best_dtype, pack, quicken
+from agent.policies.transformers import load_model
+from tests.tiny import tiny_model
+
+CONTEXT = 1024
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """Tokeniser and plain model."""
+    return load_model(tiny_model(tmp_path_factory.mktemp("tiny"), context=CONTEXT), dtype="float32")
+
+
+def engine_of(loaded: tuple[Any, Any], slots: int = 4) -> Engine:
+    return Engine(loaded[1], loaded[0], slots=slots, context=CONTEXT)
+
+
+def serve(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+    for ticket, request in enumerate(requests):
+        engine.submit(ticket, request)
+    done: dict[Hashable, Completion] = {}
+    while engine.busy:
+        done |= dict(engine.step())
+    return [done[ticket] for ticket in range(len(requests))]
+
+
+def prompt(n: int, length: int) -> tuple[int, ...]:
+    return tuple((n * 31 + i * i) % 250 for i in range(length))
+
+
+def plainly(model: Any, asked: Request, made: Completion) -> list[float]:
+    """Log-probabilities from one forward pass over everything."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([asked.prompt_ids + made.token_ids])).logits[0]
+    table = logits.log_softmax(-1)[len(asked.prompt_ids) - 1 : -1]
+    return table[torch.arange(len(made.token_ids)), torch.tensor(made.token_ids)].tolist()
+
+
+# --- memory ---
+
+
+def test_the_cache_is_as_long_as_its_longest_row_and_the_answers_stay(
+    loaded: tuple[Any, Any],
+) -> None:
+    """It grows in the middle of short rows and shrinks in the middle of others."""
+    lengths = (20, 30, 700, 25, 40, 35)
+    asked = [
+        Request(prompt_ids=prompt(i, n), max_new_tokens=4 if n == 700 else 90, seed=i)
+        for i, n in enumerate(lengths)
+    ]
+    engine = engine_of(loaded, slots=2)
+    engine.ends = set()
+    for ticket, request in enumerate(asked):
+        engine.submit(ticket, request)
+    done: dict[Hashable, Completion] = {}
+    seen = []
+    while engine.busy:
+        done |= dict(engine.step())
+        seen.append(engine.cache.length)
+        assert all(row.position <= engine.cache.length for row in engine.rows)
+    assert max(seen[:5]) <= 2 * BLOCK < 700 <= max(seen)  # short, long, and short again
+    assert seen[-1] <= 40 + 90 + 3 * BLOCK
+    for ticket, request in enumerate(asked):
+        expected = plainly(loaded[1], request, done[ticket])
+        assert done[ticket].logprobs == pytest.approx(expected, abs=1e-3)
+
+
+def test_kept_turns_are_bounded_in_tokens_and_the_oldest_go_first(
+    loaded: tuple[Any, Any],
+) -> None:
+    engine = engine_of(loaded)
+    most = int(KEPT * 4 * CONTEXT)
+    asked = [Request(prompt_ids=prompt(i, 600), max_new_tokens=3, keep=True) for i in range(7)]
+    first = serve(engine, asked)
+    held = sum(known.values.shape[3] for known in engine.kept.values())
+    assert 0 < held <= most < 7 * 600
+    assert list(engine.kept) == list(range(7 - len(engine.kept), 7))
+    # One that is still held goes on from there, one that is gone is read again: both right.
+    more = [
+        Request(prompt_ids=asked[i].prompt_ids + first[i].token_ids + (5, 6), max_new_tokens=5)
+        for i in (0, 6)
+    ]
+    for request, made in zip(more, serve(engine, more), strict=True):
+        assert made.logprobs == pytest.approx(plainly(loaded[1], request, made), abs=1e-3)
+    assert 6 not in engine.kept
+
+
+# --- kernels ---
+
+
+def test_packed_layers_give_what_plain_ones_give() -> None:
+    torch.manual_seed(0)
+    for dtype, close in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
+        plain = Sequential(Linear(64, 96, dtype=dtype), Linear(96, 32, bias=False, dtype=dtype))
+        x = torch.randn(2, 5, 64, dtype=dtype)
+        with torch.inference_mode():
+            expected = plain(x)
+            pack(plain)
+            assert all(type(layer) is PackedLinear for layer in plain)
+            assert torch.allclose(plain(x), expected, atol=close, rtol=close)
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2), (9, 3)])
+def test_decode_attention_is_plain_attention(heads: int, key_heads: int) -> None:
+    torch.manual_seed(1)
+    rows, dim, length = 5, 16, 40
+    store = torch.randn(2, rows + 2, key_heads, length, dim)
+    keys, values = store[:, :rows]
+    query = torch.randn(rows, heads, 1, dim)
+    ends = torch.tensor([1, 7, 40, 23, 39])
+    mask = torch.zeros(rows, 1, 1, length)
+    mask.masked_fill_(torch.arange(length) >= ends[:, None, None, None], -torch.inf)
+    module: Any = SimpleNamespace(num_key_value_groups=heads // key_heads)
+    made, _ = attention(module, query, keys, values, mask, scaling=0.3)
+    for row, end in enumerate(ends.tolist()):
+        each = heads // key_heads
+        for head in range(heads):
+            scores = 0.3 * query[row, head, 0] @ keys[row, head // each, :end].T
+            expected = scores.softmax(-1) @ values[row, head // each, :end]
+            assert torch.allclose(made[row, 0, head], expected, atol=1e-5)
+
+
+def test_a_quickened_model_answers_as_the_plain_one(tmp_path: Path) -> None:
+    """Whole prompts and single tokens, through the engine, with real packed layers."""
+    tokenizer, quick = load_model(tiny_model(tmp_path, context=CONTEXT), dtype="float32")
+    plain = load_model(tmp_path, dtype="float32")[1]
+    quick = quicken(quick)
+    assert any(type(m) is PackedLinear for m in quick.modules())
+    assert quick.config._attn_implementation == ATTENTION
+    asked = [
+        Request(prompt_ids=prompt(i, 9 + 7 * i), max_new_tokens=12, temperature=1.0, seed=i)
+        for i in range(5)
+    ]
+    one = serve(Engine(quick, tokenizer, slots=3, context=CONTEXT), asked)
+    two = serve(Engine(plain, tokenizer, slots=3, context=CONTEXT), asked)
+    assert [c.token_ids for c in one] == [c.token_ids for c in two]
+    for request, made in zip(asked, one, strict=True):
+        assert made.logprobs == pytest.approx(plainly(plain, request, made), abs=1e-3)
+
+
+def test_auto_is_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for bf16, amx in ((False, False), (True, False), (False, True)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=bf16: has)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=amx: has)
+        expected = torch.bfloat16 if bf16 or amx else torch.float32
+        assert best_dtype("cpu") is expected
+        assert best_dtype("cuda") is torch.bfloat16
