@@ -28,7 +28,7 @@ from agent.policies.chat import load_chat, option_ids
 from agent.policies.models import resolve_model
 from agent.run import Run
 from agent.run_folder import BASE
-from agent.training.lora import plan
+from agent.training.loop import plan
 from agent.training.packing import Example, common_prefix
 from environments.base import Suite, Task
 from environments.splits import families_in_turn

@@ -27,6 +27,7 @@ def launch(
     *,
     seed: int,
     manifest: dict[str, Any],
+    start: Path | None,
     dtype: str,
     device: str,
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def launch(
         "folder": str(folder.absolute()),
         "seed": seed,
         "manifest": manifest,
+        "start": start and str(start.absolute()),
         "dtype": dtype,
         "device": device,
     }
@@ -80,6 +82,7 @@ def main(path: Path) -> None:
             Path(job["folder"]),
             seed=job["seed"],
             manifest=job["manifest"],
+            start=job["start"] and Path(job["start"]),
             dtype=job["dtype"],
             device=job["device"],
         )

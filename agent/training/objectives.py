@@ -9,7 +9,7 @@ batch (a test holds that), except that here observations bear no loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from agent.training.packing import IGNORE, Example, Row, Unit, build, common_prefix, pack
 from agent.training.settings import DpoSettings, GrpoSettings, KtoSettings, LoraSettings
+
+LIKELIEST = 32  # tokens at each place that the divergence from the start tells apart
 
 
 class Tokens(NamedTuple):
@@ -61,8 +63,10 @@ def batch_of(rows: Sequence[Sequence[Unit]]) -> Batch:
     )
 
 
-def token_logprobs(model: torch.nn.Module, row: Row) -> Tensor:
-    """Log-probabilities of a row's loss tokens; the vocabulary head is computed only there.
+def token_logits(model: torch.nn.Module, row: Row) -> Tensor:
+    """Logits (tokens, vocabulary) at a row's loss tokens; the head is computed only there.
+
+    Over prompt tokens it would be the largest avoidable cost.
 
     Args:
         model: a causal language model (PEFT-wrapped or not) with an ``lm_head``.
@@ -76,8 +80,17 @@ def token_logprobs(model: torch.nn.Module, row: Row) -> Tensor:
         use_cache=False,
     ).last_hidden_state
     where = row.labels[0] != IGNORE
-    logits = causal.lm_head(hidden[0, where])  # type: ignore[operator]
-    return -F.cross_entropy(logits.float(), row.labels[0, where], reduction="none")
+    logits: Tensor = causal.lm_head(hidden[0, where])  # type: ignore[operator]
+    return logits.float()
+
+
+def token_logprobs(model: torch.nn.Module, row: Row) -> Tensor:
+    """Log-probabilities of a row's loss tokens."""
+    return _of_labels(token_logits(model, row), row)
+
+
+def _of_labels(logits: Tensor, row: Row) -> Tensor:
+    return -F.cross_entropy(logits, row.labels[0][row.labels[0] != IGNORE], reduction="none")
 
 
 def logprobs_of(
@@ -105,14 +118,63 @@ def logprobs_of(
 
 
 class Scorer(torch.nn.Module):
-    """``token_logprobs`` as a module: what several processes wrap and keep in step."""
+    """``token_logprobs`` as a module: what several processes wrap and keep in step.
+
+    Given ``among``, (tokens, k) of the vocabulary, it returns the log-probabilities of these too.
+    Given a number, it returns so many of the likeliest, and their log-probabilities.
+    """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *row: Tensor) -> Tensor:
-        return token_logprobs(self.model, Row(*row))
+    def forward(self, *tensors: Tensor, among: Tensor | int | None = None) -> Any:
+        row = Row(*tensors)
+        if among is None:
+            return token_logprobs(self.model, row)
+        logits = token_logits(self.model, row)
+        if isinstance(among, int):
+            found, ids = logits.log_softmax(-1).topk(min(among, logits.shape[-1]))
+            return ids, found
+        # As in log_softmax, without a second tensor of the vocabulary's size for the gradient.
+        return _of_labels(logits, row), logits.gather(1, among) - logits.logsumexp(1, keepdim=True)
+
+
+def likeliest_of(
+    score: Callable[..., tuple[Tensor, Tensor]],
+    examples: Sequence[Example],
+    row_tokens: int,
+    dtype: torch.dtype,
+    device: str,
+) -> list[tuple[Tensor, Tensor]]:
+    """The ``LIKELIEST`` tokens at each example's loss tokens, and their log-probabilities.
+
+    Args:
+        score, examples, row_tokens, dtype, device: see ``logprobs_of``.
+    """
+    shared = common_prefix(examples)
+    found: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for packed in pack(examples, row_tokens, shared):
+            ids, own = score(*build(packed, shared, dtype, device), among=LIKELIEST)
+            lengths = [sum(e.loss_mask) for e in packed]
+            found += zip(torch.split(ids, lengths), torch.split(own, lengths), strict=True)
+    return found
+
+
+def divergence(start: Tensor, now: Tensor) -> Tensor:
+    """KL(start ‖ now) of the next token at each place, over the start's likeliest and the rest.
+
+    The rest counts as one event, so this is at most the divergence over the whole vocabulary,
+    and close to it: the likeliest hold nearly all of the start's probability.
+
+    Args:
+        start, now: (tokens, k) log-probabilities of the same k tokens.
+    """
+    chances = start.exp()
+    rest, rest_now = (1 - some.exp().sum(1) for some in (start, now))
+    rest, rest_now = rest.clamp(min=1e-7), rest_now.clamp(min=1e-7)
+    return (chances * (start - now)).sum(1) + rest * (rest.log() - rest_now.log())
 
 
 def tokens_of(

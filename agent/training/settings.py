@@ -126,12 +126,36 @@ class GroupSettings(_Settings):
     margin: float = Field(0.05, ge=0, le=2)
 
 
+class RegulariseSettings(_Settings):
+    """What holds the weights near those that training began with.
+
+    Args:
+        kl: weight of the divergence of the trained weights' next token from the start's, per
+            loss token, added to any objective.
+        ema: decay of a moving average of the weights, which is what training ends with; null
+            for none.
+        reset_every: steps after which training goes on from the average, and the average from
+            the start (Elastic Reset, 2312.07551); needs ``ema``.
+    """
+
+    kl: float = Field(0.0, ge=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+    reset_every: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _something_to_reset_to(self) -> Self:
+        if self.reset_every is not None and self.ema is None:
+            raise ValueError("reset_every needs ema, the decay of the average that is reset to")
+        return self
+
+
 class LoraSettings(_Settings):
     """How to train.
 
     Args:
         objective: which loss; its own settings stand under its name (see training/README.md).
         weighted, dpo, kto, grpo: settings of these objectives; ``sft`` has none.
+        regularise: what holds the weights near the start.
         rank, alpha, dropout: LoRA's; on all linear layers.
         learning_rate: peak, reached after ``warmup`` of the steps, then cosine to a tenth; null
             takes what suits the objective (``LEARNING_RATES``).
@@ -151,6 +175,7 @@ class LoraSettings(_Settings):
     dpo: DpoSettings = DpoSettings()
     kto: KtoSettings = KtoSettings()
     grpo: GrpoSettings = GrpoSettings()
+    regularise: RegulariseSettings = RegulariseSettings()
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -176,4 +201,6 @@ class LoraSettings(_Settings):
                 f"backend: trl does objective: sft only, not {self.objective} (its DPO and KTO "
                 "train on observations, its GRPO generates itself); take backend: own"
             )
+        if self.backend == "trl" and self.regularise != RegulariseSettings():
+            raise ValueError("backend: trl does not regularise; take backend: own")
         return self

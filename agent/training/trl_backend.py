@@ -25,6 +25,7 @@ def train_with_trl(
     *,
     seed: int,
     manifest: dict[str, Any],
+    start: Path | None,
     dtype: str = "auto",
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -49,7 +50,8 @@ def train_with_trl(
             f"update_weights.backend: trl needs TRL ({error}); pip install 'instar[trl]'"
         ) from error
     from agent.policies.transformers import load_model
-    from agent.training.lora import ADVICE, check_finite, check_lengths, describe, lora_config, save
+    from agent.training.loop import ADVICE, check_finite
+    from agent.training.lora import check_lengths, describe, lora_config, save
 
     tokenizer, base = load_model(model_folder, dtype=dtype, device=device)
     check_lengths(examples, base.config)

@@ -15,7 +15,7 @@ from agent.evolution.update.weights import conversations
 from agent.policies.scripted import ScriptedPolicy
 from agent.prompt import opening
 from agent.run_folder import open_ledger
-from agent.training.lora import plan
+from agent.training.loop import plan
 from agent.training.packing import common_prefix
 from agent.verify import verify
 from environments.sandbox import make_sandbox

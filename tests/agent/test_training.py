@@ -18,14 +18,8 @@ from agent.policies.base import PolicyFailure
 from agent.policies.transformers import load_model
 from agent.training.adapter import check_adapter, read_manifest
 from agent.training.checkpoint import SUFFIX, Checkpoint
-from agent.training.lora import (
-    LoraSettings,
-    _schedule,
-    lora_config,
-    plan,
-    save,
-    train,
-)
+from agent.training.loop import _schedule, plan
+from agent.training.lora import LoraSettings, lora_config, save, train
 from agent.training.packing import Example, build, common_prefix
 from agent.training.verifier import best_of_n, load_verifier, train_verifier
 from memory.records import Trajectory
@@ -162,8 +156,10 @@ made = [sequence(i, task=f"{i // 2}")._replace(
     advantage=1.0 if i % 2 else -1.0, unit=f"{i // 2}") for i in range(12)]
 
 def child(model, folder, objective, kill):
+    objective, _, elastic = objective.partition(" ")
+    held = {"kl": 0.1, "ema": 0.5, "reset_every": 3} if elastic else {}
     how = LoraSettings.model_validate(SMALL | {"objective": objective, "checkpoint_seconds": 0,
-        "dropout": 0.1, "learning_rate": 2e-3, "epochs": 9})
+        "dropout": 0.1, "learning_rate": 2e-3, "epochs": 9, "regularise": held})
     begun, saved = [], []
     def progress(done, total, tokens, loss):
         begun.append(done)
@@ -221,7 +217,7 @@ def driven() -> Iterator[Callable[..., Any]]:
     driver.wait(timeout=60)
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "sft elastic"])
 def test_killed_training_ends_with_the_same_weights(
     model: Path, tmp_path: Path, driven: Callable[..., Any], objective: str
 ) -> None:
