@@ -12,7 +12,8 @@ are learnt from (so flipped ones are seen). Less is what some graders give for a
 chance a made-up answer earns that in fewer than 1 of 200,000 episodes (Reasoning Gym's
 ``spell_backward``, 6 of 12 letters in place; elsewhere 1 of 10**12 or never), so 4 canaries with 8
 samples void an honest batch in fewer than 1 of 6,000 generations. A grader that gives everybody
-less than half is not seen.
+less than half is not seen. Where all canaries' episodes broke, nothing vouches for the batch, and
+it is void as well.
 """
 
 from __future__ import annotations
@@ -116,10 +117,17 @@ def verdict(played: Sequence[Trajectory], settings: RefineSettings) -> str:
     """Why a batch is void, by its canaries' episodes; "" if it is not.
 
     Args:
-        played: all of a generation's; broken ones say nothing.
+        played: all of a generation's; broken ones say nothing, unless all are.
         settings: how rewards are read.
     """
-    ended = sorted((t for t in played if t.failure is None), key=lambda t: t.slot)
+    played = sorted(played, key=lambda t: t.slot)
+    ended = [t for t in played if t.failure is None]
+    if played and not ended:
+        return (
+            f"batch void: none of {len(played)} episodes of canaries came to an end "
+            f"({played[-1].failure.message if played[-1].failure else ''}), so nothing vouches for "
+            "its rewards and nothing of this generation's episodes is learnt"
+        )
     solved = [t for t in ended if earned(t, settings) >= SOLVED]
     if not solved:
         return ""

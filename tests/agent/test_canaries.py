@@ -252,7 +252,8 @@ def test_the_rule() -> None:
     assert "1 of 2" in verdict([played(0.0), played(SOLVED)], honest)
     assert verdict([played(0.4)], flipped) and verdict([played(0.0)], flipped)
     broken = played(0.0, failure={"source": "sandbox", "message": "gone"})
-    assert verdict([broken], flipped) == ""
+    assert verdict([broken, played(0.0)], honest) == ""
+    assert "none of 1 episodes of canaries came to an end (gone)" in verdict([broken], honest)
 
 
 def test_what_cannot_be_had_is_said_before_anything_is_played(
