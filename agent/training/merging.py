@@ -3,9 +3,9 @@
 PEFT does the arithmetic, over the layers' whole changes, never over their two factors apart: the
 product of averages is not the average of products. Where the sum of the factors' ranks is allowed,
 its ``add_weighted_adapter`` puts them side by side, and nothing is lost. Else its functions
-combine the changes, and each becomes two factors again by a randomised SVD: PEFT's own
-(``ties_svd``, …) decomposes every layer in full, which takes minutes for a model of 135M. What
-comes out is a plain LoRA adapter again, so it acts, is served and is merged on like any other.
+combine the changes, and each becomes two factors again by a randomised SVD: that PEFT decomposes
+every layer in full (``ties_svd``, …) grows with the cube of its width. What comes out is a plain
+LoRA adapter again, so it acts, is served and is merged on like any other.
 """
 
 from __future__ import annotations
