@@ -1,9 +1,11 @@
 """Several adapters become one: soups, TIES, DARE, their evolved mix, and averaging with the base.
 
-PEFT's ``add_weighted_adapter`` does the arithmetic, over the layers' whole changes (``cat`` and
-``…_svd``), never over their two factors apart: the product of averages is not the average of
-products. What comes out is a plain LoRA adapter again, so it acts, is served and is merged on
-like any other.
+PEFT does the arithmetic, over the layers' whole changes, never over their two factors apart: the
+product of averages is not the average of products. Where the sum of the factors' ranks is allowed,
+its ``add_weighted_adapter`` puts them side by side, and nothing is lost. Else its functions
+combine the changes, and each becomes two factors again by a randomised SVD: that PEFT decomposes
+every layer in full (``ties_svd``, …) grows with the cube of its width. What comes out is a plain
+LoRA adapter again, so it acts, is served and is merged on like any other.
 """
 
 from __future__ import annotations
@@ -20,12 +22,8 @@ from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from memory.records import content_hash
 
 How = Literal["soup", "ties", "dare", "evolve", "ama"]
-COMBINATIONS: dict[How, str] = {
-    "soup": "svd",
-    "ties": "ties_svd",
-    "dare": "dare_linear_svd",
-    "evolve": "dare_ties_svd",
-}
+_OVERSAMPLED = 16  # directions that the randomised SVD looks at beyond those that are kept
+_PASSES = 4
 _LAYER = re.compile(r"\.layers?\.(\d+)\.|\.h\.(\d+)\.")
 
 
@@ -217,25 +215,49 @@ def _combine(network: Any, names: Sequence[str], how: Recipe) -> None:
         if how.how == "ama":
             _interpolate(network, how.ratios)
         return
-    smallest = min(min(b.shape[0], a.shape[1]) for a, b in _factors(network, names[0]))
-    network.add_weighted_adapter(
-        list(names),
-        list(how.weights),
-        "default",
-        combination_type=COMBINATIONS[how.how],
-        svd_rank=min(how.rank, smallest),
-        svd_full_matrices=False,
-        density=how.density,
-    )
+    from dataclasses import replace
+
+    layers = [m for m in network.modules() if hasattr(m, "lora_A") and names[0] in m.lora_A]
+    smallest = min(min(layer.get_delta_weight(names[0]).shape) for layer in layers)
+    rank = min(how.rank, smallest)
+    plain = {"alpha_pattern": {}, "rank_pattern": {}, "use_rslora": False}
+    config = replace(network.peft_config[names[0]], r=rank, lora_alpha=rank, **plain)
+    network.add_adapter("default", config)
+    for layer in layers:
+        change = _combined([layer.get_delta_weight(name).float() for name in names], how)
+        a, b = _factors(change, rank)
+        layer.lora_A["default"].weight.copy_(a)
+        layer.lora_B["default"].weight.copy_(b)
 
 
-def _factors(network: Any, name: str) -> list[tuple[Any, Any]]:
-    """The two factors of every layer: A (rank, in), B (out, rank)."""
-    return [
-        (module.lora_A[name].weight, module.lora_B[name].weight)
-        for module in network.modules()
-        if hasattr(module, "lora_A") and name in module.lora_A
-    ]
+def _combined(changes: list[Any], how: Recipe) -> Any:
+    """One layer's change from those of the parents."""
+    import torch
+    from peft.utils import merge_utils
+
+    weights = torch.tensor(how.weights, device=changes[0].device)
+    if how.how == "soup":
+        return merge_utils.task_arithmetic(changes, weights)
+    if how.how == "ties":
+        return merge_utils.ties(changes, weights, how.density)
+    if how.how == "dare":
+        return merge_utils.dare_linear(changes, weights, how.density)
+    return merge_utils.dare_ties(changes, weights, how.density)
+
+
+def _factors(change: Any, rank: int) -> tuple[Any, Any]:
+    """A (rank, in) and B (out, rank), whose product is the nearest of this rank to a change."""
+    import torch
+
+    look = rank + _OVERSAMPLED
+    if 2 * look < min(change.shape):
+        u, s, v = torch.svd_lowrank(change, q=look, niter=_PASSES)
+        u, s, vh = u[:, :rank], s[:rank], v[:, :rank].T
+    else:
+        u, s, vh = torch.linalg.svd(change, full_matrices=False)
+        u, s, vh = u[:, :rank], s[:rank], vh[:rank]
+    root = s.sqrt()
+    return root[:, None] * vh, u * root
 
 
 def _interpolate(network: Any, ratios: Sequence[float]) -> None:

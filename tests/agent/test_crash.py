@@ -56,7 +56,9 @@ def child(config: Path) -> Iterator[Child]:
     )
     assert driver.stdin is not None and driver.stdout is not None
 
-    def go(folder: Path, kill: dict[str, Any] | None = None) -> dict[str, Any]:
+    def go(
+        folder: Path, kill: dict[str, Any] | None = None, config: Path = config
+    ) -> dict[str, Any]:
         request = {"config": str(config), "folder": str(folder), "kill": kill}
         print(json.dumps(request), file=driver.stdin, flush=True)
         answer: dict[str, Any] = json.loads(driver.stdout.readline())
@@ -197,6 +199,49 @@ def test_sigkill(tmp_path: Path, child: Child, whole: Path, point: str) -> None:
     assert child(folder) == {"signal": None, "error": ""}
     assert kept.items() <= contents(folder)["trajectories"].items()
     check_same(folder, whole)
+
+
+# --- a merge of generations, searched for ---
+
+
+@pytest.fixture(scope="module")
+def merging(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Path:
+    path = tmp_path_factory.mktemp("config") / "merging.yaml"
+    how = "update_weights.merge={how: evolve, budget: 3, tasks: 1}"
+    path.write_text(yaml.safe_dump(load_config(config, [how]).model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole_merge(tmp_path_factory: pytest.TempPathFactory, child: Child, merging: Path) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "merged"
+    assert child(folder, config=merging) == {"signal": None, "error": ""}
+    with open_ledger(folder) as ledger:
+        assert ledger.count(Note, "merge/2/") == 3 and ledger.count(Note, "adapter/") == 3
+    return folder
+
+
+MERGE = "agent.evolution.update.merge:"
+MERGES = {
+    "trained, not merged": at(MERGE + "candidate", nth=2),
+    "a try is not made": at(MERGE + "merge_adapters", nth=2),
+    "a try is half played": episodes(2, "2/probe/"),
+    "a try is played, not noted": at(APPEND, match="merge/2/"),
+    "chosen, not made": at(MERGE + "store"),
+    "made, not in the ledger": at(MERGE + "adapter_notes", match="002/merged"),
+    "in the ledger, not a candidate": at(APPEND, match="trained/2"),
+}
+
+
+@pytest.mark.parametrize("point", MERGES)
+def test_sigkill_while_merging(
+    tmp_path: Path, child: Child, whole_merge: Path, merging: Path, point: str
+) -> None:
+    folder = tmp_path / "run"
+    assert child(folder, MERGES[point], merging) == {"signal": signal.SIGKILL, "error": ""}
+    assert child(folder, config=merging) == {"signal": None, "error": ""}
+    check_same(folder, whole_merge)
+    assert not list(folder.rglob("merges"))
 
 
 def test_enough_points() -> None:
