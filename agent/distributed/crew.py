@@ -192,6 +192,8 @@ class Crew:
 
     def close(self) -> None:
         """End all that was started; safe to call twice."""
+        if not self.members and not self._ours:
+            return
         import ray
 
         try:

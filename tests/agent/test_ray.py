@@ -308,7 +308,15 @@ def test_no_cluster_is_said(instar: Instar) -> None:
 def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'instar\[ray\]'"):
-        Engine(settings(None), Path(), print)
+        Engine(settings(None), Path(), print).policy(None, "base")
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ray://.* is not used"):
+        load_config(None, ["rollouts.address=ray://host:10001"])
+    endpoint = "policy={engine: openai, endpoint: {url: 'http://host/v1', model: m}}"
+    with pytest.raises(ConfigError, match=r"rollouts.engines must be 1 for an endpoint"):
+        load_config(None, [endpoint, "rollouts.engines=2", "rollouts.runner=ray"])
 
 
 def test_what_cannot_be_made_there_is_told_as_here(nodes: Nodes) -> None:
