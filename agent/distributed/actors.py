@@ -255,7 +255,7 @@ class EngineActor:
         """
         if version != self._serving[0]:
             raise Cancelled(f"{version} was asked, and {self._serving[0]} acts")
-        if self.policy is None:
+        if self.policy is None or self.policy.version != version:
             await self._run(self._load)
         assert self.policy is not None and self.desk is not None
         answer = asyncio.wrap_future(self.desk.ask(request))

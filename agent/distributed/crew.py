@@ -11,8 +11,11 @@ import logging
 import math
 import os
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from agent.config import Config
+from agent.distributed import guard
 from agent.distributed.actors import EngineActor, Home, Question, Worker
 from agent.distributed.parcels import Parcel
 from agent.run_folder import RunError
@@ -87,6 +91,7 @@ class Crew:
         self.config, self.settings = config, config.rollouts
         self.say, self.unsafe = say, unsafe
         self.members: list[Member] = []
+        self._guarded = contextlib.ExitStack()
         self._ours = False  # whether the connection to Ray is to be closed with the crew
         self._serving: tuple[str, Parcel | None] | None = None
         self._names, self._editions = count(), count(1)
@@ -192,6 +197,8 @@ class Crew:
 
     def close(self) -> None:
         """End all that was started; safe to call twice."""
+        if not self.members and not self._ours:
+            return
         import ray
 
         try:
@@ -200,6 +207,7 @@ class Crew:
             if self._ours:
                 self._ours = False
                 ray.shutdown()
+            self._guarded.close()
 
     def _connect(self) -> None:
         import ray
@@ -219,16 +227,34 @@ class Crew:
             }
         try:
             _knock(settings.address or "")
-            ray.init(
-                **how,
-                runtime_env=dict(settings.runtime_env) or None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with self._guard() if settings.address is None else contextlib.nullcontext():
+                ray.init(
+                    **how,
+                    runtime_env=dict(settings.runtime_env) or None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except Exception as error:
+            self._guarded.close()
             where = "on this machine" if settings.address is None else f"at {settings.address}"
             raise RunError(f"rollouts.address: no Ray {where}: {_lines(error)[0]}") from error
         self._ours = True
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        """What is started meanwhile ends with the crew, or with this process (see `guard`)."""
+        name, value = "INSTAR_RAY", uuid.uuid4().hex
+        program = [sys.executable, "-I", "-S", guard.__file__, f"{name}={value}"]
+        quiet = subprocess.DEVNULL
+        watch = subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        self._guarded.enter_context(watch)  # closes the pipe, and waits
+        os.environ[name] = value
+        try:
+            yield
+        finally:
+            del os.environ[name]
 
     def _place(self, member: Member) -> None:
         """Ask Ray for an actor in a member's place."""

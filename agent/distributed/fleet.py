@@ -68,19 +68,9 @@ class Fleet:
         config: the run's.
         say: told what the user should know, as an engine that was replaced.
         unsafe: whether the sandbox may be ``none``.
-
-    Raises:
-        ConfigError: Ray is not installed.
     """
 
     def __init__(self, config: Config, say: Callable[[str], None], *, unsafe: bool = False):
-        os.environ.update(ENVIRONMENT | os.environ)
-        try:
-            import ray  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                f"rollouts.runner: ray needs Ray ({error}); pip install 'instar[ray]'"
-            ) from error
         self.config = config
         self.crew = Crew(config, say, unsafe=unsafe)
         self._version = ""
@@ -90,7 +80,19 @@ class Fleet:
     # --- policies ---
 
     def policy(self, adapter: Path | None, version: str) -> Policy:
-        """A policy whose weights are with the engines."""
+        """A policy whose weights are with the engines.
+
+        Raises:
+            ConfigError: Ray is not installed.
+            RunError: no cluster, or no place in it.
+        """
+        os.environ.update(ENVIRONMENT | os.environ)
+        try:
+            import ray  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"rollouts.runner: ray needs Ray ({error}); pip install 'instar[ray]'"
+            ) from error
         self._words = self._words or words_of(self.config.policy)
         return ServedPolicy(
             self._words,

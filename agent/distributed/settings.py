@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 
 class RolloutSettings(BaseModel):
@@ -13,8 +13,8 @@ class RolloutSettings(BaseModel):
     Args:
         runner: ``local``, in this process; or ``ray``, in worker processes that ask engines in
             other processes, on this machine or on many (see agent/distributed/README.md).
-        address: of a Ray cluster that runs already (``auto``, ``host:port`` or
-            ``ray://host:port``); null starts Ray on this machine, for this run only.
+        address: of a Ray cluster that runs already, and that this machine is one of (``auto``
+            or ``host:port``); null starts Ray on this machine, for this run only.
         workers: processes that play episodes: environments and sandboxes are theirs.
         engines: processes that hold the policy, each of them the whole model.
         episodes: played at a time by each worker; null is as many as keep the engines full.
@@ -42,3 +42,12 @@ class RolloutSettings(BaseModel):
     restarts: int = Field(3, ge=0)
     wait_s: float = Field(300, gt=0)
     runtime_env: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_the_cluster(self) -> Self:
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(
+                "address: the run has to be started on a machine of the cluster (ray start "
+                "--address=…), with address auto; Ray's client (ray://) is not used"
+            )
+        return self
