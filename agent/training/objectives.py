@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agent.policies.kernels import quicken_attention
 from agent.training.packing import IGNORE, Example, Row, Unit, build, common_prefix, pack
 from agent.training.settings import DpoSettings, GrpoSettings, KtoSettings, LoraSettings
 
@@ -105,11 +106,19 @@ def logprobs_of(
 
 
 class Scorer(torch.nn.Module):
-    """``token_logprobs`` as a module: what several processes wrap and keep in step."""
+    """``token_logprobs`` as a module: what several processes wrap and keep in step.
+
+    It also leaves out what only costs: on a CPU torch's blocked attention, and PEFT's change of
+    each layer's input to the adapter's float32, which autocast would change back at once.
+    """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.model = model
+        quicken_attention(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[operator]
+        for module in model.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010 (not typed)
 
     def forward(self, *row: Tensor) -> Tensor:
         return token_logprobs(self.model, Row(*row))
