@@ -9,7 +9,7 @@ batch (a test holds that), except that here observations bear no loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -108,19 +108,22 @@ def logprobs_of(
 class Scorer(torch.nn.Module):
     """``token_logprobs`` as a module: what several processes wrap and keep in step.
 
-    It also leaves out what only costs: on a CPU torch's blocked attention, and PEFT's change of
-    each layer's input to the adapter's float32, which autocast would change back at once.
+    It also leaves out what only costs: on a CPU torch's blocked attention, and under autocast
+    PEFT's change of each layer's input to the adapter's float32, which would be changed back.
     """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.model = model
         quicken_attention(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[operator]
-        for module in model.modules():
-            if hasattr(module, "cast_input_dtype_enabled"):
-                setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010 (not typed)
+        self.adapted: list[Any] = [
+            module for module in model.modules() if hasattr(module, "cast_input_dtype_enabled")
+        ]
 
     def forward(self, *row: Tensor) -> Tensor:
+        autocast = torch.is_autocast_enabled(row[0].device.type)
+        for module in self.adapted:
+            module.cast_input_dtype_enabled = not autocast
         return token_logprobs(self.model, Row(*row))
 
 

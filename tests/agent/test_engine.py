@@ -193,6 +193,11 @@ def test_training_attends_and_learns_as_the_plain_model(tmp_path: Path) -> None:
             logprobs.mean().backward()
             gradients = [p.grad for p in network.parameters() if p.grad is not None]
             found.append((logprobs.detach(), torch.cat([g.flatten() for g in gradients])))
+            uncast = [m.cast_input_dtype_enabled for m in scorer.adapted] if scorer else []
+            assert all(enabled == (dtype == "float32") for enabled in uncast)
+            if scorer:
+                with torch.no_grad():  # and where nothing is cast, as the verifier scores
+                    assert torch.isfinite(scorer(*row)).all()
         (expected, slope), (made, own) = found
         assert slope.numel() and slope.norm() > 0
         assert torch.allclose(made, expected, atol=close * expected.abs().max())
