@@ -91,7 +91,8 @@ def rollouts(job: dict[str, Any]) -> None:
         return Recorder(policy)
 
     try:
-        own, dtype = isinstance(policy, TransformersPolicy), config.policy.dtype
+        own = isinstance(policy, TransformersPolicy)
+        dtype: str = config.policy.dtype
         if isinstance(policy, TransformersPolicy):
             dtype = str(policy.engine.dtype).split(".")[-1]
         answer({"dtype": dtype})

@@ -17,7 +17,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from _common import INSPECTOR_BARS, MEMORY_BARS, RESULTS, ROOT, SANDBOX_BARS
+from _common import (
+    ENGINE_BARS,
+    ENGINE_GOAL,
+    INSPECTOR_BARS,
+    MEMORY_BARS,
+    RESULTS,
+    ROOT,
+    SANDBOX_BARS,
+    TRAINING_BARS,
+    TRAINING_GOAL,
+)
 
 from agent.report import (
     arm_label,
@@ -163,6 +173,97 @@ def _speed(name: str, own: Figures) -> tuple[str, ...]:
         f"{own['seconds']:.1f}",
         f"{own['engine_share']:.0%}",
     )
+
+
+# engine and training
+
+ENGINES = {
+    "rollouts": "our rollouts, embedded engine",
+    "generate": "transformers' `generate`, same prompts",
+    "offline": "vLLM offline, same prompts",
+    "offline-alike": "vLLM offline, with seeds and log-probabilities",
+    "server": "our rollouts, vLLM server",
+}
+TRAINERS = {"own": "ours", "trl": "TRL's SFTTrainer", "plain": "a plain peft loop"}
+CURVE = 8  # points of a loss curve that are shown
+
+
+def engine(figures: Figures) -> str:
+    """Rollouts beside generate and vLLM."""
+    rows = [
+        (
+            ENGINES[name],
+            own["dtype"],
+            f"{own['tokens_per_second']:.0f}",
+            f"{min(own['all']):.0f} to {max(own['all']):.0f}",
+            f"{own['tokens']:,}",
+            f"{own['seconds']:.1f}",
+        )
+        for name, own in figures["contestants"].items()
+    ]
+    how, got = figures["settings"], figures["bars"]
+    name, goal = ENGINE_GOAL
+    reached = "reached" if got.get(name, 0) >= goal else "missed"
+    further = [f"{n} {r:.3f}" for n, r in got.items() if n not in ENGINE_BARS]
+    told = f"{_held(got, ENGINE_BARS)} Goal: {name} at least {goal:g}, {reached}."
+    if further:
+        told += f" Also: {', '.join(further)}."
+    return _paragraphs(
+        table(("what", "number type", "tokens/s", "range", "tokens", "seconds"), rows, 2),
+        told,
+        f"{how['episodes']} episodes, {how['requests']} requests, {how['rows']} rows at a time "
+        f"(vLLM {how['vllm_rows']}), {how['threads']} threads, {how['repeats']} rounds, "
+        f"{how['vllm']}.",
+        origin(figures),
+    )
+
+
+def training(figures: Figures) -> str:
+    """Training beside TRL and a plain loop."""
+    rows, told = [], []
+    ((what, (_, bar)),) = TRAINING_BARS.items()
+    for kind, own in figures["kinds"].items():
+        for name, one in own["contestants"].items():
+            rows.append(
+                (
+                    f"{kind}: {TRAINERS[name]}",
+                    f"{one['tokens_per_second']:.0f}",
+                    f"{one['seconds']:.1f}",
+                    f"{one['peak_mib']:,}",
+                    f"{one['away']:.4f}",
+                )
+            )
+        verdict = "reached" if own["ratio"] >= bar else "missed"
+        goal = "reached" if own["share"] >= TRAINING_GOAL else "missed"
+        shortest, middle, longest = own["lengths"]
+        told.append(
+            f"{kind} ({own['examples']} trajectories of {shortest} to {longest} tokens, half below "
+            f"{middle}, {own['shared']} of them shared, {own['steps']} steps): {what} "
+            f"{own['ratio']:.2f} (bar: at least {bar:g}, {verdict}); "
+            f"{own['contestants']['own']['gflops']:.0f} GFLOP/s, {own['share']:.0%} of the matmul "
+            f"rate (goal {TRAINING_GOAL:.0%}: {goal})."
+        )
+    rates, how = figures["matmul_gflops"], figures["settings"]
+    measured = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    return _paragraphs(
+        table(("trajectories, trainer", "tokens/s", "seconds", "peak MiB", "loss, away"), rows),
+        " ".join(told),
+        f"Matmul rate, GFLOP/s: {measured}. Trained in {how['dtype']} with float32 adapters of "
+        f"rank {how['rank']}, rows of {how['row_tokens']} tokens, {how['threads']} threads.",
+        origin(figures),
+    )
+
+
+def losses(figures: Figures) -> str:
+    """The loss curves side by side, each step's own."""
+    rows = []
+    for kind, own in figures["kinds"].items():
+        steps = own["steps"]
+        shown = sorted({round(i * (steps - 1) / (CURVE - 1)) for i in range(CURVE)})
+        for step in shown:
+            found = [own["contestants"][name]["losses"][step] for name in TRAINERS]
+            rows.append((f"{kind}, step {step + 1}", *(f"{loss:.3f}" for loss in found)))
+    return table(("loss", *TRAINERS.values()), rows)
 
 
 # evolution
@@ -677,6 +778,8 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     "memory": {"index": memory_index},
     "inspector": {"inspector": inspector},
     "poisoning": {"poisoning": poisoning},
+    "engine": {"engine": engine},
+    "training": {"training": training, "losses": losses},
     "rollout": {"rollout": rollout, "generate": generate, "profile": profile},
     "distributed": {"model": distributed_model, "worlds": distributed_worlds},
     "evolution": {

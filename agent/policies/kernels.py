@@ -1,10 +1,12 @@
-"""What a CPU does better than by transformers' own means, for a model that only acts.
+"""What a CPU does better than by transformers' own means.
 
-The profile of a decode step (``benchmarks/rollout.py --profile``) has two large rows. Matrix
-products read their weights in an order that oneDNN first has to change, at every call: ``pack``
-changes it once. Attention of one new token per row spends most of its time on preparing keys
-for blocks of queries that are not there: ``attention`` is two batched products and a softmax.
-Both give what they replace to within rounding (a test holds that).
+Two rows of the profiles are large (``benchmarks/rollout.py --profile``). Matrix products read
+their weights in an order that oneDNN first has to change, at every call: ``pack`` changes it
+once, for a model that only acts. torch's attention goes block by block to save memory, and at
+the sizes here, one new token for each of many rows or a packed row of some hundred tokens, it
+spends most of its time on anything but products: three quarters of it while acting, and a
+quarter of a training step. ``attention`` is two batched products and a softmax. Both give what
+they replace to within rounding (a test holds that).
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ATTENTION = "instar_decode"  # its name among transformers' attention functions
+ATTENTION = "instar"  # its name among transformers' attention functions
+DENSE = 1 << 24  # most scores of one layer that are held at a time; beyond, block by block
 X86 = ("x86_64", "AMD64")
 
 
@@ -42,14 +45,21 @@ def quicken(model: Any) -> Any:
         return model
     if parameter.dtype in (torch.bfloat16, torch.float32):
         pack(model)
-    if model.config._attn_implementation == "sdpa":
-        from transformers import AttentionInterface, AttentionMaskInterface
-        from transformers.masking_utils import sdpa_mask
-
-        AttentionInterface.register(ATTENTION, attention)
-        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-        model.set_attn_implementation(ATTENTION)
+    quicken_attention(model)
     return model
+
+
+def quicken_attention(model: Any) -> None:
+    """Have a model on a CPU attend by ``attention``, in training too; others stay as they are."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if not on_cpu or model.config._attn_implementation != "sdpa":
+        return
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)
 
 
 class PackedLinear(nn.Module):
@@ -83,7 +93,7 @@ def attention(
     scaling: float | None = None,
     **further: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers asks for it, quick where each row has one new token.
+    """Attention as transformers asks for it: two batched products, and a softmax between them.
 
     Args:
         module: the layer.
@@ -95,17 +105,21 @@ def attention(
     Returns:
         (rows, new tokens, heads, dim), and no weights.
     """
-    if query.shape[2] != 1 or attention_mask is None or attention_mask.dtype == torch.bool:
+    rows, heads, new, dim = query.shape
+    dense = rows * heads * new * key.shape[2] <= DENSE
+    if not dense or attention_mask is None or attention_mask.dtype == torch.bool:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         made: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **further
         )
         return made
-    rows, heads, _, dim = query.shape
     scaling = dim**-0.5 if scaling is None else scaling
-    grouped = (query * scaling).reshape(rows * key.shape[1], -1, dim)  # queries that share keys
-    scores = torch.bmm(grouped, key.flatten(0, 1).transpose(1, 2)).view(rows, heads, -1)
-    weights = (scores + attention_mask[:, 0]).softmax(dim=-1, dtype=torch.float32)
-    mixed = weights.to(value.dtype).view(*grouped.shape[:2], -1)
-    return torch.bmm(mixed, value.flatten(0, 1)).view(rows, 1, heads, dim), None
+    with torch.autocast("cpu", enabled=False):
+        # Queries that share keys stand side by side, so that no key is repeated.
+        grouped = (query * scaling).reshape(rows * key.shape[1], -1, dim)
+        scores = torch.bmm(grouped, key.flatten(0, 1).transpose(1, 2))
+        scores = scores.view(rows, heads, new, -1) + attention_mask
+        weights = scores.softmax(dim=-1).view(*grouped.shape[:2], -1)  # in float32 inside
+        mixed = torch.bmm(weights, value.flatten(0, 1)).view(rows, heads, new, dim)
+    return mixed.transpose(1, 2), None

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agent.policies.kernels import quicken_attention
 from agent.training.packing import IGNORE, Example, Row, Unit, build, common_prefix, pack
 from agent.training.settings import DpoSettings, GrpoSettings, KtoSettings, LoraSettings
 
@@ -122,14 +123,24 @@ class Scorer(torch.nn.Module):
 
     Given ``among``, (tokens, k) of the vocabulary, it returns the log-probabilities of these too.
     Given a number, it returns so many of the likeliest, and their log-probabilities.
+
+    It also leaves out what only costs: on a CPU torch's blocked attention, and under autocast
+    PEFT's change of each layer's input to the adapter's float32, which would be changed back.
     """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.model = model
+        quicken_attention(model.get_base_model() if hasattr(model, "get_base_model") else model)  # type: ignore[operator]
+        self.adapted: list[Any] = [
+            module for module in model.modules() if hasattr(module, "cast_input_dtype_enabled")
+        ]
 
     def forward(self, *tensors: Tensor, among: Tensor | int | None = None) -> Any:
         row = Row(*tensors)
+        autocast = torch.is_autocast_enabled(row.ids.device.type)
+        for module in self.adapted:
+            module.cast_input_dtype_enabled = not autocast
         if among is None:
             return token_logprobs(self.model, row)
         logits = token_logits(self.model, row)

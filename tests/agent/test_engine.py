@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import Linear, Sequential
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from agent.policies.base import Completion, Request
 from agent.policies.engine import BLOCK, KEPT, Engine
 from agent.policies.kernels import ATTENTION, PackedLinear, attention, best_dtype, pack, quicken
 from agent.policies.transformers import load_model
+from agent.training.objectives import Scorer, token_logprobs
+from agent.training.packing import Example, build, common_prefix
 from tests.tiny import tiny_model
 
 CONTEXT = 1024
@@ -127,6 +130,8 @@ def test_decode_attention_is_plain_attention(heads: int, key_heads: int) -> None
     mask.masked_fill_(torch.arange(length) >= ends[:, None, None, None], -torch.inf)
     module: Any = SimpleNamespace(num_key_value_groups=heads // key_heads)
     made, _ = attention(module, query, keys, values, mask, scaling=0.3)
+    blocked, _ = sdpa_attention_forward(module, query, keys, values, mask, scaling=0.3)
+    assert made.shape == blocked.shape and torch.allclose(made, blocked, atol=1e-5)
     for row, end in enumerate(ends.tolist()):
         each = heads // key_heads
         for head in range(heads):
@@ -161,3 +166,39 @@ def test_auto_is_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.Mo
         expected = torch.bfloat16 if bf16 or amx else torch.float32
         assert best_dtype("cpu") is expected
         assert best_dtype("cuda") is torch.bfloat16
+
+
+def test_training_attends_and_learns_as_the_plain_model(tmp_path: Path) -> None:
+    """Log-probabilities and gradients of a packed row: through a Scorer, and without one."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = tiny_model(tmp_path, context=CONTEXT)
+    begin = prompt(9, 40)
+    records = [
+        Example(begin + prompt(i, 30), (0,) * 50 + (1,) * 20, weight=1.0, source=str(i))
+        for i in range(4)
+    ]
+    for dtype, close in (("float32", 1e-4), ("bfloat16", 5e-2)):
+        row = build(records, common_prefix(records), getattr(torch, dtype), "cpu")
+        found = []
+        for quick in (False, True):
+            torch.manual_seed(0)
+            config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+            network = get_peft_model(load_model(folder, dtype=dtype)[1], config)
+            scorer = Scorer(network) if quick else None
+            plain = network.get_base_model().config._attn_implementation
+            assert plain == (ATTENTION if quick else "sdpa")
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                logprobs = scorer(*row) if scorer else token_logprobs(network, row)
+            logprobs.mean().backward()
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            found.append((logprobs.detach(), torch.cat([g.flatten() for g in gradients])))
+            uncast = [m.cast_input_dtype_enabled for m in scorer.adapted] if scorer else []
+            assert all(enabled == (dtype == "float32") for enabled in uncast)
+            if scorer:
+                with torch.no_grad():  # and where nothing is cast, as the verifier scores
+                    assert torch.isfinite(scorer(*row)).all()
+        (expected, slope), (made, own) = found
+        assert slope.numel() and slope.norm() > 0
+        assert torch.allclose(made, expected, atol=close * expected.abs().max())
+        assert (own - slope).norm() <= 2 * close * slope.norm()

@@ -56,11 +56,14 @@ def of(objective: str, examples: list[Example]) -> list[Example]:
 
 
 def plainly(model: Path, examples: list[Example], how: LoraSettings, folder: Path) -> str:
-    """The loop without accelerate, checkpoints and objectives."""
+    """The loop without accelerate, checkpoints and objectives; it attends as training does."""
     from peft import get_peft_model
+
+    from agent.policies.kernels import quicken_attention
 
     torch.manual_seed(3)
     _, base = load_model(model, dtype="float32")
+    quicken_attention(base)
     network = get_peft_model(base, lora_config(how)).train()
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=how.peak, weight_decay=0.0)
