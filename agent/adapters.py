@@ -282,6 +282,7 @@ def _told(run: Path, ledger: Ledger, version: str) -> dict[str, Any]:
     if note is None:
         return {"version": version}  # verify complains
     manifest, row = _manifest(run, note), _row(run, ledger, version)
+    begun = [p for p in [manifest.get("parent", BASE)] if p != BASE]  # it was trained on from there
     return row | {
         "sources": sorted(set(manifest["sources"])),
         "families": manifest.get("families", {}),
@@ -295,7 +296,7 @@ def _told(run: Path, ledger: Ledger, version: str) -> dict[str, Any]:
         "fitness": manifest.get("fitness"),
         "tries": manifest.get("tries"),
         "method": METHODS.get(row["objective"], ""),
-        "made_of": [_told(run, ledger, p) for p in manifest.get("parents") or []],
+        "made_of": [_told(run, ledger, p) for p in manifest.get("parents") or begun],
     }
 
 

@@ -172,17 +172,18 @@ def train_adapter(
 
     Args:
         run, examples, folder, label: for whom, on what, where to, how it is called on the screen.
-        manifest: what its manifest is to say besides.
+        manifest: what its manifest is to say besides; training begins with its ``parent``.
         repeat: how often it was trained on these examples before; each has a seed of its own.
     """
     config = run.config
     manifest = {**manifest, "config": config_hash(run.folder)}
+    start = run.adapter(str(manifest["parent"]))
     if config.policy.engine == "scripted":
         from agent.policies.scripted import write_learnt
 
         described = {**manifest, "sources": [e.source for e in examples], "tokens": 0}
         learnt = [e for e in examples if e.advantage >= 0]  # it cannot unlearn
-        save_adapter(folder, lambda target: write_learnt(target, learnt), described)
+        save_adapter(folder, lambda target: write_learnt(target, learnt, start), described)
         return read_manifest(folder)
     from agent.policies.models import model_identity, resolve_model
     from agent.training.lora import train
@@ -204,6 +205,7 @@ def train_adapter(
             folder,
             seed=config.seed + SEED_APART * repeat,
             manifest={**manifest, "model": model_identity(model)},
+            start=start,
             progress=progress,
             dtype=config.policy.dtype,
             device=config.policy.device,

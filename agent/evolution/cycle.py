@@ -23,6 +23,7 @@ from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
 from agent.evolution.update.judge import new_verifier
+from agent.evolution.update.rehearsal import rehearsed
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE
@@ -208,7 +209,7 @@ def new_weights(
     solutions: Sequence[Solution],
     experience: Sequence[Trajectory],
 ) -> tuple[str, str]:
-    """Version of an adapter trained from base on what was tried, or why there is none.
+    """Version of an adapter trained on what was tried, or why there is none.
 
     Args:
         run, n, incumbent: the run, the generation and who acted in it.
@@ -221,6 +222,8 @@ def new_weights(
     note = run.ledger.get(Note, f"trained/{n}")
     if note is not None:  # no version: it diverged, and would again
         return str(note.data["version"]) or incumbent.weights, str(note.data.get("why", ""))
+    seed = run.config.seed
+    solutions, experience = rehearsed(settings, run.config.refine, n, seed, solutions, experience)
     if settings.objective == "sft" and len(solutions) < settings.min_examples:
         return incumbent.weights, (
             f"no training: {len(solutions)} verified solutions, "
@@ -240,7 +243,7 @@ def new_weights(
         run.print(f"generation {n}: {why}")
     described: dict[str, Any] = {
         "generation": n,
-        "parent": BASE,
+        "parent": incumbent.weights if settings.begin == "incumbent" else BASE,
         "objective": settings.objective,
         "families": update_weights.composition(lessons.examples, experience),
     }

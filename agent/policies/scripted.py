@@ -94,9 +94,10 @@ def load_script(path: str) -> Script:
         ) from error
 
 
-def write_learnt(folder: Path, examples: Sequence[Any]) -> None:
-    """The scripted stand-in for weights: the examples' texts."""
-    pairs = [
+def write_learnt(folder: Path, examples: Sequence[Any], start: Path | None = None) -> None:
+    """The scripted stand-in for weights: the examples' texts, behind what ``start`` learnt."""
+    pairs = json.loads((start / LEARNT).read_text()) if start is not None else []
+    pairs += [
         (
             "".join(chr(t) for t, m in zip(e.token_ids, e.loss_mask, strict=True) if not m),
             "".join(chr(t) for t, m in zip(e.token_ids, e.loss_mask, strict=True) if m),

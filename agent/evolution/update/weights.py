@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.evolution.refine import RefineSettings, Solution, earned, solves
 from agent.evolution.update import lessons as make
@@ -37,6 +37,12 @@ class WeightsUpdateSettings(LoraSettings):
         prompt: ``bare`` strips memory from what is trained on (context distillation: weights
             learn to do without it). ``acting`` keeps the prompts as they were (ExpRAG-LoRA,
             arXiv 2603.18272: weights learn to use memory).
+        begin: what training begins with: ``base``, so that errors of one generation do not pile up
+            in the next, or the ``incumbent``'s weights, which go on being trained. The reference
+            of DPO, KTO, GRPO and of ``regularise.kl`` is what training began with.
+        data: ``all`` verified experience so far, or what is ``new`` in the generation.
+        replay: with ``new``: past solved tasks that are trained on besides, as a share of the
+            new solved ones, of all families alike.
         min_examples: with fewer solutions (pairs, trajectories of groups) than this nothing is
             trained; the reason is printed.
         min_per_family: ``sft``: a family with fewer solutions has them repeated up to this
@@ -50,12 +56,28 @@ class WeightsUpdateSettings(LoraSettings):
 
     enabled: bool = True
     prompt: Prompt = "bare"
+    begin: Literal["base", "incumbent"] = "base"
+    data: Literal["all", "new"] = "all"
+    replay: float = Field(0.0, ge=0)
     min_examples: int = Field(8, ge=1)
     min_per_family: int = Field(12, ge=1)
     adapters: Literal["one", "per-group"] = "one"
     groups: GroupSettings = GroupSettings()
     merge: MergeSettings = MergeSettings()
     verifier: VerifierSettings = VerifierSettings()
+
+    @model_validator(mode="after")
+    def _can_begin_there(self) -> Self:
+        if self.begin == "incumbent" and self.backend == "trl":
+            raise ValueError("backend: trl begins at the base; take backend: own")
+        if self.begin == "incumbent" and self.adapters == "per-group":
+            raise ValueError(
+                "adapters: per-group trains a group's adapter from base (the others stay as they "
+                "are); take begin: base, or adapters: one"
+            )
+        if self.replay and self.data == "all":
+            raise ValueError("replay is for data: new; data: all has the past in it")
+        return self
 
     @property
     def highest_rank(self) -> int:
