@@ -14,6 +14,7 @@ import yaml
 
 from agent import adapters
 from agent.config import ConfigError, load_config
+from agent.evolution import cycle, final
 from agent.evolution.cycle import acquired
 from agent.evolution.refine import refine
 from agent.evolution.update import judge, merge
@@ -434,6 +435,31 @@ def test_a_verifier_is_trained_and_picks(
                 assert picked[task] == float(best.success)
         monkeypatch.setattr(judge, "load_verifier", None)  # whoever asks again, looks it up
         assert judge.by_verifier(run, groups) == (used, picked)
+        vote, _, cost = final.best_of_n(run)
+        assert cost["pick"] == "verifier" and cost["verifier"] == version
+        n = cost["samples"]
+        few = {task: [t for t in own if int(t.slot[-1]) < n] for task, own in groups.items()}
+        assert vote == judge.by_verifier(run, few)[1]
+
+
+def test_a_generation_trains_it_on_what_it_tried(
+    tmp_path: Path, evolve_toy: Evolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cycle asks for it before new weights, and says why there is none."""
+    asked: list[Any] = []
+
+    def few(run: Run, n: int, weights: str, solutions: Any, experience: Any) -> str:
+        asked.append((n, weights, len(solutions), run.ledger.count(Note, "trained/")))
+        assert {t.slot for t in experience} >= {s.trajectory.slot for s in solutions}
+        return "no verifier: too few"
+
+    monkeypatch.setattr(cycle, "new_verifier", few)
+    evolve_toy(tmp_path / "run", "generations=1", UNTESTED)
+    (found,) = asked
+    assert found[:2] == (1, BASE) and found[2] and found[3] == 0
+    with open_ledger(tmp_path / "run") as ledger:
+        (_, g) = ledger.last(Generation) or (None, None)
+    assert g is not None and "no verifier: too few" in g.reason
 
 
 def verify_adapters(folder: Path) -> list[str]:

@@ -32,6 +32,7 @@ COMMANDS = (
     ("new-env",),
     ("doctor",),
     ("view",),
+    *(("adapters", name) for name in ("list", "show", "merge", "export", "prune")),
     *(
         ("memory", name)
         for name in (
