@@ -2,7 +2,7 @@
 
 The default trains on all experience in each generation, from base, so nothing needs to be
 replayed. Training on new experience alone forgets the rest; a share of past tasks among it is
-the oldest remedy (Robins 1995; in the survey's words replay-based, §5.1.1 of 2404.14387).
+the oldest remedy ("replay-based" in-weight updates in the survey, 2404.14387).
 """
 
 from __future__ import annotations
