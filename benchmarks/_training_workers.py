@@ -20,6 +20,12 @@ from pathlib import Path
 from typing import Any
 
 Told = dict[str, Any]
+Moment = tuple[float, float]
+
+
+def now() -> Moment:
+    """Wall time, and processor time of this process."""
+    return time.perf_counter(), time.process_time()
 
 
 def examples_of(job: dict[str, Any]) -> list[Any]:
@@ -51,11 +57,11 @@ def own(job: dict[str, Any]) -> Told:
     from agent.training.settings import LoraSettings
 
     losses: list[float] = []
-    ends: list[float] = []
+    ends: list[Moment] = []
     computed: list[int] = []
 
     def progress(done: int, total: int, tokens: int, loss: float) -> None:
-        ends.append(time.perf_counter())
+        ends.append(now())
         losses.append(loss)
         computed.append(tokens)
 
@@ -107,7 +113,8 @@ def plain(job: dict[str, Any]) -> Told:
 
     tokenizer, network, optimiser, schedule = _network(job)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    losses, ends = [], []
+    losses: list[float] = []
+    ends: list[Moment] = []
     for numbers in steps_of(job):
         batch = [job["data"][n] for n in numbers]
         width = max(len(ids) for ids, _ in batch)
@@ -127,7 +134,7 @@ def plain(job: dict[str, Any]) -> Told:
         schedule.step()
         optimiser.zero_grad(set_to_none=True)
         losses.append(float(loss.detach()))
-        ends.append(time.perf_counter())
+        ends.append(now())
     return {"losses": losses, "ends": ends}
 
 
@@ -140,11 +147,11 @@ def trl(job: dict[str, Any]) -> Told:
     from trl.trainer.sft_trainer import SFTTrainer
 
     steps = steps_of(job)
-    ends: list[float] = []
+    ends: list[Moment] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(now())
 
     class Ordered(SFTTrainer):  # type: ignore[misc]
         """In our order: its own sampler would make other batches."""

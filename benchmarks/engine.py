@@ -138,7 +138,7 @@ def starters(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             },
         },
     }
-    (folder / "vllm.py").write_text(VLLM)
+    (folder / "contestant.py").write_text(VLLM)
     found = {}
     for name, job in jobs.items():
         file = folder / f"{name}.json"
@@ -148,7 +148,7 @@ def starters(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         command = [sys.executable, *script, str(file)]
         environment = {"OMP_NUM_THREADS": cores} if name in ("rollouts", "generate") else {}
         if name == "offline":
-            command = [str(python), str(folder / "vllm.py"), str(file)]
+            command = [str(python), str(folder / "contestant.py"), str(file)]
         if name in ("offline", "server") and not python.is_file():
             continue
         found[name] = (command, folder / f"{name}.log", environment)

@@ -87,9 +87,9 @@ def quickstart(chat: Chat, count: int) -> list[Record]:
         finally:
             environment.close()
         prompt = list(chat.encode(opening(asked, seen)))
-        entry: Any = task.data
-        answer = str(entry.get("answer", entry))
-        program = f"\nquestion = {task.prompt[:60]!r}\nresult = {answer!r}\nprint(result)\n```"
+        entry: Any = task.data["entry"]
+        answer = str(entry["answer"])
+        program = f"\nresult = {answer!r}\nprint(result)\n```"
         said = [*chat.ids(program), chat.tokenizer.eos_token_id]
         found.append((prompt + said, [0] * len(prompt) + [1] * len(said)))
     return found
@@ -177,10 +177,12 @@ def compare(
     found = {}
     for name in WORKERS:
         told = run(name, file, threads)
-        seconds = told["ends"][-1] - told["ends"][0]
+        (begin, begin_cpu), (end, end_cpu) = told["ends"][0], told["ends"][-1]
+        seconds = end - begin
         found[name] = {
             "tokens_per_second": round(sum(tokens[1:]) / seconds, 1),
             "seconds": round(seconds, 2),
+            "processor_seconds": round(end_cpu - begin_cpu, 2),
             "peak_mib": round(told["peak_mib"]),
             "losses": [round(loss, 4) for loss in told["losses"]],
         }
@@ -194,7 +196,10 @@ def compare(
                 "gflops": round(needed / seconds / 1e9, 1),
             }
         rate, peak = found[name]["tokens_per_second"], found[name]["peak_mib"]
-        out.print(f"{kind}: {LABELS[name]}: {rate:.0f} tokens/s, {peak:.0f} MiB")
+        out.print(
+            f"{kind}: {LABELS[name]}: {rate:.0f} tokens/s, {peak:.0f} MiB, "
+            f"{end_cpu - begin_cpu:.0f} s of processor time"
+        )
     ours = found["own"]["losses"]
     for own in found.values():
         own["away"] = round(mean(abs(a - b) for a, b in zip(ours, own["losses"], strict=True)), 4)
@@ -281,10 +286,13 @@ def main() -> None:
     if arguments.quick:
         arguments.examples, arguments.epochs = min(arguments.examples, 12), 1
     if arguments.data is None:
-        arguments.data = ["quickstart", "household"]
+        arguments.data = ["quickstart"]
+        if os.environ.get("INSTAR_DATA"):
+            arguments.data.append("household")
+        else:
+            print("household tasks need INSTAR_DATA: the quickstart's alone")
     if arguments.examples < 8 or arguments.epochs < 1:
         options.error("--examples must be at least 8, --epochs at least 1")
-    os.environ.setdefault("INSTAR_DATA", str(ROOT / "tests" / "data"))
     out = Console(highlight=False)
     told = circumstances("training") | {"quick": arguments.quick}
     with tempfile.TemporaryDirectory(prefix="instar-training-") as folder:
