@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +20,7 @@ from rich.console import Console
 
 from agent.config import Config, ConfigError
 from agent.engines import Engine
-from agent.loop import Assignment
+from agent.loop import Assignment, seed_of
 from agent.policies.base import Message, Policy, Request
 from agent.report.terminal import phase
 from agent.rollout import rollout
@@ -37,6 +36,7 @@ from agent.run_folder import (
 from agent.run_memory import RunMemory
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
+from environments.sandbox.base import Sandbox
 from environments.splits import Split, first_of_each_family, split_of, split_tasks
 from environments.suites import load_suite
 from memory.ledger import Ledger, LedgerError
@@ -128,18 +128,21 @@ class Run:
     @property
     def suite(self) -> Suite:
         if self._suite is None:
-            settings = self.config.sandbox
-            sandbox = partial(
-                make_sandbox,
-                settings.backend,
-                settings.limits,
-                unsafe=self.unsafe,
-                options=settings.options,
-            )
-            sandbox().close()  # missing? say so now
+            self.sandbox().close()  # missing? say so now
             options = self.config.suite.options
-            self._suite = load_suite(self.config.suite.name, sandbox=sandbox, options=options)
+            self._suite = load_suite(self.config.suite.name, sandbox=self.sandbox, options=options)
         return self._suite
+
+    def sandbox(self) -> Sandbox:
+        """A fresh sandbox as configured; close it.
+
+        Raises:
+            SandboxUnavailable: there is none on this machine.
+        """
+        settings = self.config.sandbox
+        return make_sandbox(
+            settings.backend, settings.limits, unsafe=self.unsafe, options=settings.options
+        )
 
     def tasks(self, split: Split) -> list[Task]:
         """The tasks of a split that this run uses, at most so many per family as configured.
@@ -275,8 +278,9 @@ class Run:
         version: str,
         tokens: int,
         choices: Sequence[str] = (),
+        temperature: float = 0.0,
     ) -> dict[str, str]:
-        """What the policy answers, greedily; each is asked once, then looked up under its key.
+        """What the policy answers; each is asked once, then looked up under its key.
 
         Args:
             label: of the progress line.
@@ -284,6 +288,7 @@ class Run:
             version: the weights that answer.
             tokens: most tokens of an answer. What leaves no room for it is answered by "".
             choices: if there are any, the answer is one of these.
+            temperature: 0 is greedy; else the run's seed and the key decide the draws.
         """
         missing = [key for key in asked if self.ledger.get(Note, key) is None]
         if missing:
@@ -298,7 +303,11 @@ class Run:
                         meter.advance(1, 0, 0)
                         continue
                     request = Request(
-                        prompt_ids=prompt, max_new_tokens=tokens, choices=tuple(choices)
+                        prompt_ids=prompt,
+                        max_new_tokens=tokens,
+                        choices=tuple(choices),
+                        temperature=temperature,
+                        seed=seed_of(self.config.seed, key),
                     )
                     policy.submit(key, request)
                 while open_:

@@ -193,6 +193,7 @@ class Kind(StrEnum):
     SKILL = "skill"
     FACT = "fact"
     WORKING = "working"
+    DRAFT = "draft"
 
 
 class Status(StrEnum):

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from agent.engines import train_adapter
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
+from agent.evolution.correct import corrections
+from agent.evolution.feedback import calibrate, verdicts
 from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
@@ -30,6 +32,8 @@ from memory.records import (
     Note,
     Trajectory,
 )
+
+REFINING = ("feedback", "correct")  # what the policy or a judge is asked for refinement
 
 
 class Candidate(NamedTuple):
@@ -51,6 +55,7 @@ def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
+    corrections.check(run)
     run.publish()
     run.memory.check()
     incumbent = run.incumbent() or first_generation(run)
@@ -64,9 +69,11 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     """One turn of the cycle; returns the new incumbent, which may be the old agent."""
     n = incumbent.n + 1
     with run.timed(f"{n}/acquire"):
-        earlier = acquired(run, before=n)
+        earlier = verdicts.seen(run, incumbent.weights, acquired(run, before=n))
         experience = earlier + acquire(run, n, incumbent, earlier)
     with run.timed(f"{n}/refine"):
+        experience = verdicts.seen(run, incumbent.weights, experience)
+        experience += corrections.corrected(run, n, incumbent, experience)
         vouched = [t for t in experience if run.vouched(t.task)]
         solutions = refine(vouched, run.config.refine, n)
     with run.timed(f"{n}/update"):
@@ -77,6 +84,7 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     return run.conclude(
         verdict.model_copy(
             update={
+                "details": verdict.details | calibrate.calibration(run, n),
                 "tokens": phase_tokens(run, n),
                 "seconds": {phase: run.seconds(f"{n}/{phase}") for phase in phases},
             }
@@ -362,12 +370,16 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = run.ledger.get(Note, f"trained/{n}")
     adapter = trained and run.ledger.get(Note, f"adapter/{trained.data['version']}")
-    said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
-    notes = [*said, *([adapter] if adapter else [])]
+    said = list(run.ledger.all(Note, f"said/{n}/"))
+    asked = [note for key, note in said if key.split("/")[2] in REFINING]
+    notes = [note for key, note in said if key.split("/")[2] not in REFINING]
+    notes += [adapter] if adapter else []
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
+    refining = sum(int(str(note.data["tokens"])) for note in asked)
     return {
         "acquire": run.tokens(f"{n}/acquire/"),
+        **({"refine": refining} if refining else {}),
         "update": run.tokens(f"{n}/probe/") + sum(int(str(n.data["tokens"])) for n in notes),
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }
