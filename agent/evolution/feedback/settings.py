@@ -41,7 +41,7 @@ class FeedbackSettings(BaseModel):
             too, else the policy.
         scale: ratings go from 0 to this.
         passes: least share of the scale with which a try counts as a solution.
-        opponents: ``pairwise``: how many others each try is compared with.
+        opponents: ``pairwise``: each try is compared with so many that follow it, in a ring.
         agreement: ``consistency``: least share of a task's tries that gave the answer.
         conditions: ``self-verification``: most numbers of a task that are masked, one at a time.
         samples: ``self-verification``: predictions of each; ``tests``: times tests are asked for.
