@@ -12,7 +12,7 @@ from agent.evolution.correct.base import asked, attempted, draft, drafted, note
 from agent.evolution.feedback.base import quoted
 from agent.evolution.feedback.codet import code_of
 from agent.evolution.update.writers.base import Situation
-from memory.records import MemoryItem, Trajectory
+from memory.records import MemoryItem, Note, Trajectory, content_hash
 
 if TYPE_CHECKING:
     from agent.run import Run
@@ -109,7 +109,7 @@ def evidence(run: Run, t: Trajectory) -> str:
     code = code_of(t)
     if code is None:
         return t.steps[-1].observation[:SHOWN]
-    return _executed(run, _with_tests(code, t.prompt))[-SHOWN:]
+    return _executed(run, t.slot, _with_tests(code, t.prompt))[-SHOWN:]
 
 
 def trace(run: Run, t: Trajectory) -> str:
@@ -118,17 +118,24 @@ def trace(run: Run, t: Trajectory) -> str:
     if code is None:
         return ""
     job = json.dumps(_with_tests(code, t.prompt))
-    return _executed(run, _TRACER.format(job=job, events=EVENTS))[-SHOWN:]
+    return _executed(run, t.slot, _TRACER.format(job=job, events=EVENTS))[-SHOWN:]
 
 
-def _executed(run: Run, program: str) -> str:
-    sandbox = run.sandbox()
-    try:
-        done = sandbox.exec([*sandbox.python_argv(), "-"], stdin=program)
-    finally:
-        sandbox.close()
-    last = "" if done.outcome == "ok" else (done.stderr.strip().splitlines() or [done.outcome])[-1]
-    return " ".join(f"{done.stdout}\n{last}".split())
+def _executed(run: Run, slot: str, program: str) -> str:
+    """What a program prints and raises; run once, since it may say something else next time."""
+    key = f"ran/{slot}/{content_hash(program)[:16]}"
+    note = run.ledger.get(Note, key)
+    if note is None:
+        sandbox = run.sandbox()
+        try:
+            done = sandbox.exec([*sandbox.python_argv(), "-"], stdin=program)
+        finally:
+            sandbox.close()
+        raised = (done.stderr.strip().splitlines() or [done.outcome])[-1]
+        said = f"{done.stdout}\n{'' if done.outcome == 'ok' else raised}"
+        note = Note(data={"said": " ".join(said.split())})
+        run.ledger.append(key, note)
+    return str(note.data["said"])
 
 
 def _with_tests(code: str, prompt: str) -> str:
