@@ -228,6 +228,19 @@ def test_what_a_judge_calls_right_is_not_verified(run: Callable[..., Evolved]) -
         assert items and {i.trust for i in items} == {trust}
 
 
+def test_the_environments_reward_decides_nothing_that_is_learnt(
+    run: Callable[..., Evolved],
+) -> None:
+    """Which tasks are tried again is decided by the feedback, too."""
+    settings = ("policy.model=tests.agent.doors:agreed", "acquire.retries=1", "acquire.carried=0")
+    agreed = run("feedback.by=consistency", *settings, name="agreed")
+    again = {t.family for t in agreed.episodes("1/acquire/") if "/try" in t.slot}
+    assert again == {"square"}  # of the others most tries say the same, which is wrong
+    graded = run(*settings, name="graded")
+    again = {t.family for t in graded.episodes("1/acquire/") if "/try" in t.slot}
+    assert again == {"double", "next", "square"}
+
+
 # --- pairs ---
 
 
@@ -242,6 +255,18 @@ def test_a_pair_is_won_in_both_orders_only(run: Callable[..., Evolved]) -> None:
     biased = run("feedback.by=pairwise", f"policy.model={HERE}:first_always", name="biased")
     assert {v["reward"] for v in verdicts(biased).values()} == {0.5}
     assert sources(biased) == []
+
+
+def test_a_judge_compares_and_goes_by_principles(run: Callable[..., Evolved], judge: Judge) -> None:
+    endpoint = at(judge)[1]
+    compared = run("feedback.by=pairwise", endpoint, name="compared")
+    asked = [body["messages"][1]["content"] for body in judge.seen]
+    assert len(asked) == 6 * 2 * 6  # tasks, orders, pairs of four tries
+    assert all(t.success or t.family == "square" for t in sources(compared))
+    judge.seen.clear()
+    kept = run("feedback.by=constitution", endpoint, "feedback.principles=[Be right.]", name="kept")
+    assert len(judge.seen) == 24
+    assert {v["reward"] for v in verdicts(kept).values()} == {0.0, 1.0}
 
 
 def test_without_the_second_order_a_bias_is_learnt(
@@ -281,18 +306,6 @@ def test_conditions_are_masked_one_at_a_time() -> None:
     assert len(backward(prompt, "2", 1)) == 1
     ((question, right),) = backward("Is the sky blue?", "yes", 3)
     assert right == "yes" and "fit all that the task says" in question
-
-
-def test_backward_verification_tells_right_from_wrong(
-    run: Callable[..., Evolved], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = run("feedback.by=self-verification", f"policy.model={__name__}:reckoner")
-    assert sources(found) and all(t.success for t in sources(found))
-    from agent.evolution.feedback import agreement
-
-    monkeypatch.setattr(agreement, "backward", lambda prompt, answer, most: [("Is it?", "yes")])
-    blind = run("feedback.by=self-verification", f"policy.model={__name__}:reckoner", name="blind")
-    assert any(not t.success for t in sources(blind))
 
 
 def reckoner(prompt: str, chance: random.Random, learnt: object) -> str:

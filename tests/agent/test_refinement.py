@@ -12,7 +12,7 @@ import pytest
 from agent.config import ConfigError, load_config
 from agent.evolution.correct import base, critiques, execution, uncritical
 from agent.evolution.cycle import evolve
-from agent.evolution.feedback import codet
+from agent.evolution.feedback import agreement, codet
 from agent.policies.scripted import LEARNT
 from agent.run import Run
 from agent.verify import verify
@@ -160,6 +160,17 @@ ROWS = [
         "codet", "programs and tests have to agree", FUNCTIONS,
         (codet, "consensus", lambda passes: dict.fromkeys(passes, 1)),
         lambda run: every(sources(run), lambda t: t.success),
+    ),
+    Row(
+        "self-verification", "the task's numbers have to be told from the answer",
+        (*LEARNS, "policy.model=tests.agent.test_feedback:reckoner", "acquire.first_tasks=6"),
+        (agreement, "backward", lambda prompt, answer, most: [("Is it?", "yes")]),
+        lambda run: every(sources(run), lambda t: t.success),
+    ),
+    Row(
+        "self-rewarding", "its own judge ranks what it prefers", HALF, ("feedback.by=environment",),
+        # Squares it thinks right whatever comes of them, so that there is nothing to prefer.
+        lambda run: families(sources(run)) == {"double", "next"},
     ),
     Row(
         "lsx", "what is explained has to help", (*LEARNS, f"policy.model={HERE}:teacher"),

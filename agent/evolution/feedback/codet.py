@@ -2,7 +2,8 @@
 
 The policy writes tests for a task without seeing any solution; every solution is run on every
 test, in the sandbox. Solutions that pass just the same tests are a consensus set; its score is
-the number of its solutions times the number of tests that they pass.
+the number of its solutions times the number of tests that they pass, as in the paper (the
+authors' program takes the square root of the former).
 """
 
 from __future__ import annotations
