@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from agent.verify import verify
 from memory.records import Kind, MemoryItem, Note, Trajectory
 from tests.agent.methods import Evolved, evolved, read
 from tests.agent.test_mechanisms import Row, every
+from tests.real import data_folder
 
 HERE = "tests.agent.pupils"
 TOY = (
@@ -253,6 +256,33 @@ def test_notes_and_drafts_are_never_kept(run: Run_) -> None:
     for t in tries(found):
         own = {item.id for item in items if item.tasks == (t.task,)}
         assert t.recalled and set(t.recalled) <= own
+
+
+def copier(prompt: str, chance: random.Random, learnt: object) -> str:
+    """Writes what the hint says, where there is one."""
+    shown = re.findall(r"````\n```python\n(.*?)\n```\n````", prompt, re.DOTALL)
+    return (shown[-1] if shown else "def f(): pass") + "\n```\n"
+
+
+def test_the_hint_of_a_program_can_be_read(tmp_path: Path) -> None:
+    """Of a real suite, MBPP: what is copied from the hint passes the hidden tests."""
+    settings = [
+        f"suite.options={{data: {data_folder() / 'mbpp'}}}",
+        "suite.tasks={train: 2, gate: 1, retention: 1, test: 1}",
+        "policy={engine: scripted, context: 100000}",
+        f"policy.model={__name__}:copier",
+        "memory.embedder=hash",
+        "acquire.first_tasks=3",
+        "generations=1",
+        "update_weights.min_examples=1",
+    ]
+    config = load_config(["mbpp", "star"], settings)
+    with Run(tmp_path / "run", config, quiet=True) as opened:
+        evolve(opened)
+        played = [t for _, t in opened.ledger.all(Trajectory, "1/acquire/")]
+    again = [t for t in played if "/try-" in t.slot]
+    assert again and all(t.success for t in again)
+    assert not any(t.success for t in played if "/try-" not in t.slot)
 
 
 # --- filters ---

@@ -29,9 +29,9 @@ def note(situation: Situation, t: Trajectory, text: str) -> MemoryItem:
     return _item(situation, t, text, Kind.WORKING)
 
 
-def draft(situation: Situation, t: Trajectory) -> MemoryItem:
-    """The try itself, as it is shown in the next one."""
-    return _item(situation, t, transcript(t.turns), Kind.DRAFT)
+def draft(situation: Situation, t: Trajectory, text: str = "") -> MemoryItem:
+    """The try itself, as it is shown in the next one; or another text, line by line."""
+    return _item(situation, t, text or transcript(t.turns), Kind.DRAFT)
 
 
 def _item(situation: Situation, t: Trajectory, text: str, kind: Kind) -> MemoryItem:

@@ -31,8 +31,12 @@ def rationalise(situation: Situation, tries: Sequence[Trajectory], round_: int) 
     for t in tries:
         actions = gold(tasks[t.task]) if t.task in tasks else None
         if actions:
-            way = "; then ".join(" ".join(action.text.split()) for action in actions)
-            notes[t.slot] = [note(situation, t, f"Hint, this is right: {way}")]
+            way = "\n".join(action.text.strip() for action in actions)
+            notes[t.slot] = (
+                [note(situation, t, "Hint, this is right:"), draft(situation, t, way)]
+                if "\n" in way
+                else [note(situation, t, f"Hint, this is right: {way}")]
+            )
     return notes
 
 
