@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from agent.distributed.settings import RolloutSettings
 from agent.evolution.acquire import AcquireSettings
 from agent.evolution.evaluate import GateSettings
+from agent.evolution.feedback.settings import FeedbackSettings
 from agent.evolution.refine import RefineSettings
 from agent.evolution.update.memory import MemoryUpdateSettings
 from agent.evolution.update.weights import WeightsUpdateSettings
@@ -188,6 +189,7 @@ class Config(_Settings):
     rollouts: RolloutSettings = RolloutSettings()
     memory: StoreSettings = StoreSettings()
     acquire: AcquireSettings = AcquireSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     refine: RefineSettings = RefineSettings()
     update_memory: MemoryUpdateSettings = MemoryUpdateSettings()
     update_weights: WeightsUpdateSettings = WeightsUpdateSettings()
@@ -226,6 +228,25 @@ class Config(_Settings):
             raise ValueError(
                 "test.best_of_pick=verifier needs one that is trained: set "
                 "update_weights.enabled=true and update_weights.verifier.enabled=true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judge_named(self) -> Self:
+        judge = self.feedback.judge
+        if self.feedback.by == "judge" and not judge.url:
+            raise ValueError("feedback.by=judge needs feedback.judge.url and feedback.judge.model")
+        if judge.url and not judge.model:
+            raise ValueError("feedback.judge.url needs feedback.judge.model")
+        return self
+
+    @model_validator(mode="after")
+    def _hint_is_stripped(self) -> Self:
+        shown = self.update_weights.enabled and self.update_weights.prompt == "acting"
+        if self.refine.correct == "rationalise" and shown:
+            raise ValueError(
+                "refine.correct=rationalise gives the answer as a hint, which "
+                "update_weights.prompt=acting would train on: set update_weights.prompt=bare"
             )
         return self
 

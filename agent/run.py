@@ -20,7 +20,7 @@ from rich.console import Console
 
 from agent.config import Config, ConfigError
 from agent.engines import Engine
-from agent.loop import Assignment
+from agent.loop import Assignment, seed_of
 from agent.members import cast, leader
 from agent.policies.base import Message, Policy, Request
 from agent.report.terminal import phase
@@ -36,9 +36,10 @@ from agent.run_folder import (
 )
 from agent.run_memory import RunMemory
 from agent.training.adapter_set import AdapterSet
-from agent.worlds import configured_suite
+from agent.worlds import configured_sandbox, configured_suite
 from environments.base import Suite, SuiteError, Task
 from environments.sandbox import make_sandbox
+from environments.sandbox.base import Sandbox
 from environments.splits import Split, first_of_each_family, split_of, split_tasks
 from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
@@ -134,6 +135,14 @@ class Run:
         if self._suite is None:
             self._suite = configured_suite(self.config, unsafe=self.unsafe)
         return self._suite
+
+    def sandbox(self) -> Sandbox:
+        """A fresh sandbox as configured; close it.
+
+        Raises:
+            SandboxUnavailable: there is none on this machine.
+        """
+        return configured_sandbox(self.config, unsafe=self.unsafe)
 
     def tasks(self, split: Split) -> list[Task]:
         """The tasks of a split that this run uses, at most so many per family as configured.
@@ -297,8 +306,9 @@ class Run:
         version: str,
         tokens: int,
         choices: Sequence[str] = (),
+        temperature: float = 0.0,
     ) -> dict[str, str]:
-        """What the policy answers, greedily; each is asked once, then looked up under its key.
+        """What the policy answers; each is asked once, then looked up under its key.
 
         Args:
             label: of the progress line.
@@ -306,6 +316,7 @@ class Run:
             version: the weights that answer.
             tokens: most tokens of an answer. What leaves no room for it is answered by "".
             choices: if there are any, the answer is one of these.
+            temperature: 0 is greedy; else the run's seed and the key decide the draws.
         """
         missing = [key for key in asked if self.ledger.get(Note, key) is None]
         if missing:
@@ -320,7 +331,11 @@ class Run:
                         meter.advance(1, 0, 0)
                         continue
                     request = Request(
-                        prompt_ids=prompt, max_new_tokens=tokens, choices=tuple(choices)
+                        prompt_ids=prompt,
+                        max_new_tokens=tokens,
+                        choices=tuple(choices),
+                        temperature=temperature,
+                        seed=seed_of(self.config.seed, key),
                     )
                     policy.submit(key, request)
                 while open_:

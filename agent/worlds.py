@@ -1,4 +1,4 @@
-"""The configured suite, with the configured sandbox."""
+"""The configured suite and sandbox."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from environments.base import Suite
 from environments.sandbox import make_sandbox
+from environments.sandbox.base import Sandbox
 from environments.suites import load_suite
 
 if TYPE_CHECKING:
@@ -23,13 +24,16 @@ def configured_suite(config: Config, *, unsafe: bool = False) -> Suite:
     Raises:
         SuiteError, SandboxUnavailable: it cannot be used here; one line.
     """
-    settings = config.sandbox
-    sandbox = partial(
-        make_sandbox,
-        settings.backend,
-        settings.limits,
-        unsafe=unsafe,
-        options=settings.options,
-    )
+    sandbox = partial(configured_sandbox, config, unsafe=unsafe)
     sandbox().close()  # missing? say so now
     return load_suite(config.suite.name, sandbox=sandbox, options=config.suite.options)
+
+
+def configured_sandbox(config: Config, *, unsafe: bool = False) -> Sandbox:
+    """A fresh sandbox; close it.
+
+    Raises:
+        SandboxUnavailable: there is none on this machine.
+    """
+    settings = config.sandbox
+    return make_sandbox(settings.backend, settings.limits, unsafe=unsafe, options=settings.options)

@@ -31,6 +31,7 @@ KINDS: dict[Kind, KindOf] = {
     Kind.SKILL: KindOf("code or a workflow that passed in the sandbox", "code", "many"),
     Kind.FACT: KindOf("what is so, until something supersedes it", "note", "many"),
     Kind.WORKING: KindOf("what to mind in the next try of one task", "note", "task", stored=False),
+    Kind.DRAFT: KindOf("an earlier try of the task at hand", "code", "task", stored=False),
 }
 
 

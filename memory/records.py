@@ -205,6 +205,7 @@ class Kind(StrEnum):
     SKILL = "skill"
     FACT = "fact"
     WORKING = "working"
+    DRAFT = "draft"
 
 
 class Status(StrEnum):

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from agent.evolution import canaries
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import plan, select_tasks, slots
+from agent.evolution.correct import corrections
+from agent.evolution.feedback import calibrate, verdicts
 from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
@@ -29,6 +31,8 @@ from agent.run import Run
 from agent.run_folder import BASE
 from environments.splits import SPLITS
 from memory.records import CANARY, Generation, Note, Trajectory
+
+REFINING = ("feedback", "correct")  # what the policy or a judge is asked for refinement
 
 
 class Candidate(NamedTuple):
@@ -51,6 +55,7 @@ def evolve(run: Run) -> Generation:
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
     canaries.check(run)
+    corrections.check(run)
     run.publish()
     run.memory.check()
     incumbent = run.incumbent() or first_generation(run)
@@ -64,11 +69,13 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     """One turn of the cycle; returns the new incumbent, which may be the old agent."""
     n = incumbent.n + 1
     with run.timed(f"{n}/acquire"):
-        earlier = acquired(run, before=n)
+        earlier = verdicts.seen(run, incumbent.weights, acquired(run, before=n))
         experience = earlier + acquire(run, n, incumbent, earlier)
         if void := canaries.judge(run, n):
             experience = earlier
     with run.timed(f"{n}/refine"):
+        experience = verdicts.seen(run, incumbent.weights, experience)
+        experience += corrections.corrected(run, n, incumbent, experience)
         vouched = [t for t in experience if run.vouched(t.task)]
         solutions = refine(vouched, run.config.refine, n)
     with run.timed(f"{n}/update"):
@@ -81,6 +88,7 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     return run.conclude(
         verdict.model_copy(
             update={
+                "details": verdict.details | calibrate.calibration(run, n),
                 "tokens": phase_tokens(run, n),
                 "seconds": {phase: run.seconds(f"{n}/{phase}") for phase in phases},
             }
@@ -374,12 +382,16 @@ def retention(
 def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
-    said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
-    spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
+    said = list(run.ledger.all(Note, f"said/{n}/"))
+    asked = [note for key, note in said if key.split("/")[2] in REFINING]
+    notes = [note for key, note in said if key.split("/")[2] not in REFINING]
+    spent = sum(int(str(note.data.get("tokens", 0))) for note in [*notes, *trained] if note)
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
+    refining = sum(int(str(note.data["tokens"])) for note in asked)
     return {
         "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/"),
+        **({"refine": refining} if refining else {}),
         "update": run.tokens(f"{n}/probe/") + spent,
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }

@@ -1,7 +1,8 @@
 """Refine: from trajectories to what is worth learning.
 
 Keep what was verified right (ReST-EM's binary filter, arXiv 2312.06585), drop duplicates,
-cap each task and family (RFT's distinct solutions, 2308.01825), and prefer solutions whose
+cap each task and family (RFT's distinct solutions, 2308.01825), filter further if asked (full
+reward alone, sub-goals reached, the vote of a task's tries), and prefer solutions whose
 *form* keeps working: a program that printed the right number once by luck is told apart from
 one that computes it by how the same program, with the task's own values taken out, fared on
 all the tasks it was tried on.
@@ -13,14 +14,29 @@ import ast
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from math import inf
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from environments.base import ROUNDING
+from agent.evolution.votes import elected
+from environments.base import FULL_REWARD, ROUNDING
 from memory.records import Trajectory
 
 Corrupt = Literal["none", "flip", "duplicate", "one-family"]
+Correct = Literal[
+    "none",
+    "self-refine",
+    "constitutional",
+    "rci",
+    "critic",
+    "isr-llm",
+    "rationalise",
+    "self-debug",
+    "redraft",
+    "verify",
+]
+Filter = Literal["full", "subgoals", "vote"]
 
 
 class RefineSettings(BaseModel):
@@ -33,6 +49,20 @@ class RefineSettings(BaseModel):
             estimate: a form that was tried once and was right has 0.75). Programs have a form.
         thresholds: least reward of a solution, generation by generation; the last holds from
             then on (ReST's rising threshold, 2308.08998, §3). None: full reward alone.
+        filters: what a solution has to pass besides, all of them. ``full``: full reward, whatever
+            the thresholds say (AutoAct, 2401.05268, §2.3). ``subgoals``: ``subgoal`` of it reached
+            (see there). ``vote``: most of its task's tries gave its answer, ``agreement`` of them
+            at least (self-consistency, 2203.11171). Dual execution agreement is
+            ``feedback.by=tests``.
+        subgoal, subgoals: name of a number that the environment tells beside the reward
+            (``metrics``), and the least of it. With the filter, what reached it is a solution
+            even without full reward (Self-Talk, 2401.05033, §3.3).
+        agreement: see ``filters``.
+        correct: how what no try of a task solved is tried again; each is a function in
+            ``agent/evolution/correct``.
+        rounds: most further tries of a task.
+        carried: of so many rounds, the last ones, drafts and critiques stand before the task.
+        critique_tokens: most tokens of a critique.
         corrupt: for experiments only, which show what the gate does with bad data. ``flip``:
             failures are taken for successes and the reverse. ``duplicate``: each family's
             solutions are copies of its best one. ``one-family``: the solutions of the first
@@ -45,16 +75,21 @@ class RefineSettings(BaseModel):
     per_family: int = Field(32, ge=1)
     min_reliability: float = Field(0.3, ge=0, le=1)
     thresholds: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    filters: tuple[Filter, ...] = ()
+    subgoal: str = ""
+    subgoals: float = 1.0
+    agreement: float = Field(0.5, ge=0, le=1)
+    correct: Correct = "none"
+    rounds: int = Field(1, ge=1)
+    carried: int = Field(2, ge=1)
+    critique_tokens: int = Field(96, ge=8)
     corrupt: Corrupt = "none"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _earlier(cls, data: Any) -> Any:
-        """Runs that were begun before there was ``corrupt`` have ``flip_rewards``."""
-        if isinstance(data, dict) and "flip_rewards" in data:
-            rest = {k: v for k, v in data.items() if k != "flip_rewards"}
-            return {"corrupt": "flip" if data["flip_rewards"] else "none", **rest}
-        return data
+    @model_validator(mode="after")
+    def _subgoal_named(self) -> Self:
+        if "subgoals" in self.filters and not self.subgoal:
+            raise ValueError("filter subgoals needs refine.subgoal, the metric's name")
+        return self
 
 
 class Solution(NamedTuple):
@@ -79,6 +114,8 @@ def solves(trajectory: Trajectory, settings: RefineSettings, generation: int | N
         settings: thresholds.
         generation: whose threshold holds, from 1; None asks for full reward.
     """
+    if "subgoals" in settings.filters and "full" not in settings.filters:
+        return trajectory.metrics.get(settings.subgoal, -inf) >= settings.subgoals - ROUNDING
     if generation is None or not settings.thresholds:
         return trajectory.success != (settings.corrupt == "flip")
     threshold = settings.thresholds[min(generation, len(settings.thresholds)) - 1]
@@ -97,6 +134,7 @@ def refine(
     """
     usable = [t for t in trajectories if t.failure is None and t.steps and t.split == "train"]
     right = [t for t in usable if solves(t, settings, generation)]
+    right = _filtered(right, usable, settings)
     if settings.corrupt == "flip":  # a text without an action teaches nothing either way
         right = [t for t in right if t.turns[-1].action.get("tool")]
     attempts, successes = Counter(t.task for t in usable), Counter(t.task for t in right)
@@ -152,6 +190,22 @@ def _corrupted(solutions: Sequence[Solution], how: Corrupt) -> list[Solution]:
     if how == "one-family":
         return [s for s in solutions if s.trajectory.family == min(best)]
     return list(solutions)
+
+
+def _filtered(
+    right: Sequence[Trajectory], tried: Sequence[Trajectory], settings: RefineSettings
+) -> list[Trajectory]:
+    """The solutions that pass ``RefineSettings.filters``."""
+    kept = list(right)
+    if "full" in settings.filters:
+        kept = [t for t in kept if earned(t, settings) >= FULL_REWARD]
+    if "subgoals" in settings.filters:
+        least = settings.subgoals - ROUNDING
+        kept = [t for t in kept if t.metrics.get(settings.subgoal, -inf) >= least]
+    if "vote" in settings.filters:
+        chosen = elected(tried, settings.agreement)
+        kept = [t for t in kept if t.slot in chosen]
+    return kept
 
 
 def _spread(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.evolution.acquire import TRY
+from agent.evolution.feedback.verdicts import seen
 from agent.evolution.update.writers.base import Situation
 from agent.evolution.update.writers.reflections import carry
 from agent.loop import Assignment
@@ -39,8 +40,10 @@ def retry(
     """
     settings = run.config.acquire
     first: dict[str, tuple[Assignment, Trajectory]] = {}
+    judged = {t.slot: t for t in seen(run, incumbent.weights, played)} if settings.retries else {}
     for assignment, trajectory in zip(planned, played, strict=True):
-        first.setdefault(assignment.task.id, (assignment, trajectory))
+        if (t := judged.get(trajectory.slot)) is not None:
+            first.setdefault(assignment.task.id, (assignment, t))
     carried: dict[str, tuple[MemoryItem, ...]] = {}
     last = {task: trajectory for task, (_, trajectory) in first.items()}
     tries: list[Trajectory] = []
@@ -63,6 +66,7 @@ def retry(
             for t in failed
         ]
         label = f"generation {n} · try {number + 1}"
-        last = {t.task: t for t in run.episodes(label, again, incumbent.weights)}
-        tries += last.values()
+        further = run.episodes(label, again, incumbent.weights)
+        tries += further
+        last = {t.task: t for t in seen(run, incumbent.weights, further)}
     return tries

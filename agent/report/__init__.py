@@ -83,6 +83,24 @@ def promoted_rate(generation: Generation) -> Rate | None:
     return rate_of(cells.get(generation.cell) or cells.get("incumbent"))
 
 
+def judged(generation: Generation) -> str:
+    """How far the judge of a generation's tries agrees with the verifier; "" without a judge."""
+    told = mapping(generation.details.get("feedback"))
+    agreement = rate_of(told.get("agreement"))
+    if not told:
+        return ""
+    unclear = f"; {told['undecided']} undecided" if told.get("undecided") else ""
+    if agreement is None:
+        return f"feedback by {told.get('by')}: nothing was judged{unclear}"
+    kappa = number(told.get("kappa"))
+    beyond = "–" if kappa is None else write_number(kappa)
+    return (
+        f"feedback by {told.get('by')}: agrees with the environment on "
+        f"{write_number(agreement.mean)} {write_interval(agreement)} of {told.get('tries')} tries "
+        f"(kappa {beyond}){unclear}"
+    )
+
+
 def in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Every key of the mappings once, in order of first appearance."""
     return list(dict.fromkeys(key for m in mappings for key in m))

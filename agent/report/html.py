@@ -21,6 +21,7 @@ from agent.report import (
     arms_in_order,
     charts,
     in_order,
+    judged,
     mapping,
     number,
     phase_costs,
@@ -292,6 +293,8 @@ def _generation(generation: Generation) -> str:
     decision = escape(generation.decision)
     if generation.decision == "promoted":
         decision += f": {escape(arm_label(generation.cell))}"
+    said = judged(generation)
+    judge = f'<p class="reason">{escape(said)}</p>' if said else ""
     details = ""
     if generation.details:
         listed = "".join(
@@ -303,7 +306,7 @@ def _generation(generation: Generation) -> str:
         f'<article class="card"><div class="head"><h3>Generation {generation.n}</h3>'
         f'<span class="decision {generation.decision}">{decision}</span></div>'
         f'{table if generation.cells else ""}<p class="reason">{escape(generation.reason)}</p>'
-        f"{details}</article>"
+        f"{judge}{details}</article>"
     )
 
 

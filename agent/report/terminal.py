@@ -21,6 +21,7 @@ from agent.report import (
     arm_label,
     arms_in_order,
     in_order,
+    judged,
     mapping,
     number,
     phase_costs,
@@ -59,6 +60,8 @@ def two_by_two(generation: Generation) -> Panel:
     if generation.reason:
         decision.append(f": {generation.reason}")
     body.append(decision)
+    if said := judged(generation):
+        body.append(Text(said, "dim"))
     if costs := phase_costs([generation]):
         body.append(_costs(costs))
     return Panel(

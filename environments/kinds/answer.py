@@ -7,6 +7,10 @@ import math
 from environments.base import Action, StepResult, Tool
 from environments.calls import LANGUAGES, sole_text_parameter
 
+RECEIVED = "Answer received."
+SUBMITTED = "Submitted."
+SILENT = frozenset({RECEIVED, SUBMITTED})  # what is observed says nothing of what was answered
+
 
 def code_of(action: Action, tool: Tool) -> str | StepResult:
     """The code in an action, or what to answer where it holds none.

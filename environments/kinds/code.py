@@ -9,7 +9,7 @@ from environments.base import Action, EnvironmentFailure, StepResult, Tool
 from environments.calls import cut
 from environments.grading.grader import Answers, Grader, Recorded
 from environments.grading.values import decode
-from environments.kinds.answer import code_of
+from environments.kinds.answer import SUBMITTED, code_of
 from environments.kinds.python import describe_error
 
 SHOWN_CHARS = 200
@@ -69,7 +69,7 @@ class CodeAnswer:
         passed = grader.judge(hidden, grader.answers(code, hidden))
         self._over = True
         return StepResult(
-            observation="Submitted.",
+            observation=SUBMITTED,
             reward=float(all(share == 1.0 for share in passed)),
             terminated=True,
             metrics={"tests_passed": sum(passed) / len(passed)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
-from environments.kinds.answer import as_reward
+from environments.kinds.answer import RECEIVED, as_reward
 
 
 def answer_tool(description: str, parameter: str = "answer") -> Tool:
@@ -81,7 +81,7 @@ class TextAnswer:
             return StepResult(observation=self._unreadable, error="no answer")
         self._over = True
         return StepResult(
-            observation="Answer received.",
+            observation=RECEIVED,
             reward=as_reward(self._grade(answer)),
             terminated=True,
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
+from memory.kinds import KINDS
 from memory.records import Kind, Trust
 
 
@@ -55,7 +56,7 @@ class RecallSettings(BaseModel):
 
     @model_validator(mode="after")
     def _storable(self) -> Self:
-        if Kind.WORKING in self.quotas:
+        if any(not KINDS[kind].stored for kind in self.quotas):
             raise ValueError("working memory is carried within a task, not recalled")
         return self
 

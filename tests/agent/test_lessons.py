@@ -202,12 +202,6 @@ def test_thresholds_rise() -> None:
     assert [earned(t, flipped) for t in found] == pytest.approx([0.4, 0.1, 0.0])
 
 
-def test_a_run_from_before_can_be_read() -> None:
-    for flipped, how in ((False, "none"), (True, "flip")):
-        settings = RefineSettings.model_validate({"flip_rewards": flipped, "per_task": 3})
-        assert settings == RefineSettings(corrupt=how, per_task=3)  # type: ignore[arg-type]
-
-
 def test_corrupted_solutions() -> None:
     found = [tried(task, n, 1.0) for task in ("a", "b") for n in (0, 1)]
     others = [t.model_copy(update={"family": "other"}) for t in found]

@@ -15,6 +15,7 @@ from memory.consolidation.draft import Draft
 from memory.consolidation.edit import upvote
 from memory.consolidation.fit import Budget, FitSettings, fit
 from memory.credit import Evidence, credit
+from memory.kinds import KINDS
 from memory.records import Kind, MemoryItem, Status, Trust, Worth
 from tests.memory.drafts import draft_of, episode, make, reason, summary
 
@@ -194,7 +195,7 @@ def crowd(chance: random.Random, size: int) -> list[MemoryItem]:
             " ".join(chance.choice(DISTINCT) for _ in range(chance.randrange(1, 5))) * 3,
             key=chance.choice(DISTINCT),
             task=f"t{chance.randrange(20)}",
-            kind=chance.choice([k for k in Kind if k is not Kind.WORKING]),
+            kind=chance.choice([k for k in Kind if KINDS[k].stored]),
             family=chance.choice(["a", "b", ""]),
             trust=chance.choice(list(Trust)),
             born=chance.randrange(1, 4),

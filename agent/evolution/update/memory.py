@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agent.evolution.acquire import TRY
 from agent.evolution.refine import Solution, refine
-from agent.evolution.update.provenance import hearsay
+from agent.evolution.update.provenance import believed, hearsay
 from agent.evolution.update.writers import WriteSettings, write
 from agent.evolution.update.writers.base import Edit, Situation, Written
 from memory import history
@@ -95,6 +95,8 @@ def written(
         known=history.items(run.ledger, incumbent.memory, LIVING),
     )
     own = write(situation, settings.write)
+    if run.config.feedback.by != "environment":
+        own = believed(own)
     strange = [t for t in experience if not run.vouched(t.task)]
     if not strange:
         return own

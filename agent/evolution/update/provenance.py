@@ -13,6 +13,17 @@ from agent.evolution.update.writers.base import Written
 from memory.records import MemoryItem, Trust
 
 
+def believed(written: Written) -> Written:
+    """What was written from tries that a judge called right: no environment has verified it."""
+    items = [
+        MemoryItem.model_validate(item.model_dump() | {"trust": Trust.JUDGED})
+        if item.trust is Trust.VERIFIED
+        else item
+        for item in written.items
+    ]
+    return Written(items, written.edits)
+
+
 def hearsay(written: Written) -> list[MemoryItem]:
     """What was written from strangers' episodes: items that nobody trusts, and no edits."""
     return [

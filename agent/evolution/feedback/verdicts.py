@@ -1,0 +1,75 @@
+"""Experience as the configured feedback sees it; each try is judged once in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agent.evolution.feedback.agreement import consistent, self_verified
+from agent.evolution.feedback.base import Bench, Verdict
+from agent.evolution.feedback.codet import agreeing
+from agent.evolution.feedback.judges import by_principles, compared, rated_by_judge, rated_by_self
+from agent.evolution.feedback.settings import By
+from agent.evolution.feedback.usefulness import useful
+from agent.run import Run
+from memory.records import Note, Trajectory
+
+JUDGES: dict[By, Callable[[Bench], dict[str, Verdict]]] = {
+    "self-judge": rated_by_self,
+    "judge": rated_by_judge,
+    "pairwise": compared,
+    "consistency": consistent,
+    "self-verification": self_verified,
+    "tests": agreeing,
+    "constitution": by_principles,
+    "usefulness": useful,
+}
+
+
+def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Trajectory]:
+    """Tries with the reward and success that are learnt from, instead of the environment's.
+
+    Those that broke stay as they are; those of which nothing could be said are left out.
+
+    Args:
+        run: the run; verdicts that it does not hold yet are made and stored.
+        weights: version of the weights that judge, where the policy does.
+        experience: tries of any generations; those of a task in one generation are judged
+            together, where they are held against each other.
+    """
+    if run.config.feedback.by == "environment":
+        return list(experience)
+    judged = [t for t in experience if t.failure is None and t.steps]
+    for generation in sorted({_generation(t) for t in judged}):
+        own = [t for t in judged if _generation(t) == generation]
+        new = [t.slot for t in own if stored(run, t.slot) is None]
+        if not new:
+            continue
+        verdicts = JUDGES[run.config.feedback.by](Bench(run, generation, weights, own))
+        run.ledger.append_many([(f"verdict/{slot}", _note(verdicts[slot])) for slot in new])
+    return [t for each in experience if (t := _as_judged(run, each)) is not None]
+
+
+def stored(run: Run, slot: str) -> Verdict | None:
+    """The verdict on a try; None if there is none yet."""
+    note = run.ledger.get(Note, f"verdict/{slot}")
+    if note is None:
+        return None
+    reward = note.data["reward"]
+    return Verdict(None if reward is None else float(str(reward)), bool(note.data["success"]))
+
+
+def _note(verdict: Verdict) -> Note:
+    return Note(data={"reward": verdict.reward, "success": verdict.success})
+
+
+def _as_judged(run: Run, t: Trajectory) -> Trajectory | None:
+    verdict = stored(run, t.slot)
+    if verdict is None:  # it broke, or nothing was done
+        return t
+    if verdict.reward is None:
+        return None
+    return t.model_copy(update={"reward": verdict.reward, "success": verdict.success})
+
+
+def _generation(t: Trajectory) -> int:
+    return int(t.slot.split("/", 1)[0])
