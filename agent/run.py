@@ -128,21 +128,11 @@ class Run:
     @property
     def suite(self) -> Suite:
         if self._suite is None:
-            self.sandbox().close()  # missing? say so now
+            sandbox = self.sandbox
+            sandbox().close()  # missing? say so now
             options = self.config.suite.options
-            self._suite = load_suite(self.config.suite.name, sandbox=self.sandbox, options=options)
+            self._suite = load_suite(self.config.suite.name, sandbox=sandbox, options=options)
         return self._suite
-
-    def sandbox(self) -> Sandbox:
-        """A fresh sandbox as configured; close it.
-
-        Raises:
-            SandboxUnavailable: there is none on this machine.
-        """
-        settings = self.config.sandbox
-        return make_sandbox(
-            settings.backend, settings.limits, unsafe=self.unsafe, options=settings.options
-        )
 
     def tasks(self, split: Split) -> list[Task]:
         """The tasks of a split that this run uses, at most so many per family as configured.
@@ -179,6 +169,17 @@ class Run:
         if self._vouched is None:
             self._vouched = frozenset(t.id for t in self.suite.tasks() if asked(t))
         return task in self._vouched
+
+    def sandbox(self) -> Sandbox:
+        """A fresh sandbox as configured; close it.
+
+        Raises:
+            SandboxUnavailable: there is none on this machine.
+        """
+        settings = self.config.sandbox
+        return make_sandbox(
+            settings.backend, settings.limits, unsafe=self.unsafe, options=settings.options
+        )
 
     # --- who acts ---
 

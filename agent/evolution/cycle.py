@@ -33,8 +33,6 @@ from memory.records import (
     Trajectory,
 )
 
-REFINING = ("feedback", "correct")  # what the policy or a judge is asked for refinement
-
 
 class Candidate(NamedTuple):
     """What the update phase proposes; the incumbent's where it proposes nothing.
@@ -55,9 +53,9 @@ def evolve(run: Run) -> Generation:
     """Evolve up to the configured number of generations; continues where the run stands."""
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
-    corrections.check(run)
     run.publish()
     run.memory.check()
+    corrections.check(run)
     incumbent = run.incumbent() or first_generation(run)
     while incumbent.n < run.config.generations:
         incumbent = one_generation(run, incumbent)
@@ -85,7 +83,7 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
         verdict.model_copy(
             update={
                 "details": verdict.details | calibrate.calibration(run, n),
-                "tokens": phase_tokens(run, n),
+                "tokens": calibrate.apart(run, n, phase_tokens(run, n)),
                 "seconds": {phase: run.seconds(f"{n}/{phase}") for phase in phases},
             }
         )
@@ -370,16 +368,12 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = run.ledger.get(Note, f"trained/{n}")
     adapter = trained and run.ledger.get(Note, f"adapter/{trained.data['version']}")
-    said = list(run.ledger.all(Note, f"said/{n}/"))
-    asked = [note for key, note in said if key.split("/")[2] in REFINING]
-    notes = [note for key, note in said if key.split("/")[2] not in REFINING]
-    notes += [adapter] if adapter else []
+    said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
+    notes = [*said, *([adapter] if adapter else [])]
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
-    refining = sum(int(str(note.data["tokens"])) for note in asked)
     return {
         "acquire": run.tokens(f"{n}/acquire/"),
-        **({"refine": refining} if refining else {}),
         "update": run.tokens(f"{n}/probe/") + sum(int(str(n.data["tokens"])) for n in notes),
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }
