@@ -136,14 +136,6 @@ class Run:
             self._suite = configured_suite(self.config, unsafe=self.unsafe)
         return self._suite
 
-    def sandbox(self) -> Sandbox:
-        """A fresh sandbox as configured; close it.
-
-        Raises:
-            SandboxUnavailable: there is none on this machine.
-        """
-        return configured_sandbox(self.config, unsafe=self.unsafe)
-
     def tasks(self, split: Split) -> list[Task]:
         """The tasks of a split that this run uses, at most so many per family as configured.
 
@@ -192,6 +184,14 @@ class Run:
         if self._vouched is None:
             self._vouched = frozenset(t.id for t in self.suite.tasks() if asked(t))
         return task in self._vouched
+
+    def sandbox(self) -> Sandbox:
+        """A fresh sandbox as configured; close it.
+
+        Raises:
+            SandboxUnavailable: there is none on this machine.
+        """
+        return configured_sandbox(self.config, unsafe=self.unsafe)
 
     # --- who acts ---
 

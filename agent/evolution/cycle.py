@@ -32,8 +32,6 @@ from agent.run_folder import BASE
 from environments.splits import SPLITS
 from memory.records import CANARY, Generation, Note, Trajectory
 
-REFINING = ("feedback", "correct")  # what the policy or a judge is asked for refinement
-
 
 class Candidate(NamedTuple):
     """What the update phase proposes; the incumbent's where it proposes nothing.
@@ -55,9 +53,9 @@ def evolve(run: Run) -> Generation:
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
     canaries.check(run)
-    corrections.check(run)
     run.publish()
     run.memory.check()
+    corrections.check(run)
     incumbent = run.incumbent() or first_generation(run)
     while incumbent.n < run.config.generations:
         incumbent = one_generation(run, incumbent)
@@ -89,7 +87,7 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
         verdict.model_copy(
             update={
                 "details": verdict.details | calibrate.calibration(run, n),
-                "tokens": phase_tokens(run, n),
+                "tokens": calibrate.apart(run, n, phase_tokens(run, n)),
                 "seconds": {phase: run.seconds(f"{n}/{phase}") for phase in phases},
             }
         )
@@ -382,16 +380,12 @@ def retention(
 def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
-    said = list(run.ledger.all(Note, f"said/{n}/"))
-    asked = [note for key, note in said if key.split("/")[2] in REFINING]
-    notes = [note for key, note in said if key.split("/")[2] not in REFINING]
-    spent = sum(int(str(note.data.get("tokens", 0))) for note in [*notes, *trained] if note)
+    said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
+    spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
-    refining = sum(int(str(note.data["tokens"])) for note in asked)
     return {
         "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/"),
-        **({"refine": refining} if refining else {}),
         "update": run.tokens(f"{n}/probe/") + spent,
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }

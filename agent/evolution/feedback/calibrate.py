@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from agent.evolution.feedback.verdicts import stored
 from agent.run import Run
 from agent.stats import rate
-from memory.records import Trajectory
+from memory.records import Note, Trajectory
 
 
 def calibration(run: Run, generation: int) -> dict[str, object]:
@@ -48,6 +48,19 @@ def calibration(run: Run, generation: int) -> dict[str, object]:
             "verified": fmean(float(b) for _, _, b in said),
         }
     }
+
+
+def apart(run: Run, generation: int, tokens: Mapping[str, int]) -> dict[str, int]:
+    """Tokens per phase, what feedback and corrections were asked told apart from the update."""
+    asked = sum(
+        int(str(note.data["tokens"]))
+        for what in ("feedback", "correct")
+        for _, note in run.ledger.all(Note, f"said/{generation}/{what}/")
+    )
+    if not asked:
+        return dict(tokens)
+    first = {"acquire": tokens["acquire"], "refine": asked}
+    return first | dict(tokens) | {"update": tokens["update"] - asked}
 
 
 def kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
