@@ -17,6 +17,7 @@ from memory.records import MEMBER_OF, Note, content_hash
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
 FREE = ("generations", "rollouts")  # settings with which a run may be continued otherwise
+FORKED = "forked/"  # and the hash of the configuration with which a copied run was begun
 BASE = "base"  # the version of weights that no adapter has changed
 
 

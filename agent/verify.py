@@ -11,7 +11,7 @@ import yaml
 
 from agent.config import Config, ConfigError, validate
 from agent.evolution.canaries import verdict
-from agent.run_folder import BASE, CONFIG, LEDGER, config_hash, open_ledger, pruned
+from agent.run_folder import BASE, CONFIG, FORKED, LEDGER, config_hash, open_ledger, pruned
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import member_folder, read_set
 from environments.splits import split_of
@@ -238,16 +238,17 @@ def _made_from(
     if not isinstance(told, dict):
         return
     unread = any(_config(ledger, folder))  # which its own check says
-    if not unread and told.get("config") != config_hash(folder):
+    known = {key.removeprefix(FORKED) for key, _ in ledger.all(Note, FORKED)}
+    if not unread and told.get("config") not in {config_hash(folder), *known}:
         yield f"adapter {version} was made with another configuration than {CONFIG}"
     parents = told.get("parents")
     inherited: set[str] = set()
     for parent in parents if isinstance(parents, list) else ():
-        known = ledger.get(Note, f"adapter/{parent}")
-        if known is None:
+        stored = ledger.get(Note, f"adapter/{parent}")
+        if stored is None:
             yield f"adapter {version} is merged from {parent}, which is not in the ledger"
             return
-        own = known.data["sources"]
+        own = stored.data["sources"]
         inherited |= set(map(str, own)) if isinstance(own, list) else set()
     if parents and inherited != set(slots):
         yield f"adapter {version} names other sources than the adapters that it is merged from"

@@ -45,8 +45,10 @@ from agent.evolution.cycle import evolve
 from agent.evolution.play import measure
 from agent.report import write_number
 from agent.run import Run
-from agent.run_folder import CONFIG, write_text
+from agent.run_folder import CONFIG, FORKED, LEDGER, config_hash, write_text
 from agent.stats import paired_difference, rate
+from memory.ledger import Ledger
+from memory.records import Note
 
 DATA = ("none", "flip", "duplicate", "one-family")
 GATE = ("on", "off")
@@ -110,6 +112,8 @@ def fork(source: Path, folder: Path, config: Config) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, ignore=shutil.ignore_patterns("index", ".lock"))
     settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    with Ledger(partial / LEDGER) as ledger:  # what was made so far was made with its settings
+        ledger.append(f"{FORKED}{config_hash(source)}", Note(data={"from": source.name}))
     write_text(partial / CONFIG, settings)
     partial.rename(folder)
 
