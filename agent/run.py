@@ -307,6 +307,7 @@ class Run:
         tokens: int,
         choices: Sequence[str] = (),
         temperature: float = 0.0,
+        ids: bool = False,
     ) -> dict[str, str]:
         """What the policy answers; each is asked once, then looked up under its key.
 
@@ -317,6 +318,7 @@ class Run:
             tokens: most tokens of an answer. What leaves no room for it is answered by "".
             choices: if there are any, the answer is one of these.
             temperature: 0 is greedy; else the run's seed and the key decide the draws.
+            ids: note the answers' token ids too, under "ids".
         """
         missing = [key for key in asked if self.ledger.get(Note, key) is None]
         if missing:
@@ -344,7 +346,8 @@ class Run:
                             continue
                         key, used = str(ticket), len(completion.token_ids)
                         open_.remove(key)
-                        note = Note(data={"text": completion.text, "tokens": used})
+                        exact = {"ids": list(completion.token_ids)} if ids else {}
+                        note = Note(data={"text": completion.text, "tokens": used} | exact)
                         self.ledger.append(key, note)
                         meter.advance(1, used, 0)
         notes = {key: self.ledger.get(Note, key) for key in asked}

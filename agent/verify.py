@@ -25,6 +25,7 @@ from memory.lock import RunLock
 from memory.records import (
     CANARY,
     MEMBER_OF,
+    REWRITE,
     Generation,
     MemoryItem,
     MemorySnapshot,
@@ -33,7 +34,7 @@ from memory.records import (
     Trajectory,
 )
 
-LEARNING = ("acquire", CANARY, "probe")
+LEARNING = ("acquire", CANARY, "probe", REWRITE)
 BATCH = ("acquire", CANARY)
 
 
@@ -179,6 +180,8 @@ def _sources(
 ) -> Iterator[str]:
     void = history.void(ledger)
     for slot in slots:
+        if slot.startswith("said/") and ledger.get(Note, slot) is not None:
+            continue  # rehearsed: the policy's own answer to a made-up task
         source = ledger.get(Trajectory, slot)
         if source is None:
             yield f"{what} comes from {slot}, which is not in the ledger"

@@ -39,7 +39,7 @@ class Record(BaseModel):
 
 
 CANARY = "canary"  # the phase of episodes with a task that nobody can solve; none is learnt from
-
+REWRITE = "rewrite"  # that of episodes with a solution of their very task in view
 
 MEMBER_OF = ":"  # stands between the version of an adapter set and that of its member that acts
 

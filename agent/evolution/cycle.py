@@ -9,6 +9,7 @@ continues it; nothing but ``evaluate`` changes which memory and weights are live
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from agent.evolution import canaries
@@ -25,7 +26,8 @@ from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
 from agent.evolution.update.judge import new_verifier
-from agent.evolution.update.rehearsal import rehearsed
+from agent.evolution.update.rehearsal import rehearsed, synthesised
+from agent.evolution.update.rewrites import relearn, rewritten
 from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import BASE
@@ -200,7 +202,8 @@ def update(
     written = update_memory.written(run, n, incumbent, experience, full)
     vouched = [t for t in experience if run.vouched(t.task)]
     unjudged = new_verifier(run, n, incumbent.weights, solutions, vouched)
-    weights, why = new_weights(run, n, incumbent, solutions, vouched)
+    train = partial(new_weights, run, n, incumbent)
+    weights, why = relearn(run, n, incumbent, solutions, vouched, train)
     memory, trial = update_memory.proposed(run, n, incumbent, weights, written, experience)
     if weights != incumbent.weights and run.config.update_memory.enabled:
         known = absorb(run, n, weights, memory, {t.task for t in experience})
@@ -214,6 +217,7 @@ def new_weights(
     incumbent: Generation,
     solutions: Sequence[Solution],
     experience: Sequence[Trajectory],
+    student: str = "",
 ) -> tuple[str, str]:
     """Version of an adapter trained on what was tried, or why there is none.
 
@@ -221,20 +225,27 @@ def new_weights(
         run, n, incumbent: the run, the generation and who acted in it.
         solutions: what is worth learning; none by strangers.
         experience: all trajectories so far, failures included; none by strangers.
+        student: name of a training before the last one (see `relearn`).
     """
     settings = run.config.update_weights
+    name = f"trained/{n}/{student}" if student else f"trained/{n}"
     if not settings.enabled:
         return incumbent.weights, ""
-    note = run.ledger.get(Note, f"trained/{n}")
+    note = run.ledger.get(Note, name)
     if note is not None:  # no version: it diverged, and would again
         return str(note.data["version"]) or incumbent.weights, str(note.data.get("why", ""))
     seed = run.config.seed
+    known = solutions
     solutions, experience = rehearsed(settings, run.config.refine, n, seed, solutions, experience)
     if settings.objective == "sft" and len(solutions) < settings.min_examples:
         return incumbent.weights, (
             f"no training: {len(solutions)} verified solutions, "
             f"update_weights.min_examples is {settings.min_examples}"
         )
+    start = incumbent.weights if settings.begin == "incumbent" else BASE
+    made_up = synthesised(run, n, incumbent.weights, known)
+    if settings.replay.rewrite:
+        solutions, experience = rewritten(run, n, start, solutions, experience)
     policy = run.policy(incumbent.weights)
     lessons = update_weights.lessons(settings, run.config.refine, n, solutions, experience, policy)
     why = lessons.told()
@@ -249,7 +260,7 @@ def new_weights(
         run.print(f"generation {n}: {why}")
     described: dict[str, Any] = {
         "generation": n,
-        "parent": incumbent.weights if settings.begin == "incumbent" else BASE,
+        "parent": start,
         "objective": settings.objective,
         "families": update_weights.composition(lessons.examples, experience),
     }
@@ -262,11 +273,14 @@ def new_weights(
             )
             member = version
         else:
-            own, tokens = merge.members(run, n, lessons.examples, described)
-            version, told = merge.candidate(run, n, own, {t.task for t in experience})
-            member = own[0]
+            folder = f"adapter-{student}" if student else "adapter"
+            fed = [*lessons.examples, *made_up]
+            own, tokens = merge.members(run, n, fed, described, folder)
+            version, told, member = own[0], "", own[0]
+            if not student:
+                version, told = merge.candidate(run, n, own, {t.task for t in experience})
     except FloatingPointError as error:
-        run.ledger.append(f"trained/{n}", Note(data={"version": "", "why": str(error)}))
+        run.ledger.append(name, Note(data={"version": "", "why": str(error)}))
         return incumbent.weights, str(error)
     why = "; ".join(filter(None, (why, told)))
     if not version:
@@ -275,7 +289,7 @@ def new_weights(
         data={"version": version, "member": member, "tokens": tokens}
         | ({"why": why} if why else {})
     )
-    run.ledger.append(f"trained/{n}", note)
+    run.ledger.append(name, note)
     return version, why
 
 
@@ -380,6 +394,7 @@ def retention(
 def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
+    trained += [note for _, note in run.ledger.all(Note, f"trained/{n}/")]
     said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
     spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
     # An agent is measured once, whichever generation asks first; the rest is this one's.

@@ -49,9 +49,19 @@ Train = Callable[[Path, str, int], Mapping[str, Any]]
 
 
 def members(
-    run: Run, n: int, examples: Sequence[Example], described: Mapping[str, Any]
+    run: Run,
+    n: int,
+    examples: Sequence[Example],
+    described: Mapping[str, Any],
+    name: str = "adapter",
 ) -> tuple[list[str], int]:
-    """Versions of this generation's trainings, and the tokens that they read."""
+    """Versions of this generation's trainings, and the tokens that they read.
+
+    Args:
+        run, n: the run and the generation.
+        examples, described: what to train on, and what the manifests are to say.
+        name: of the folders, and in the ledger.
+    """
     merge = run.config.update_weights.merge
     count = merge.members if merge.how not in ("none", "ama") and merge.of == "seeds" else 1
 
@@ -59,7 +69,7 @@ def members(
         label = f"generation {n} · train on {len(examples)}{again}"
         return train_adapter(run, examples, folder, described, label, repeat)
 
-    return each_once(run, n, "adapter", count, train)
+    return each_once(run, n, name, count, train)
 
 
 def each_once(run: Run, n: int, name: str, count: int, train: Train) -> tuple[list[str], int]:

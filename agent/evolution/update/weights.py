@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.evolution.refine import RefineSettings, Solution, earned, solves
 from agent.evolution.update import lessons as make
@@ -24,9 +24,39 @@ from agent.training.merging import MergeSettings
 from agent.training.packing import Example
 from agent.training.settings import GroupSettings, LoraSettings
 from agent.training.verifier import VerifierSettings
-from memory.records import Step, Trajectory
+from memory.records import REWRITE, Step, Trajectory
 
 Prompt = Literal["bare", "acting"]
+
+
+class ReplaySettings(BaseModel):
+    """What is trained on besides new solutions, so that what was known stays known.
+
+    Args:
+        past: with ``data: new``, past solved tasks that are trained on besides, as a share of the
+            new solved ones, of all families alike.
+        synthesised: made-up tasks that are rehearsed, with what the incumbent answers (SSR,
+            arXiv 2403.01244); 0 for none.
+        demonstrations: past tasks shown for each of these.
+        drafts: so many times as many are written, before diverse ones are chosen.
+        tokens: most tokens of a made-up task, and of its answer.
+        rewrite: train on each solution in the words of the weights that training begins with,
+            where these are right as well (SDFT, 2402.13669).
+        rounds: how often the trained student is tried, what it gets wrong practised, and
+            training begun again (LLM2LLM, 2403.15042).
+        samples: tries of each task that the student gets wrong, and of one more like it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    past: float = Field(0.0, ge=0)
+    synthesised: int = Field(0, ge=0)
+    demonstrations: int = Field(3, ge=1)
+    drafts: int = Field(2, ge=1)
+    tokens: int = Field(128, ge=8)
+    rewrite: bool = False
+    rounds: int = Field(0, ge=0)
+    samples: int = Field(2, ge=1)
 
 
 class WeightsUpdateSettings(LoraSettings):
@@ -41,8 +71,7 @@ class WeightsUpdateSettings(LoraSettings):
             in the next, or the ``incumbent``'s weights, which go on being trained. The reference
             of DPO, KTO, GRPO and of ``regularise.kl`` is what training began with.
         data: ``all`` verified experience so far, or what is ``new`` in the generation.
-        replay: with ``new``: past solved tasks that are trained on besides, as a share of the
-            new solved ones, of all families alike.
+        replay: what is trained on besides (see `ReplaySettings`).
         min_examples: with fewer solutions (pairs, trajectories of groups) than this nothing is
             trained; the reason is printed.
         min_per_family: ``sft``: a family with fewer solutions has them repeated up to this
@@ -58,7 +87,7 @@ class WeightsUpdateSettings(LoraSettings):
     prompt: Prompt = "bare"
     begin: Literal["base", "incumbent"] = "base"
     data: Literal["all", "new"] = "all"
-    replay: float = Field(0.0, ge=0)
+    replay: ReplaySettings = ReplaySettings()
     min_examples: int = Field(8, ge=1)
     min_per_family: int = Field(12, ge=1)
     adapters: Literal["one", "per-group"] = "one"
@@ -75,8 +104,12 @@ class WeightsUpdateSettings(LoraSettings):
                 "adapters: per-group trains a group's adapter from base (the others stay as they "
                 "are); take begin: base, or adapters: one"
             )
-        if self.replay and self.data == "all":
-            raise ValueError("replay is for data: new; data: all has the past in it")
+        if self.replay.past and self.data == "all":
+            raise ValueError("replay.past is for data: new; data: all has the past in it")
+        if self.replay.synthesised and self.objective not in ("sft", "weighted"):
+            raise ValueError("replay.synthesised has no rewards: take objective: sft or weighted")
+        if (self.replay.synthesised or self.replay.rounds) and self.adapters == "per-group":
+            raise ValueError("replay.synthesised and replay.rounds are for adapters: one")
         return self
 
     @property
@@ -163,6 +196,8 @@ def conversations(
         prompt: whether what memory added is left out or kept.
         whole: keep the turns with an error too: what a policy is to be judged by is all it did.
     """
+    if trajectory.phase == REWRITE:
+        prompt = "bare"  # a solution of the very task stood in view
     steps = trajectory.steps
     starts = [i for i, step in enumerate(steps) if not i or step.anew is not None]
     stretches = zip(starts, [*starts[1:], len(steps)], strict=True)
