@@ -28,6 +28,7 @@ from agent.distributed.actors import EngineActor, Home, Question, Worker
 from agent.distributed.parcels import Parcel
 from agent.run_folder import RunError
 
+MARKS = 16  # variables that name the run in the environment of its Ray's processes
 STORE_BYTES = 256 * 2**20  # of objects, in a Ray of our own; only adapters are large
 SPARE_CALLS = 4  # of a member, beside its episodes or their requests
 LOOK_S = 2.0  # how long nothing may happen before the driver looks around
@@ -243,18 +244,21 @@ class Crew:
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
         """What is started meanwhile ends with the crew, or with this process (see `guard`)."""
-        name, value = "INSTAR_RAY", uuid.uuid4().hex
-        program = [sys.executable, "-I", "-S", guard.__file__, f"{name}={value}"]
+        mark = uuid.uuid4().hex
+        # Ray's agents write their title over a third of their environment, whose order is Ray's.
+        marks = {f"INSTAR_RAY_{number}": mark for number in range(MARKS)}
+        program = [sys.executable, "-I", "-S", guard.__file__, mark]
         quiet = subprocess.DEVNULL
         watch = subprocess.Popen(
             program, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
         )
         self._guarded.enter_context(watch)  # closes the pipe, and waits
-        os.environ[name] = value
+        os.environ.update(marks)
         try:
             yield
         finally:
-            del os.environ[name]
+            for name in marks:
+                del os.environ[name]
 
     def _place(self, member: Member) -> None:
         """Ask Ray for an actor in a member's place."""

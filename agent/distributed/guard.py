@@ -3,7 +3,7 @@
 Ray's processes look after one another, but some of them only notice after a minute or two that
 a killed driver is gone. Run as ``python -I -S guard.py MARK``, with a pipe as standard input: it
 waits until the other end is closed, which the death of its owner does as well, and kills all
-processes whose environment holds MARK (``NAME=value``), and their descendants. Needs Linux.
+processes whose environment holds MARK. Needs Linux.
 """
 
 import contextlib
@@ -18,21 +18,13 @@ _PATIENCE_S = 2.0  # one that is just being started cannot be told for a moment
 
 
 def marked(mark: str) -> list[int]:
-    """Pids of the processes whose environment holds a mark, and of all that come from them.
-
-    Ray's agents write their title over a part of their environment, which may be the mark.
-    """
-    found, parents = set(), {}
+    """Pids of the processes whose environment holds a mark."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):  # it ended, or is another user's
-            told = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            parents[int(folder.name)] = int(told[1])
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
             if mark.encode() in (folder / "environ").read_bytes():
-                found.add(int(folder.name))
-    more = found
-    while more := {pid for pid, parent in parents.items() if parent in more} - found:
-        found |= more
-    return sorted(found)
+                found.append(int(folder.name))
+    return found
 
 
 def main(mark: str) -> None:
