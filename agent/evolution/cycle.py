@@ -70,11 +70,11 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     n = incumbent.n + 1
     with run.timed(f"{n}/acquire"):
         earlier = verdicts.seen(run, incumbent.weights, acquired(run, before=n))
-        experience = earlier + acquire(run, n, incumbent, earlier)
+        new = acquire(run, n, incumbent, earlier)
         if void := canaries.judge(run, n):
-            experience = earlier
+            new = []
     with run.timed(f"{n}/refine"):
-        experience = verdicts.seen(run, incumbent.weights, experience)
+        experience = earlier + verdicts.seen(run, incumbent.weights, new)
         experience += corrections.corrected(run, n, incumbent, experience)
         vouched = [t for t in experience if run.vouched(t.task)]
         solutions = refine(vouched, run.config.refine, n)

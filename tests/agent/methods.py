@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from agent.config import load_config
 from agent.evolution.cycle import evolve
@@ -45,6 +47,50 @@ def evolved(folder: Path, toy_yaml: Path, name: str, overrides: Iterable[str]) -
     with Run(folder, config, quiet=True) as opened:
         evolve(opened)
     return Evolved(folder, open_ledger(folder))
+
+
+Run_ = Callable[[str, tuple[str, ...], str], Evolved]
+
+
+def runs(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run_]:
+    """A recipe's run with some settings; asked again (under one name) it is not run again."""
+    done: dict[tuple[str, tuple[str, ...], str], Evolved] = {}
+
+    def one(recipe: str, settings: tuple[str, ...], name: str) -> Evolved:
+        key = recipe, settings, name
+        if key not in done:
+            done[key] = evolved(tmp_path_factory.mktemp(recipe) / "run", toy_yaml, recipe, settings)
+        return done[key]
+
+    yield one
+    for each in done.values():
+        each.ledger.close()
+
+
+class Row(NamedTuple):
+    """One mechanism.
+
+    Args:
+        recipe, mechanism: whose, and which.
+        settings: of both runs.
+        without: settings that take the mechanism out, or what of the code is replaced by what.
+        outcome: what the mechanism brings about.
+    """
+
+    recipe: str
+    mechanism: str
+    settings: tuple[str, ...]
+    without: tuple[str, ...] | tuple[object, str, object]
+    outcome: Callable[[Evolved], bool]
+
+
+def less(row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch) -> Evolved:
+    """The run of a row's method without its mechanism."""
+    if isinstance(row.without[0], str):
+        return run(row.recipe, (*row.settings, *map(str, row.without)), "whole")
+    place, name, instead = row.without
+    monkeypatch.setattr(place, str(name), instead)
+    return run(row.recipe, row.settings, row.mechanism)
 
 
 def read(t: Trajectory) -> str:

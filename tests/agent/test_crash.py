@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def config(tmp_path_factory: pytest.TempPathFactory, toy_yaml: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def child(config: Path) -> Iterator[Child]:
-    """Evolve a folder in a process of its own, killed at a point if one is given."""
+@contextmanager
+def driven() -> Iterator[Child]:
+    """Evolve folders in a process of its own, killed at a point if one is given."""
     driver = subprocess.Popen(
         [sys.executable, str(DRIVER)],
         cwd=ROOT,
@@ -56,9 +57,7 @@ def child(config: Path) -> Iterator[Child]:
     )
     assert driver.stdin is not None and driver.stdout is not None
 
-    def go(
-        folder: Path, kill: dict[str, Any] | None = None, config: Path = config
-    ) -> dict[str, Any]:
+    def go(config: Path, folder: Path, kill: dict[str, Any] | None = None) -> dict[str, Any]:
         request = {"config": str(config), "folder": str(folder), "kill": kill}
         print(json.dumps(request), file=driver.stdin, flush=True)
         answer: dict[str, Any] = json.loads(driver.stdout.readline())
@@ -67,6 +66,14 @@ def child(config: Path) -> Iterator[Child]:
     yield go
     driver.stdin.close()
     driver.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def child(config: Path) -> Iterator[Child]:
+    """Evolve a folder, with the small configuration unless another is given."""
+    with driven() as go:
+        small = config
+        yield lambda folder, kill=None, config=small: go(config, folder, kill)
 
 
 def contents(folder: Path) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import combinations, pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -28,7 +27,7 @@ from memory.embed import HashEmbedder
 from memory.frame import shown
 from memory.records import Kind, MemoryItem, Status, StopReason, Trajectory, Worth
 from tests.agent import doors
-from tests.agent.methods import Evolved, evolved, read
+from tests.agent.methods import Evolved, Row, Run_, less, read, runs
 from tests.agent.test_paging import DAYS, play, stretches, text
 from tests.memory.drafts import draft_of, make
 
@@ -214,23 +213,6 @@ def insights(*more: str) -> tuple[str, ...]:
 
 def facts(*more: str) -> tuple[str, ...]:
     return (*DOORS, *WHOLE, f"{FACTS}.tokens=2000", "acquire.samples=2", *more)
-
-
-class Row(NamedTuple):
-    """One mechanism.
-
-    Args:
-        recipe, mechanism: whose, and which.
-        settings: of both runs.
-        without: settings that take the mechanism out, or what of the code is replaced by what.
-        outcome: what the mechanism brings about.
-    """
-
-    recipe: str
-    mechanism: str
-    settings: tuple[str, ...]
-    without: tuple[str, ...] | tuple[object, str, object]
-    outcome: Callable[[Evolved], bool]
 
 
 EXPEL = insights(f"{INSIGHTS}.batch=2")
@@ -476,23 +458,7 @@ ROWS = [
     ),
 ]  # fmt: skip
 
-Run_ = Callable[[str, tuple[str, ...], str], Evolved]
-
-
-@pytest.fixture(scope="module")
-def run(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run_]:
-    """A recipe's run with some settings; asked again (under one name) it is not run again."""
-    done: dict[tuple[str, tuple[str, ...], str], Evolved] = {}
-
-    def one(recipe: str, settings: tuple[str, ...], name: str) -> Evolved:
-        key = recipe, settings, name
-        if key not in done:
-            done[key] = evolved(tmp_path_factory.mktemp(recipe) / "run", toy_yaml, recipe, settings)
-        return done[key]
-
-    yield one
-    for each in done.values():
-        each.ledger.close()
+run = pytest.fixture(scope="module")(runs)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.recipe}: {row.mechanism}")
@@ -500,13 +466,7 @@ def test_without_its_mechanism_it_is_another_method(
     row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert row.outcome(run(row.recipe, row.settings, "whole"))
-    if isinstance(row.without[0], str):
-        less = run(row.recipe, (*row.settings, *map(str, row.without)), "whole")
-    else:
-        place, name, instead = row.without
-        monkeypatch.setattr(place, str(name), instead)
-        less = run(row.recipe, row.settings, row.mechanism)
-    assert not row.outcome(less)
+    assert not row.outcome(less(row, run, monkeypatch))
 
 
 def test_every_method_has_rows() -> None:

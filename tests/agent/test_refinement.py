@@ -6,7 +6,6 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ from agent.policies.scripted import LEARNT
 from agent.run import Run
 from agent.verify import verify
 from memory.records import Kind, MemoryItem, Note, Trajectory
-from tests.agent.methods import Evolved, evolved, read
-from tests.agent.test_mechanisms import Row, every
+from tests.agent.methods import Evolved, Row, Run_, evolved, less, read, runs
+from tests.agent.test_mechanisms import every
 from tests.real import data_folder
 
 HERE = "tests.agent.pupils"
@@ -190,23 +189,7 @@ def first_trained_on(run: Evolved) -> list[Trajectory]:
     return [t for slot in slots if (t := run.ledger.get(Trajectory, str(slot)))]
 
 
-Run_ = Callable[[str, tuple[str, ...], str], Evolved]
-
-
-@pytest.fixture(scope="module")
-def run(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run_]:
-    """A recipe's run with some settings; asked again (under one name) it is not run again."""
-    done: dict[tuple[str, tuple[str, ...], str], Evolved] = {}
-
-    def one(recipe: str, settings: tuple[str, ...], name: str) -> Evolved:
-        key = recipe, settings, name
-        if key not in done:
-            done[key] = evolved(tmp_path_factory.mktemp(recipe) / "run", toy_yaml, recipe, settings)
-        return done[key]
-
-    yield one
-    for each in done.values():
-        each.ledger.close()
+run = pytest.fixture(scope="module")(runs)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.recipe}: {row.mechanism}")
@@ -216,13 +199,7 @@ def test_without_its_mechanism_it_is_another_method(
     whole = run(row.recipe, row.settings, "whole")
     assert row.outcome(whole)
     assert verify(whole.folder)[1] == []
-    if isinstance(row.without[0], str):
-        less = run(row.recipe, (*row.settings, *map(str, row.without)), "whole")
-    else:
-        place, name, instead = row.without
-        monkeypatch.setattr(place, str(name), instead)
-        less = run(row.recipe, row.settings, row.mechanism)
-    assert not row.outcome(less)
+    assert not row.outcome(less(row, run, monkeypatch))
 
 
 # --- hints ---

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ from agent.run_folder import open_ledger
 from agent.verify import verify
 from memory.records import MemoryItem, Note, Trajectory
 from tests.agent.methods import LIVE
-from tests.agent.test_crash import APPEND, DRIVER, ROOT, at, contents, episodes
+from tests.agent.test_crash import APPEND, at, contents, driven, episodes
 from tests.agent.test_refinement import FUNCTIONS, LEARNS
 
 Child = Callable[..., dict[str, Any]]
@@ -46,29 +42,16 @@ POINTS: dict[str, tuple[str, dict[str, Any]]] = {
 def child(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """Evolve a recipe in a process of its own, killed at a point if one is given."""
     place = tmp_path_factory.mktemp("config")
-    driver = subprocess.Popen(
-        [sys.executable, str(DRIVER)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert driver.stdin is not None and driver.stdout is not None
 
     def go(recipe: str, folder: Path, kill: dict[str, Any] | None = None) -> dict[str, Any]:
         config = place / f"{recipe}.yaml"
         if not config.exists():
             settings = load_config([toy_yaml, recipe], [*LIVE, *SMALL, *RUNS[recipe]])
             config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-        request = {"config": str(config), "folder": str(folder), "kill": kill}
-        print(json.dumps(request), file=driver.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(driver.stdout.readline())
-        return answer
+        return drive(config, folder, kill)
 
-    yield go
-    driver.stdin.close()
-    driver.wait(timeout=60)
+    with driven() as drive:
+        yield go
 
 
 @pytest.fixture(scope="module")

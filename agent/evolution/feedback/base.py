@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.evolution.update.writers.base import transcript
+from agent.evolution.update.writers.base import put, transcript
 from agent.policies.base import Message, PolicyFailure
 from agent.policies.endpoint import Endpoint, NoAnswer
 from agent.report.terminal import phase
@@ -102,13 +102,7 @@ def ask(
     Raises:
         PolicyFailure: the judge does not answer; what it has said is kept.
     """
-    asked: dict[str, Sequence[Message]] = {
-        f"said/{bench.generation}/feedback/{key}": [
-            {"role": "system", "content": system},
-            {"role": "user", "content": question},
-        ]
-        for key, question in questions.items()
-    }
+    asked = put(bench.generation, "feedback", system, questions)
     label = f"generation {bench.generation} · feedback"
     if outside:
         answers = _ask_judge(bench, label, asked, tokens)

@@ -11,6 +11,7 @@ from agent.evolution.feedback.judges import by_principles, compared, rated_by_ju
 from agent.evolution.feedback.settings import By
 from agent.evolution.feedback.usefulness import useful
 from agent.run import Run
+from memory.credit import generation_of
 from memory.records import Note, Trajectory
 
 JUDGES: dict[By, Callable[[Bench], dict[str, Verdict]]] = {
@@ -39,8 +40,8 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
     if run.config.feedback.by == "environment":
         return list(experience)
     judged = [t for t in experience if t.failure is None and t.steps]
-    for generation in sorted({_generation(t) for t in judged}):
-        own = [t for t in judged if _generation(t) == generation]
+    for generation in sorted({generation_of(t.slot) for t in judged}):
+        own = [t for t in judged if generation_of(t.slot) == generation]
         new = [t.slot for t in own if stored(run, t.slot) is None]
         if not new:
             continue
@@ -69,7 +70,3 @@ def _as_judged(run: Run, t: Trajectory) -> Trajectory | None:
     if verdict.reward is None:
         return None
     return t.model_copy(update={"reward": verdict.reward, "success": verdict.success})
-
-
-def _generation(t: Trajectory) -> int:
-    return int(t.slot.split("/", 1)[0])

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from agent.evolution.feedback import verdicts
 from agent.evolution.refine import Solution, refine
-from agent.evolution.update.writers.base import transcript
+from agent.evolution.update.writers.base import about, transcript
 from agent.loop import Assignment
 from agent.run import Run
 from environments.base import Task
-from memory.records import REWRITE, Generation, Kind, MemoryItem, Trajectory
+from memory.records import REWRITE, Generation, Kind, Trajectory, Trust
 
 Train = Callable[[Sequence[Solution], Sequence[Trajectory], str], tuple[str, str]]
 """(solutions, experience, name of the training, "" for the last) → version of weights, and why."""
@@ -137,25 +137,14 @@ def _shown(
     n: int, task: Task, solved: Trajectory, name: str, temperature: float = 0.0
 ) -> Assignment:
     """An episode of a task with a solution of it in view."""
-
-    def item(kind: Kind, text: str) -> MemoryItem:
-        return MemoryItem(
-            kind=kind,
-            text=text,
-            key=solved.prompt,
-            sources=(solved.slot,),
-            tasks=(task.id,),
-            family=task.family,
-            born=n,
-        )
-
+    draft = about(solved, Kind.DRAFT, transcript(solved.turns), n, Trust.VERIFIED)
     return Assignment(
         slot=f"{n}/probe/{name}",
         task=task,
         split="train",
         phase=REWRITE,
         temperature=temperature,
-        carried=(item(Kind.DRAFT, transcript(solved.turns)), item(Kind.WORKING, OWN_WORDS)),
+        carried=(draft, about(solved, Kind.WORKING, OWN_WORDS, n, Trust.VERIFIED)),
     )
 
 

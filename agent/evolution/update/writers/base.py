@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from agent.evolution.refine import Solution, instructive_failures, refine
 from agent.policies.base import Message
-from memory.records import MemoryItem, Step, Trajectory
+from memory.records import Kind, MemoryItem, Step, Trajectory, Trust
 
 if TYPE_CHECKING:
     from agent.run import Run
@@ -161,16 +161,47 @@ def ask(
         questions: by key; slots of what they are about.
         tokens: most tokens of an answer.
     """
-    asked: dict[str, Sequence[Message]] = {
-        f"said/{situation.generation}/{what}/{key}": [
+    asked = put(situation.generation, what, system, questions)
+    label = f"generation {situation.generation} · {what}"
+    answers = situation.run.say(label, asked, situation.weights, tokens)
+    return dict(zip(questions, answers.values(), strict=True))
+
+
+def put(
+    generation: int, what: str, system: str, questions: Mapping[str, str]
+) -> dict[str, Sequence[Message]]:
+    """Questions as conversations, in their order, by the names under which answers are noted."""
+    return {
+        f"said/{generation}/{what}/{key}": [
             {"role": "system", "content": system},
             {"role": "user", "content": question},
         ]
         for key, question in questions.items()
     }
-    label = f"generation {situation.generation} · {what}"
-    answers = situation.run.say(label, asked, situation.weights, tokens)
-    return dict(zip(questions, answers.values(), strict=True))
+
+
+def about(
+    t: Trajectory, kind: Kind, text: str, generation: int, trust: Trust = Trust.JUDGED
+) -> MemoryItem:
+    """What is said of one try, to stand before its own task.
+
+    Args:
+        t: the try.
+        kind: working memory, or a draft.
+        text: what is said.
+        generation: that says it.
+        trust: who answers for it.
+    """
+    return MemoryItem(
+        kind=kind,
+        text=text,
+        key=t.prompt,
+        sources=(t.slot,),
+        tasks=(t.task,),
+        family=t.family,
+        trust=trust,
+        born=generation,
+    )
 
 
 def sentence(text: str) -> str:

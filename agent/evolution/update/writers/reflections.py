@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.evolution.update.writers.base import (
     Situation,
     Written,
+    about,
     ask,
     attempt,
     groups,
@@ -78,16 +79,7 @@ def carry(situation: Situation, failed: Sequence[Trajectory], tokens: int) -> li
     questions = {t.slot: f"{told([t])}\n\n{question}" for t in failed}
     answers = ask(situation, "carried", SYSTEM, questions, tokens)
     return [
-        MemoryItem(
-            kind=Kind.WORKING,
-            text=said,
-            key=t.prompt,
-            sources=(t.slot,),
-            tasks=(t.task,),
-            family=t.family,
-            trust=Trust.JUDGED,
-            born=situation.generation,
-        )
+        about(t, Kind.WORKING, said, situation.generation)
         for t in failed
         if (said := sentence(answers[t.slot]))
     ]
