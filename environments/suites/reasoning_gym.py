@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from environments.base import Environment, SuiteError, Task
+from environments.base import FULL_REWARD, Environment, SuiteError, Task
 from environments.kinds.python import PYTHON_BRIEFING, PythonAnswer
 from environments.nonce import nonce
 from environments.sandbox.base import Sandbox
@@ -128,6 +128,28 @@ class ReasoningGym:
         if max(others) >= 0.5:
             return None
         return task.model_copy(update={"data": {**task.data, "entry": changed}})
+
+    def fields(self, task: Task) -> dict[str, str]:
+        """The question and the generator's answer."""
+        entry = task.data["entry"]
+        assert isinstance(entry, dict)
+        return {"prompt": task.prompt, "family": task.family, "answer": str(entry["answer"])}
+
+    def spawn(self, fields: Mapping[str, str]) -> Task | None:
+        """A question of a family whose verifier goes by the answer alone; None of other ones."""
+        prompt, answer = fields["prompt"].strip(), fields["answer"].strip()
+        entry: dict[str, Any] = {"question": prompt, "answer": answer, "metadata": {}}
+        other = nonce(answer, 0)
+        family = fields["family"]
+        if not prompt or other is None or family not in self._families:
+            return None
+        try:
+            right, wrong = (score(family, entry, said) for said in (answer, other))
+        except Exception:  # a verifier that needs more than question and answer
+            return None
+        if right < FULL_REWARD or wrong >= FULL_REWARD:
+            return None
+        return Task(suite=self.name, family=family, prompt=prompt, data={"entry": entry})
 
 
 def score(family: str, entry: Mapping[str, Any], answer: str) -> float:
