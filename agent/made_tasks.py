@@ -23,7 +23,7 @@ class Made(NamedTuple):
         generation: for which it was made.
         parents: ids of the tasks that it was made from.
         source: the passage, tool or table that it names; "" for none.
-        key: name of the note with what was written.
+        key: name of the note with what was written; "" where a rule made it.
         vouched: whether what it was made from is.
         proof: how it was found to be sound.
     """

@@ -171,7 +171,7 @@ def _made(ledger: Ledger, folder: Path) -> Iterator[str]:
         for parent in made.parents:
             if split_of(parent) != "train":
                 yield f"{what} was made from {parent}, a {split_of(parent)} task"
-        if ledger.get(Note, made.key) is None:
+        if made.key and ledger.get(Note, made.key) is None:
             yield f"{what} was written in {made.key}, which is not in the ledger"
 
 

@@ -142,6 +142,18 @@ def breeder(prompt: str, chance: random.Random, learnt: Learnt) -> str:
     return tried(prompt, chance, learnt)
 
 
+def taught(prompt: str, chance: random.Random, learnt: Learnt) -> str:
+    """Writes tasks of a family once it was trained on some."""
+    question = question_of(prompt)
+    if found := re.search(r"Write a task \((\w+)\)", question):
+        known = [answer for asked, answer in learnt if f"({found[1]})" in asked]
+        if not known:
+            return "I was never taught that."
+        assert all(answer.endswith("<") for answer in known)  # it learnt where to end
+        return PENS.format(x=chance.randrange(100, 10_000))
+    return tried(prompt, chance, learnt)
+
+
 # --- code ---
 
 CODE = [
@@ -225,6 +237,8 @@ def reader(prompt: str, chance: random.Random, learnt: Learnt) -> str:
             "I do not know.",
         )
         return kinds[int(year) % 4]
+    if "Who built" in question:
+        return 'answer(text="Nobody")'
     if found := re.search(r"built in (\d+)", question):
         return f'answer(text="{found[1]}")'
     return 'answer(text="word1")'

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from agent.run_folder import BASE
 from environments.splits import SPLITS, split_of
 from memory.embed import HashEmbedder
 from memory.records import Generation, Note, Trajectory
+from tests.agent.authors import CODE, PENS, write_documents
 
 HERE = "tests.agent.authors"
 FAMILIES = {"double": 1.0, "next": 0.0, "square": 0.0}
@@ -307,8 +310,6 @@ def test_metamath_keeps_what_tries_confirm(writes: Writer) -> None:
 
 @pytest.fixture
 def code_file(tmp_path: Path) -> str:
-    from tests.agent.authors import CODE
-
     file = tmp_path / "own.jsonl"
     file.write_text("\n".join(map(json.dumps, CODE)) + "\n")
     return f"suite={{name: '{HERE}:OwnCode', options: {{data: '{file}'}}}}"
@@ -384,12 +385,80 @@ def test_promptbreeder_breeds_its_mutations(writes: Writer) -> None:
     assert len(texts) == len(MUTATIONS) and len(set(texts) - set(MUTATIONS)) == 2
 
 
+# --- Ada-Instruct ---
+
+
+def test_ada_instruct_trains_its_writer(writes: Writer) -> None:
+    off = {"rouge": 2.0, "cosine": 2.0}
+    written = writes("ada-instruct", "taught", novel=off, apart=off, demonstrations=3)
+    made, run = written.generation(), written.run
+    assert made and all("pens" in prompt for prompt in prompts(made))
+    notes = [note for _, note in run.ledger.all(Note, "adapter/")]
+    assert len(notes) == 1
+    manifest: Any = notes[0].data["manifest"]
+    assert manifest["role"] == "writer" and len(set(manifest["sources"])) == 3 * 3
+    lessons = [run.ledger.get(Note, source) for source in manifest["sources"]]
+    seeds = {task.id for task in run.tasks("train") if not task.origin}
+    assert {str(note.data["task"]) for note in lessons if note} <= seeds
+    assert run.ledger.get(Note, "trained/1") is None  # it is nobody who acts
+    with pytest.raises(ConfigError, match=r"needs update_weights\.enabled=true"):
+        writes("ada-instruct", "taught", "update_weights.enabled=false").generation()
+
+
+def test_without_training_the_writer_knows_nothing(
+    writes: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.evolution.acquire import tuned
+
+    monkeypatch.setattr(tuned, "_writer", lambda author, taught: BASE)
+    written = writes("ada-instruct", "taught")
+    assert written.generation() == []
+
+
+# --- a teacher ---
+
+
+class Teacher(BaseHTTPRequestHandler):
+    """Writes one task, whatever it is asked."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        said = {"role": "assistant", "content": f"Task: {PENS.format(x=321)}"}
+        told = {"choices": [{"message": said}], "usage": {"completion_tokens": 9}}
+        body = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_teacher_writes_and_the_policy_tries(writes: Writer) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        teacher = {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "teacher"}
+        written = writes("self-instruct", "author", teacher=teacher, drafts=3)
+        (made,) = written.generation()
+        assert made.task.prompt == PENS.format(x=321) and made.task.data["answer"] == "2247"
+        assert {body["model"] for body in Teacher.asked} == {"teacher"}
+        assert {body["temperature"] for body in Teacher.asked} == {0.8}
+        assert len(Teacher.asked) == 3 and generate.tokens(written.run, 1).said == 3 * 9
+        written.generation()
+        assert len(Teacher.asked) == 3
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 # --- from knowledge ---
 
 
 def test_documents_name_their_passage(writes: Writer, tmp_path: Path) -> None:
-    from tests.agent.authors import write_documents
-
     folder = write_documents(tmp_path / "library")
     written = writes(
         "documents", "reader", f"suite.name={HERE}:Quiz", "suite.options={}",
@@ -413,8 +482,6 @@ def test_documents_name_their_passage(writes: Writer, tmp_path: Path) -> None:
 
 
 def test_documents_of_strangers_train_nothing(writes: Writer, tmp_path: Path) -> None:
-    from tests.agent.authors import write_documents
-
     folder = write_documents(tmp_path / "library")
     written = writes(
         "documents", "reader", f"suite.name={HERE}:Quiz", "suite.options={}", vouched=False,

@@ -19,6 +19,7 @@ from agent.evolution.acquire.near import Shelf
 from agent.evolution.acquire.proof import proved
 from agent.evolution.acquire.select import tally
 from agent.evolution.acquire.settings import How, Near
+from agent.evolution.acquire.tuned import TRAINED, ada_instruct
 from agent.made_tasks import MADE, Made
 from agent.run import Run
 from environments.splits import SPLITS, split_of
@@ -30,6 +31,7 @@ WRITERS: dict[How, Callable[[Author], list[Draft]]] = {
     "metamath": free.metamath,
     "code-llama": free.code_llama,
     "backtranslation": free.backtranslation,
+    "ada-instruct": ada_instruct,
     "promptbreeder": free.promptbreeder,
     "documents": knowledge.documents,
     "tools": knowledge.tools,
@@ -67,6 +69,12 @@ def check(run: Run) -> None:
             f"{how}: it makes tasks that are graded by {_and(needed)}; those of the suite {name} "
             f"are graded by {_and(author.form)}"
         )
+    learns = run.config.update_weights
+    if settings.how == "ada-instruct" and not (learns.enabled and learns.objective == "sft"):
+        raise ConfigError(
+            f"{how}: it trains a writer, which needs update_weights.enabled=true and "
+            "update_weights.objective=sft"
+        )
     if settings.how == "documents":
         folder = Path(settings.documents)
         if not settings.documents or not knowledge.passages(folder, settings.passage):
@@ -102,11 +110,12 @@ def generated(run: Run, n: int, incumbent: Generation, experience: Sequence[Traj
                 dropped[why or "one more than wanted"] += 1
                 continue
             assert proof.task is not None
+            key = note_of(n, *draft.key.split("/", 1))
             vouched = settings.how != "documents" or settings.vouched
             taken.append(
                 Made(
                     proof.task, draft.how, n, draft.parents, draft.source,
-                    note_of(n, *draft.key.split("/", 1)), vouched, proof.told,
+                    key if run.ledger.get(Note, key) else "", vouched, proof.told,
                 )
             )  # fmt: skip
     dropped["not looked at, enough were sound"] += len(fresh)
@@ -133,17 +142,24 @@ def account(run: Run, n: int) -> dict[str, Any]:
 
 
 class Tokens(NamedTuple):
-    """What making tasks up cost: what was written, and that with the tries of the new tasks."""
+    """What making tasks up cost.
+
+    Args:
+        said: what was written.
+        all: that, the tries of the new tasks, and what a writer's training read.
+    """
 
     said: int
     all: int
 
 
 def tokens(run: Run, n: int) -> Tokens:
-    """Tokens that were produced to make a generation's tasks up."""
+    """Tokens that it took to make a generation's tasks up."""
     notes = run.ledger.all(Note, f"said/{n}/{PLACE}/")
     said = sum(int(str(note.data["tokens"])) for _, note in notes)
-    return Tokens(said, said + run.tokens(f"{n}/made/"))
+    trained = run.ledger.get(Note, TRAINED.format(n=n))
+    read = int(str(trained.data["tokens"])) if trained else 0
+    return Tokens(said, said + run.tokens(f"{n}/made/") + read)
 
 
 def _author(

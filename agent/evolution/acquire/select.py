@@ -70,7 +70,7 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
         choice = Choice(
             tasks,
             number,
-            incumbent.objective,
+            _weights(incumbent.objective, tasks) if tasks is made else incumbent.objective,
             tried,
             run.config.seed + n,
             min(1.0, n / run.config.generations),
@@ -184,6 +184,15 @@ def farthest_first(vectors: Vectors, known: Sequence[int], count: int) -> list[i
         open_[next_] = False
         nearness = np.maximum(nearness, vectors @ vectors[next_])
     return chosen
+
+
+def _weights(objective: Mapping[str, float], tasks: Sequence[Task]) -> dict[str, float]:
+    """Weight of each family of these tasks, summing to 1; one without any has the mean weight."""
+    families = sorted({task.family for task in tasks})
+    mean = sum(objective.values()) / max(1, len(objective))
+    weights = {family: objective.get(family, mean) for family in families}
+    total = sum(weights.values()) or 1.0
+    return {family: weight / total for family, weight in weights.items()}
 
 
 def _of_families(choice: Choice, last: Callable[[Task], object]) -> list[Task]:
