@@ -40,30 +40,19 @@ def list_(run: RunFolder = DEFAULT, as_json: AsJson = False) -> None:
         typer.echo("no adapter yet")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    names = (
-        "version",
-        "of",
-        "generation",
-        "parents",
-        "state",
-        "made by",
-        "examples",
-        "loss",
-        "size",
-    )
-    for name in names:
-        table.add_column(name, no_wrap=name == "version")
+    for name in ("version", "gen", "state", "made by", "parents", "examples", "loss", "size"):
+        right = name in ("gen", "examples", "size")
+        table.add_column(name, no_wrap=name != "parents", justify="right" if right else "left")
     for row in rows:
         loss = row["loss"]
         table.add_row(
             row["version"],
-            row["role"],
             str(row["generation"]),
-            ", ".join(row["parents"]),
             Text(row["state"], {"live": "green", "pruned": "dim"}.get(row["state"], "")),
-            row["objective"],
+            row["objective"] + (" verifier" if row["role"] == "verifier" else ""),
+            ", ".join(p[:6] for p in row["parents"]),
             str(row["examples"]),
-            f"{loss['first']:.3f} to {loss['last']:.3f}" if loss else "–",
+            f"{loss['first']:.2f} → {loss['last']:.2f}" if loss else "–",
             _size(row["bytes"]) if row["bytes"] else "–",
         )
     Console().print(table)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 _KILL_S = 20.0  # a process that SIGKILL does not end in this time is stuck in the kernel
+_PATIENCE_S = 2.0  # one that is just being started cannot be told for a moment
 
 
 def marked(mark: str) -> list[int]:
@@ -21,7 +22,8 @@ def marked(mark: str) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
-            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+            # Not split: Ray's agents write their title over the beginning of their environment.
+            if mark.encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
     return found
 
@@ -30,8 +32,10 @@ def main(mark: str) -> None:
     """Wait for the end of standard input, then kill until nothing with the mark is left."""
     sys.stdin.buffer.read()
     deadline = time.monotonic() + _KILL_S
-    while (pids := marked(mark)) and time.monotonic() < deadline:
-        for pid in pids:
+    last = time.monotonic()
+    while (now := time.monotonic()) < min(deadline, last + _PATIENCE_S):
+        for pid in marked(mark):
+            last = now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)

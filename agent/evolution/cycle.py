@@ -267,7 +267,7 @@ def new_weights(
             )
             member = version
         else:
-            folder = f"adapter-{student}" if student else "adapter"
+            folder = f"{merge.ADAPTER}-{student}" if student else merge.ADAPTER
             fed = [*lessons.examples, *made_up]
             own, tokens = merge.members(run, n, fed, described, folder)
             version, told, member = own[0], "", own[0]

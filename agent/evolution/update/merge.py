@@ -24,6 +24,7 @@ from agent.training.search import evolve, greedy, of_mean
 from environments.splits import first_of_each_family
 from memory.records import Note, Trajectory, content_hash
 
+ADAPTER = "adapter"  # the folder in a generation's
 WEIGHTS = (0.0, 1.5)  # of each member, while evolving
 DENSITIES = (0.1, 1.0)
 
@@ -53,17 +54,18 @@ def members(
     n: int,
     examples: Sequence[Example],
     described: Mapping[str, Any],
-    name: str = "adapter",
+    name: str = ADAPTER,
 ) -> tuple[list[str], int]:
     """Versions of this generation's trainings, and the tokens that they read.
 
     Args:
         run, n: the run and the generation.
         examples, described: what to train on, and what the manifests are to say.
-        name: of the folders, and in the ledger.
+        name: of the folders, and in the ledger; a student's is trained once.
     """
     merge = run.config.update_weights.merge
-    count = merge.members if merge.how not in ("none", "ama") and merge.of == "seeds" else 1
+    several = merge.how not in ("none", "ama") and merge.of == "seeds" and name == ADAPTER
+    count = merge.members if several else 1
 
     def train(folder: Path, again: str, repeat: int) -> Mapping[str, Any]:
         label = f"generation {n} · train on {len(examples)}{again}"
