@@ -20,7 +20,7 @@ from environments.sandbox import make_sandbox
 from environments.splits import split_of
 from environments.suites.code import JsonlCode
 from environments.suites.gsm8k import Gsm8k
-from environments.suites.reasoning_gym import ReasoningGym
+from environments.suites.reasoning_gym import ReasoningGym, score
 from environments.suites.spider import Spider
 from tests.environments.test_nonce import reward
 
@@ -71,8 +71,21 @@ def test_reasoning_gym() -> None:
         assert (made.prompt, made.family) == (task.prompt, task.family)
         assert reward(suite, made, write_action(PYTHON, f"print({fields['answer']!r})")) == 1
         assert reward(suite, made, write_action(PYTHON, "print('nothing of it')")) < 1
-    assert suite.spawn({**fields, "family": "gcd"}) is None  # of no family that it has
+    assert suite.spawn({**fields, "family": "nothing"}) is None
     assert suite.spawn({**fields, "answer": ""}) is None
+
+
+def test_no_verifier_runs_an_answer_that_a_policy_wrote(tmp_path: Path) -> None:
+    """Reasoning Gym's ``number_sorting`` evaluates the right answer as Python."""
+    suite = ReasoningGym(("number_sorting",), per_family=1, sandbox=make_sandbox)
+    (task,) = suite.tasks()
+    mark = tmp_path / "ran"
+    evil = f"[open({str(mark)!r}, 'w').close()]"
+    score("number_sorting", {"question": "?", "answer": evil, "metadata": {}}, "[1]")
+    assert mark.exists()  # as it would
+    mark.unlink()
+    assert suite.spawn({**suite.fields(task), "answer": evil}) is None
+    assert not mark.exists()
 
 
 def test_code(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 MOST = 12  # mutants of a program, spread over it
 
@@ -28,19 +29,20 @@ def program_mutants(code: str) -> list[str]:
     Args:
         code: Python that parses.
     """
-    count = sum(1 for _ in _changes(ast.parse(code)))
-    found: list[str] = []
-    for number in range(count):
-        tree = ast.parse(code)
-        for i, change in enumerate(_changes(tree)):
-            if i == number:
-                change()
-                break
-        text = ast.unparse(ast.fix_missing_locations(tree))
-        if text != ast.unparse(ast.parse(code)):
-            found.append(text)
-    found = list(dict.fromkeys(found))
+    try:
+        found = list(dict.fromkeys(_mutated(code)))
+    except RecursionError:  # nested too deeply to be written out again
+        return []
     return found[:: max(1, -(-len(found) // MOST))]
+
+
+def _mutated(code: str) -> Iterator[str]:
+    same = ast.unparse(ast.parse(code))
+    for number in range(sum(1 for _ in _changes(ast.parse(code)))):
+        tree = ast.parse(code)
+        next(islice(_changes(tree), number, None))()
+        if (text := ast.unparse(ast.fix_missing_locations(tree))) != same:
+            yield text
 
 
 def _changes(tree: ast.AST) -> Iterator[_Change]:
