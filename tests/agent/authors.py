@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from environments.base import Environment, Task
-from environments.kinds.python import PythonAnswer
+from environments.kinds.python import PYTHON_BRIEFING, PythonAnswer
 from environments.sandbox.base import Sandbox
 from environments.suites.code import JsonlCode
 from tests import toy
@@ -315,3 +315,31 @@ def fields_of(made: Mapping[str, Any]) -> Mapping[str, Any]:
     """The task of a note's row."""
     task: Mapping[str, Any] = made["task"]
     return task
+
+
+# --- tries that prove nothing, and answers in words ---
+
+
+def parrot(prompt: str, chance: random.Random, learnt: Learnt) -> str:
+    """Writes what is no task, and says the worked example again to whatever it does not know."""
+    question = question_of(prompt)
+    if "Come up with one more task" in question:
+        return f"I am glad to help with number {chance.randrange(100, 10_000)}."
+    if "glad to help" in question:
+        return PYTHON_BRIEFING.example[1].removeprefix("```python\n") + "\n"  # type: ignore[index]
+    return tried(prompt, chance, learnt)
+
+
+def wordy(prompt: str, chance: random.Random, learnt: Learnt) -> str:
+    """Says a number now bare, now in a sentence; and gives the answers of its tasks away."""
+    question = question_of(prompt)
+    if "Come up with one more task" in question:
+        number = chance.randrange(100, 10_000)
+        told = f"What is twice {number}?", f"Say {number} twice as fast as before."
+        return told[number % 2]
+    if found := re.search(r"twice (\d+)", question):
+        said = "'The result is', " if chance.random() < 0.5 else ""
+        return f"print({said}2 * {found[1]})\n```\n"
+    if found := re.search(r"Say (\d+)", question):
+        return f"print({found[1]})\n```\n"
+    return tried(prompt, chance, learnt)

@@ -154,7 +154,7 @@ ROWS = [
         "sciglm", "an answer stands in its passage",
         (*ONE, policy("reader"), f"suite={{name: '{HERE}:Quiz'}}",
          "acquire.generate.documents=TEXTS", "acquire.generate.passage=90"),
-        (knowledge, "_within", lambda part, text: "was built in" in text),
+        (knowledge, "within", lambda part, text: "was built in" in text),
         quoted_answers,
     ),
     Row(

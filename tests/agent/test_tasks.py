@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 
 from agent.config import ConfigError, load_config
-from agent.evolution.acquire import generate
+from agent.evolution.acquire import generate, proof
 from agent.evolution.acquire.free import EVOLVE, MUTATIONS, eliminated, fobar, self_verification
 from agent.evolution.acquire.mutants import program_mutants, query_mutants
 from agent.evolution.acquire.near import Shelf, rouge_l
 from agent.evolution.acquire.settings import Near
+from agent.evolution.votes import answer_of
 from agent.made_tasks import Made
 from agent.run import Run
 from agent.run_folder import BASE
@@ -188,6 +190,29 @@ def test_a_grader_that_takes_anything_is_seen(writes: Writer) -> None:
     written = writes("self-instruct", "author", f"suite.name={HERE}:Vague")
     assert written.generation() == []
     assert written.dropped()["its grader takes an answer that nobody can know"]
+
+
+def test_the_worked_example_answers_nothing(
+    writes: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever says it again to any question agrees with himself, and has answered none."""
+    off = {"rouge": 2.0, "cosine": 2.0}
+    assert writes("self-instruct", "parrot", novel=off, apart=off, drafts=4).generation() == []
+    monkeypatch.setattr(proof, "_tried", lambda t: True)
+    monkeypatch.setattr(proof, "_given", lambda author, family, t: answer_of(t))
+    made = writes("self-instruct", "parrot", novel=off, apart=off, drafts=4).generation()
+    assert made and {str(m.task.data["answer"]) for m in made} == {"apple, fig, pear"}
+
+
+def test_numbers_are_agreed_on_however_they_are_said(writes: Writer) -> None:
+    off = {"rouge": 2.0, "cosine": 2.0}
+    written = writes("self-instruct", "wordy", novel=off, apart=off, drafts=12)
+    made = written.generation()
+    assert made
+    for m in made:
+        (number,) = re.findall(r"twice (\d+)", m.task.prompt)
+        assert m.task.data["answer"] == str(2 * int(number))
+    assert written.dropped()["gives its answer away"]
 
 
 def test_a_second_call_writes_nothing(writes: Writer) -> None:

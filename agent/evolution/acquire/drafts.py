@@ -139,6 +139,7 @@ def ask(
     choices: Sequence[str] = (),
     version: str | None = None,
     system: str = SYSTEM,
+    begin: Mapping[str, str] | str = "",
 ) -> dict[str, str]:
     """What the policy (or a teacher) writes, by key; each question is asked once in a run.
 
@@ -151,9 +152,11 @@ def ask(
         choices: the answer is one of these; it is the policy's then.
         version: the weights that are asked, if others than the author's; no teacher then.
         system: the system prompt.
+        begin: what the policy's answer begins with, of all or by key: a small model goes on with a
+            list where it would talk about it. Not part of what is returned.
     """
     settings = author.settings
-    asked: dict[str, Sequence[Message]] = {
+    asked: dict[str, list[Message]] = {
         note_of(author.n, what, key): [
             {"role": "system", "content": system},
             {"role": "user", "content": question},
@@ -170,6 +173,9 @@ def ask(
             author.run, author.weights, label, asked, tokens, settings.teacher, "teacher", heat
         )
     else:
+        for key, messages in zip(questions, asked.values(), strict=True):
+            if first := begin if isinstance(begin, str) else begin[key]:
+                messages.append({"role": "assistant", "content": first})
         who = author.weights if version is None else version
         answers = author.run.say(label, asked, who, tokens, choices, temperature=heat)
     return dict(zip(questions, answers.values(), strict=True))

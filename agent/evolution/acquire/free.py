@@ -23,6 +23,7 @@ FROM_MODEL = 2  # of the demonstrations, at most so many are made-up tasks (ther
 NUMBER = re.compile(r"(?<![\w.,-])\d+(?:\.\d+)?(?![\w%]|[.,]\d)")
 UNKNOWN = "What is the value of unknown variable x?"
 SAME, OTHER = "equal", "not equal"
+NEW = "New task:"
 
 EVOLVE = {
     "constraints": "Add one more constraint or requirement.",
@@ -42,11 +43,11 @@ def self_instruct(author: Author) -> list[Draft]:
     """
     shown = _shown(author, author.settings.demonstrations)
     questions = {
-        key: f"Come up with one more task of this kind.\n\n{listed(own, author)}\n\n"
-        f"Task {len(own) + 1}:"
+        key: f"Come up with one more task of this kind.\n\n{listed(own, author)}"
         for key, own in shown.items()
     }
-    return _drafts("self-instruct", shown, ask(author, "self-instruct", questions))
+    said = ask(author, "self-instruct", questions, begin=_next(shown))
+    return _drafts("self-instruct", shown, said)
 
 
 def evol_instruct(author: Author) -> list[Draft]:
@@ -60,10 +61,11 @@ def evol_instruct(author: Author) -> list[Draft]:
     for key in shown:
         how[key] = author.chance("operator", key).choice([*EVOLVE, BREADTH])
     questions = {
-        key: f"{_evolving(how[key])}\n\nGiven task: {author.fields(own[0])['prompt']}\n\nNew task:"
+        key: f"{_evolving(how[key])}\n\nGiven task: {author.fields(own[0])['prompt']}"
         for key, own in shown.items()
     }
-    drafts = _drafts("evol-instruct", shown, ask(author, "evol-instruct", questions), how)
+    said = ask(author, "evol-instruct", questions, begin=NEW)
+    drafts = _drafts("evol-instruct", shown, said, how)
     parents = {d.key: author.fields(shown[d.key.split("/")[1]][0])["prompt"] for d in drafts}
     compared = ask(
         author,
@@ -184,10 +186,11 @@ def code_llama(author: Author) -> list[Draft]:
     shown = _shown(author, author.settings.demonstrations)
     questions = {
         key: "Write one more interview question that asks for a Python function.\n\n"
-        f"{listed(own, author)}\n\nTask {len(own) + 1}:"
+        f"{listed(own, author)}"
         for key, own in shown.items()
     }
-    return _drafts("code-llama", shown, ask(author, "code-llama", questions))
+    said = ask(author, "code-llama", questions, begin=_next(shown))
+    return _drafts("code-llama", shown, said)
 
 
 def backtranslation(author: Author) -> list[Draft]:
@@ -210,10 +213,10 @@ def backtranslation(author: Author) -> list[Draft]:
     corpus = corpus[: author.settings.drafts]
     questions = {
         str(i): f"This was written:\n{quoted(text)}\nIt gave:\n{quoted(answer)}\n\n"
-        "Write the task to which just this is the right answer, with all that it needs.\nTask:"
+        "Write the task to which just this is the right answer, with all that it needs."
         for i, (_, answer, text) in enumerate(corpus)
     }
-    said = ask(author, "backtranslation", questions)
+    said = ask(author, "backtranslation", questions, begin="Task:")
     tests = "tests" in author.form
     drafts = []
     for (key, text), (t, answer, _) in zip(said.items(), corpus, strict=True):
@@ -265,11 +268,11 @@ def promptbreeder(author: Author) -> list[Draft]:
     shown = _shown(author, 1, made=1)
     how = {key: str(i % len(mutations)) for i, key in enumerate(shown)}
     questions = {
-        key: f"{mutations[int(how[key])]}\n\nGiven task: {author.fields(own[0])['prompt']}\n\n"
-        "New task:"
+        key: f"{mutations[int(how[key])]}\n\nGiven task: {author.fields(own[0])['prompt']}"
         for key, own in shown.items()
     }
-    return _drafts("promptbreeder", shown, ask(author, "promptbreeder", questions), how)
+    said = ask(author, "promptbreeder", questions, begin=NEW)
+    return _drafts("promptbreeder", shown, said, how)
 
 
 def _population(author: Author) -> list[str]:
@@ -300,6 +303,11 @@ def _population(author: Author) -> list[str]:
 def _shown(author: Author, count: int, made: int = FROM_MODEL) -> dict[str, list[Task]]:
     """The tasks that each draft is written from, by the draft's key."""
     return {str(i): author.some(i, count, made) for i in range(author.settings.drafts)}
+
+
+def _next(shown: Mapping[str, Sequence[Task]]) -> dict[str, str]:
+    """How the list of tasks that is shown goes on."""
+    return {key: f"Task {len(own) + 1}:" for key, own in shown.items()}
 
 
 def _drafts(

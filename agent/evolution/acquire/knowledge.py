@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.evolution.acquire.drafts import Author, Draft, ask, first_task
+from agent.evolution.acquire.proof import within
 from agent.evolution.feedback.base import quoted
 from environments.base import Task, Tool
 from memory.frame import inert
@@ -51,9 +52,9 @@ def documents(author: Author) -> list[Draft]:
         asked, given = parts(text)
         given = (given.splitlines() or [""])[0].strip().rstrip(".")
         lost = "" if asked and given else "is no question with an answer"
-        if not lost and not _within(given, every[name]):
+        if not lost and not (len(given) <= MOST_ANSWER and within(given, every[name])):
             lost = "has an answer that is not in its passage"
-        if not lost and _within(given, asked):
+        if not lost and within(given, asked):
             lost = "gives its answer away"
         drafts.append(
             Draft(
@@ -202,10 +203,3 @@ def json_in(text: str, names: Sequence[str] | frozenset[str]) -> dict[str, str]:
 
 def _blank(author: Author, task: Task) -> dict[str, str]:
     return {k: v for k, v in author.fields(task).items() if k != "family"}
-
-
-def _within(part: str, text: str) -> bool:
-    """Whether words stand in a text, whatever their case."""
-    found = re.search(rf"(?<!\w){re.escape(' '.join(part.lower().split()))}(?!\w)",
-                      " ".join(text.lower().split()))  # fmt: skip
-    return bool(found) and len(part) <= MOST_ANSWER
