@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
@@ -11,7 +11,8 @@ from environments.base import Task
 from memory.ledger import Ledger
 from memory.records import Note
 
-MADE = "made/"  # with the generation: the note of all that was made up for it
+MADE = "made/"  # with a generation: what became of all that was written for it; behind that, with
+# a task's id: one that was taken
 
 
 class Made(NamedTuple):
@@ -37,10 +38,26 @@ class Made(NamedTuple):
     vouched: bool = True
     proof: str = ""
 
-    def told(self) -> dict[str, JsonValue]:
-        """As JSON."""
-        fields = self._asdict() | {"task": self.task.model_dump(mode="json")}
-        return fields | {"parents": list(self.parents)}
+
+def notes_of(
+    generation: int, account: Mapping[str, JsonValue], tasks: Sequence[Made]
+) -> list[tuple[str, Note]]:
+    """What a ledger holds of a generation's tasks: the account, and a note for each task.
+
+    Args:
+        generation: for which they were made.
+        account: what is told of it as a whole; no texts of tasks.
+        tasks: those that were taken.
+    """
+    notes = [(f"{MADE}{generation}", Note(data=dict(account)))]
+    for made in tasks:
+        fields: dict[str, JsonValue] = made._asdict() | {
+            "task": made.task.model_dump(mode="json"),
+            "parents": list(made.parents),
+        }
+        told: dict[str, JsonValue] = {"text": made.task.prompt, "made": fields}  # can be erased
+        notes.append((f"{MADE}{generation}/{made.task.id}", Note(data=told)))
+    return notes
 
 
 class MadeTasks(Mapping[str, Made]):
@@ -72,8 +89,8 @@ class MadeTasks(Mapping[str, Made]):
 
 
 def _stored(ledger: Ledger) -> Iterator[Made]:
-    for _, note in ledger.all(Note, MADE):
-        rows: Any = note.data["tasks"]
-        for row in rows:
-            task, parents = Task.model_validate(row["task"]), tuple(row["parents"])
-            yield Made(**{**row, "task": task, "parents": parents})
+    for key, note in ledger.all(Note, MADE):
+        if key.count("/") == 2 and note.data["text"]:  # else it was erased
+            fields: Any = note.data["made"]
+            task, parents = Task.model_validate(fields["task"]), tuple(fields["parents"])
+            yield Made(**{**fields, "task": task, "parents": parents})

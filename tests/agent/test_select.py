@@ -23,11 +23,11 @@ from agent.evolution.acquire.select import (
     tally,
 )
 from agent.evolution.acquire.settings import Select
-from agent.made_tasks import Made
+from agent.made_tasks import Made, notes_of
 from agent.run import Run
 from environments.base import Task
 from memory.embed import HashEmbedder, Vectors
-from memory.records import Generation, Note
+from memory.records import Generation
 from tests.agent.test_tasks import practised
 
 
@@ -128,11 +128,11 @@ def test_at_most_a_share_is_made_up(
     )  # fmt: skip
     with Run(tmp_path / "run", config, quiet=True) as run:
         made = [
-            Made(Task(suite="toy", family=f, prompt=f"{i}", origin="x/0"), "x", 1).told()
+            Made(Task(suite="toy", family=f, prompt=f"{i}", origin="x/0"), "x", 1)
             for i in range(4)
             for f in ("double", "next")
         ]
-        run.ledger.append("made/1", Note(data={"how": "x", "drafts": 8, "tasks": made}))
+        run.ledger.append_many(notes_of(1, {"how": "x"}, made))
         got = choose(run, 1, before, [])
         assert len(got) == len({t.id for t in got}) == 10 or share == 1.0
         assert sum(bool(t.origin) for t in got) == round(min(share * 10, 8))
@@ -149,7 +149,7 @@ def test_made_up_tasks_of_a_family_that_is_not_measured_are_practised(
     )  # fmt: skip
     with Run(tmp_path / "run", config, quiet=True) as run:
         new = Made(Task(suite="toy", family="new", prompt="?", origin="x/0"), "x", 1)
-        run.ledger.append("made/1", Note(data={"how": "x", "drafts": 1, "tasks": [new.told()]}))
+        run.ledger.append_many(notes_of(1, {"how": "x"}, [new]))
         assert [t.family for t in choose(run, 1, before, [])] == ["new"] + ["double"] * 3
 
 

@@ -64,7 +64,7 @@ def graded(run: Evolved) -> bool:
 
 def bred(run: Evolved) -> bool:
     note = run.ledger.get(Note, "mutations/2")
-    return note is not None and "Better: " in str(note.data["texts"])
+    return note is not None and "Better: " in str(note.data["text"])
 
 
 def quoted_answers(run: Evolved) -> bool:

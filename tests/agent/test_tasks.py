@@ -405,7 +405,7 @@ def test_promptbreeder_breeds_its_mutations(writes: Writer) -> None:
     written.generation(2)
     note = written.run.ledger.get(Note, "mutations/2")
     assert note is not None
-    texts: Any = note.data["texts"]
+    texts = str(note.data["text"]).splitlines()
     assert f"Better: {MUTATIONS[fit]}" in texts and MUTATIONS[fit] in texts
     assert len(texts) == len(MUTATIONS) and len(set(texts) - set(MUTATIONS)) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from agent.config import load_config
 from agent.evolution.acquire import generate
-from agent.made_tasks import Made, MadeTasks
+from agent.made_tasks import Made, MadeTasks, notes_of
 from agent.run import Run
 from agent.run_folder import open_ledger
 from agent.verify import verify
@@ -109,6 +110,19 @@ def test_their_tokens_are_counted(run: Path) -> None:
             assert 0 < cost.said < cost.all and g.tokens["acquire"] == practice + cost.all
 
 
+def test_what_was_made_up_can_be_erased(run: Path, tmp_path: Path, instar: Any) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    gone, *others = made_in(copy).values()
+    text = gone.task.prompt
+    done = instar("memory", "erase", "--text", text, "--run", copy, "--yes")
+    assert done.returncode == 0, done.stderr
+    left = made_in(copy)
+    assert gone.task.id not in left and len(left) == len(others)
+    with open_ledger(copy) as ledger:
+        assert not any(text in str(note.data) for _, note in ledger.all(Note))
+    assert not [p for p in verify(copy)[1] if "made-up" in p]
+
+
 # --- killed, and planted lies ---
 
 
@@ -133,8 +147,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, small: Path) -> dict[str, An
     [
         {"at": "memory.ledger:Ledger.append", "match": "said/1/generate", "nth": 5},
         {"at": "memory.ledger:Ledger.append_many", "records": 3, "slots": "1/made/"},
-        {"at": "memory.ledger:Ledger.append", "match": "made/1"},
-        {"at": "memory.ledger:Ledger.append", "match": "made/1", "when": "after"},
+        {"at": "memory.ledger:Ledger.append_many", "match": "made/1"},
+        {"at": "memory.ledger:Ledger.append_many", "match": "made/1", "when": "after"},
     ],
 )
 def test_killed_and_resumed(
@@ -158,7 +172,7 @@ def test_the_audit_sees_made_up_tasks_that_are_wrong(tmp_path: Path, evolve_toy:
         measured = next(t.task for _, t in ledger.all(Trajectory) if t.split == "gate")
     planted = Made(task, "other", 9, (measured,), key="said/9/generate/x/0")
     with Ledger(folder / "ledger.sqlite") as ledger:
-        ledger.append("made/9", Note(data={"how": "other", "tasks": [planted.told()]}))
+        ledger.append_many(notes_of(9, {"how": "other"}, [planted]))
     problems = verify(folder)[1]
     for told in (
         f"{task.id} belongs to gate, not train",

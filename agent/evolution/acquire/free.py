@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from string import punctuation
-from typing import Any
 
 from agent.evolution.acquire.drafts import Author, Draft, ask, first_task, listed
 from agent.evolution.feedback.base import quoted
@@ -279,11 +278,9 @@ def _population(author: Author) -> list[str]:
     """The generation's mutation-prompts; noted once."""
     name = f"mutations/{author.n}"
     if (note := author.run.ledger.get(Note, name)) is not None:
-        stored: Any = note.data["texts"]
-        return [str(text) for text in stored]
+        return str(note.data["text"]).splitlines() or list(MUTATIONS)
     before = author.run.ledger.get(Note, f"mutations/{author.n - 1}")
-    known: Any = before.data["texts"] if before else MUTATIONS
-    texts = [str(text) for text in known]
+    texts = str(before.data["text"]).splitlines() if before else list(MUTATIONS)
     if before is not None:
         fit = [
             sum(m.how == f"promptbreeder/{i}" for m in author.made if m.generation == author.n - 1)
@@ -296,7 +293,7 @@ def _population(author: Author) -> list[str]:
         asked = {str(i): f"{HYPER}\n{quoted(texts[i])}" for i in beaten}
         for i, said in ask(author, "hyper-mutation", asked).items():
             texts[beaten[int(i)]] = " ".join(said.split()) or texts[beaten[int(i)]]
-    author.run.ledger.append(name, Note(data={"texts": [*texts]}))
+    author.run.ledger.append(name, Note(data={"text": "\n".join(texts)}))
     return texts
 
 

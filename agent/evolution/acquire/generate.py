@@ -20,7 +20,7 @@ from agent.evolution.acquire.proof import proved
 from agent.evolution.acquire.select import tally
 from agent.evolution.acquire.settings import How, Near
 from agent.evolution.acquire.tuned import TRAINED, ada_instruct
-from agent.made_tasks import MADE, Made
+from agent.made_tasks import MADE, Made, notes_of
 from agent.run import Run
 from environments.splits import SPLITS, split_of
 from memory.records import Generation, Note, Trajectory
@@ -123,9 +123,9 @@ def generated(run: Run, n: int, incumbent: Generation, experience: Sequence[Traj
         "how": settings.how,
         "drafts": len(written),
         "dropped": {why: count for why, count in sorted(dropped.items()) if count},
-        "tasks": [made.told() for made in taken],
+        "taken": len(taken),
     }
-    run.ledger.append(f"{MADE}{n}", Note(data=account))
+    run.ledger.append_many(notes_of(n, account, taken))
 
 
 def account(run: Run, n: int) -> dict[str, Any]:
@@ -133,12 +133,9 @@ def account(run: Run, n: int) -> dict[str, Any]:
     note = run.ledger.get(Note, f"{MADE}{n}")
     if note is None:
         return {}
-    tasks = note.data["tasks"]
-    assert isinstance(tasks, list)
     tried = [t for _, t in run.ledger.all(Trajectory, f"{n}/acquire/") if t.task in run.made]
-    told = {k: v for k, v in note.data.items() if k != "tasks"} | {"taken": len(tasks)}
     tries = {"tries": len(tried), "solved": sum(t.success for t in tried)}
-    return {"generated": told | tries}
+    return {"generated": dict(note.data) | tries}
 
 
 class Tokens(NamedTuple):
