@@ -370,6 +370,7 @@ def episodes(
     """
     from agent.config import ConfigError
     from agent.inspection import find_item
+    from agent.made_tasks import MadeTasks
     from agent.report.memory import episode_list
     from agent.run_folder import LEDGER, open_ledger
     from memory.inspector import queries
@@ -388,6 +389,10 @@ def episodes(
         "generation": "" if generation is None else str(generation),
     }  # fmt: skip
     told = queries.episodes(digest, queries.Episodes.model_validate(asked))
+    with open_ledger(run) as ledger:
+        made = MadeTasks(ledger)
+        for row in told["rows"]:
+            row["made"] = made[row["task"]].how if row["task"] in made else ""
     _print_json(told) if as_json else _print(episode_list(_visible(told)))
 
 

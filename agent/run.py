@@ -21,6 +21,7 @@ from rich.console import Console
 from agent.config import Config, ConfigError
 from agent.engines import Engine
 from agent.loop import Assignment, seed_of
+from agent.made_tasks import MadeTasks
 from agent.members import cast, leader
 from agent.policies.base import Message, Policy, Request
 from agent.report.terminal import phase
@@ -36,9 +37,8 @@ from agent.run_folder import (
 )
 from agent.run_memory import RunMemory
 from agent.training.adapter_set import AdapterSet
-from agent.worlds import configured_sandbox, configured_suite
+from agent.worlds import configured_sandbox, configured_suite, refuse_unsafe
 from environments.base import Suite, SuiteError, Task
-from environments.sandbox import make_sandbox
 from environments.sandbox.base import Sandbox
 from environments.splits import Split, first_of_each_family, split_of, split_tasks
 from memory.ledger import Ledger, LedgerError
@@ -92,6 +92,7 @@ class Run:
             self.ledger = opened.enter_context(Ledger(folder / LEDGER))
             self.config = settle_config(folder, config, self.ledger.count(Trajectory) > 0)
             self._opened = opened.pop_all()
+        self.made = MadeTasks(self.ledger)
         self._suite: Suite | None = None
         self._tasks: dict[Split, list[Task]] | None = None
         self._vouched: frozenset[str] | None = None
@@ -161,7 +162,8 @@ class Run:
                 f"suite {self.config.suite.name}: no tasks in split {split} (there are some in: "
                 f"{filled or 'none'}); to be split four ways it needs about 20 per family"
             )
-        return self._tasks[split]
+        more = [made.task for made in self.made.values()] if split == "train" else []
+        return [*self._tasks[split], *more]
 
     def _unseen(self) -> frozenset[str]:
         unseen = frozenset(self.config.suite.unseen)
@@ -176,8 +178,11 @@ class Run:
     def vouched(self, task: str) -> bool:
         """Whether the suite answers for a task, by its id; never for one that it does not list.
 
-        A suite that says nothing answers for all (see `agent.evolution.update.provenance`).
+        A suite that says nothing answers for all (see `agent.evolution.update.provenance`). A
+        task that was made up is vouched for if what it was made from is.
         """
+        if (made := self.made.get(task)) is not None:
+            return made.vouched
         asked = getattr(self.suite, "vouched", None)
         if asked is None:
             return True
@@ -436,13 +441,3 @@ class Run:
     def print(self, *things: Any) -> None:
         if not self.quiet:
             self.console.print(*things)
-
-
-def refuse_unsafe(config: Config, unsafe: bool) -> None:
-    """Without a sandbox nothing is run unless that is allowed, each time.
-
-    Raises:
-        SandboxUnavailable: it is not.
-    """
-    if config.sandbox.backend == "none" and not unsafe:
-        make_sandbox("none")

@@ -11,6 +11,7 @@ import yaml
 
 from agent.config import Config, ConfigError, validate
 from agent.evolution.canaries import verdict
+from agent.made_tasks import MadeTasks
 from agent.run_folder import BASE, CONFIG, FORKED, LEDGER, config_hash, open_ledger, pruned
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import member_folder, read_set
@@ -63,6 +64,8 @@ def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
                     "generations": ledger.count(Generation),
                     "adapters": ledger.count(Note, "adapter/"),
                 }
+                if made := len(MadeTasks(ledger)):
+                    counts["tasks made up"] = made
                 for n in history.void(ledger):
                     named = f"episodes of generation {n}, void by its canaries"
                     counts[named] = sum(ledger.count(Trajectory, f"{n}/{p}/") for p in BATCH)
@@ -73,6 +76,7 @@ def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
                     _config,
                     _trajectories,
                     _canaries,
+                    _made,
                     _memory,
                     _adapters,
                     _generations,
@@ -151,6 +155,24 @@ def _canaries(ledger: Ledger, folder: Path) -> Iterator[str]:
             yield f"generation {g.n}: its batch is {told}, and its canaries say otherwise"
         if g.n in void and void[g.n] not in g.reason:
             yield f"generation {g.n}: its batch is void, and its reason does not say so"
+
+
+def _made(ledger: Ledger, folder: Path) -> Iterator[str]:
+    """What was made up is for training alone, and comes from train tasks."""
+    unseen = _unseen(folder)
+    for made in MadeTasks(ledger).values():
+        what = f"the made-up task {made.task.id}"
+        if split_of(made.task.id) != "train":
+            yield f"{what} belongs to {split_of(made.task.id)}, not train"
+        if not made.task.origin.startswith(made.how):
+            yield f"{what} does not say how it was made"
+        if made.task.family in unseen:
+            yield f"{what} is of the unseen family {made.task.family}"
+        for parent in made.parents:
+            if split_of(parent) != "train":
+                yield f"{what} was made from {parent}, a {split_of(parent)} task"
+        if made.key and ledger.get(Note, made.key) is None:
+            yield f"{what} was written in {made.key}, which is not in the ledger"
 
 
 def _memory(ledger: Ledger, folder: Path) -> Iterator[str]:

@@ -37,3 +37,13 @@ def configured_sandbox(config: Config, *, unsafe: bool = False) -> Sandbox:
     """
     settings = config.sandbox
     return make_sandbox(settings.backend, settings.limits, unsafe=unsafe, options=settings.options)
+
+
+def refuse_unsafe(config: Config, unsafe: bool) -> None:
+    """Without a sandbox nothing is run unless that is allowed, each time.
+
+    Raises:
+        SandboxUnavailable: it is not.
+    """
+    if config.sandbox.backend == "none" and not unsafe:
+        make_sandbox("none")

@@ -35,6 +35,7 @@ class Task(BaseModel):
         family: group of related tasks (curriculum, balance and reports are per family).
         prompt: what the agent is told; the first observation of a plain environment.
         data: everything the environment needs to run and grade it. Never shown to the agent.
+        origin: how it was made, where it is none of the suite's own (`Suite`, ``spawn``); else "".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,11 +44,13 @@ class Task(BaseModel):
     family: str
     prompt: str
     data: dict[str, JsonValue] = Field(default_factory=dict)
+    origin: str = ""
 
     @cached_property
     def id(self) -> str:
         """Hex digest (16 characters) of the task's content."""
-        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        content = self.model_dump(mode="json", exclude=None if self.origin else {"origin"})
+        body = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()[:16]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -182,6 +185,12 @@ class Suite(Protocol):
     And ``canary(task, seed)``, which returns a task that reads like a given one (the same prompt
     and family) and that nobody can solve but by a chance in millions, for its right answer is
     made up from the seed (`environments.nonce`); None where none can be made of that task.
+
+    And ``fields(task)``, which returns what a task is made of, as texts by name: ``prompt``,
+    ``family`` and what it is graded by (``answer``; ``tests`` and ``solution``; ``database`` and
+    ``query`` …), with ``spawn(fields)``, which returns the task that such texts make, or None
+    where they make none. What one of ``fields`` makes is graded as the task that it is of. So a
+    policy can write tasks; whether they are any good is found out by whoever asked it.
     """
 
     name: str

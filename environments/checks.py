@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -115,6 +116,8 @@ def _check_tasks(suite: Suite, tasks: list[Task]) -> Iterator[Finding]:
     if len({task.id for task in tasks}) < len(tasks):
         yield Finding("Some tasks have the same content, and so the same id.", "tasks")
     wrong: dict[str, list[Task]] = {}
+    if hasattr(suite, "spawn") and (lost := _lost_fields(suite, tasks[0])):
+        yield Finding(lost, "tasks")
     for task in tasks:
         if Task.model_validate_json(task.model_dump_json()) != task:
             wrong.setdefault("changes when it is stored as JSON and read again.", []).append(task)
@@ -131,6 +134,17 @@ def _check_tasks(suite: Suite, tasks: list[Task]) -> Iterator[Finding]:
     if example and example[0] in {task.prompt for task in tasks}:
         told = f"The example {example[0]!r:.60} is one of the tasks, so its answer is given away."
         yield Finding(told, "suite")
+
+
+def _lost_fields(suite: Any, task: Task) -> str:
+    """What is wrong with a suite's ``fields`` and ``spawn``, or ""."""
+    fields = suite.fields(task) if hasattr(suite, "fields") else None
+    if not isinstance(fields, dict) or not {"prompt", "family"} <= fields.keys():
+        return "spawn() needs fields() beside it, which returns texts by name (prompt, family …)."
+    made = suite.spawn(fields)
+    if made is not None and not (isinstance(made, Task) and made.suite == suite.name):
+        return f"spawn() returned {type(made).__name__}, no Task of the suite {suite.name!r}."
+    return ""
 
 
 def _checked(

@@ -98,7 +98,7 @@ class PlainSuite:
             turns=_attribute(cls, "turns", TURNS, int),
             max_new_tokens=_attribute(cls, "max_new_tokens", MAX_NEW_TOKENS, int),
         )
-        self.fields = fields_of(cls.reset, f"{called}.reset", SUPPLIED)
+        self.arguments = fields_of(cls.reset, f"{called}.reset", SUPPLIED)
         self.first_field, self.prompt_field = _prompt_fields(cls)
         self._tasks: tuple[Task, ...] | None = None
 
@@ -136,6 +136,30 @@ class PlainSuite:
                 raise SuiteError(f"{self.name}: gold() of task {task.id} returned {text!r}, which "
                                  f"is no call such as {usage(self.tools[0])}")  # fmt: skip
         return actions
+
+    def fields(self, task: Task) -> dict[str, str]:
+        """The prompt and the other arguments of ``reset``; what is no text is written as JSON."""
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in task.data.items()}
+        if self.prompt_field:
+            texts.pop(self.prompt_field, None)
+        return {**texts, "prompt": task.prompt, "family": task.family}
+
+    def spawn(self, fields: Mapping[str, str]) -> Task | None:
+        """A task with these arguments of ``reset``; None where it does not take them."""
+        types = {
+            p.name: p.annotation for p in inspect.signature(self.cls.reset).parameters.values()
+        }
+        try:
+            values = {
+                name: text if types.get(name) in (str, "str") else json.loads(text)
+                for name, text in fields.items()
+                if name not in ("prompt", "family")
+            }
+            if self.prompt_field and self.prompt_field != "family":
+                values[self.prompt_field] = fields["prompt"]
+            return self._task(Row("a task that was written", values | {"family": fields["family"]}))
+        except (ValueError, RecursionError):  # a SuiteError is one
+            return None
 
     def make(self, task: Task | None, sandbox: Callable[[], Sandbox]) -> Any:
         """An instance of the class."""
@@ -190,9 +214,9 @@ class PlainSuite:
         if not isinstance(family, str) or not family:
             raise SuiteError(f"{row.where}: field family is {family!r}, not a text")
         try:
-            values = self.fields.validate_python(fields)
+            values = self.arguments.validate_python(fields)
             # As JSON has them: the same task has the same id, whichever kind of file it is from.
-            data = self.fields.dump_python(values, mode="json", warnings=False)
+            data = self.arguments.dump_python(values, mode="json", warnings=False)
             json.dumps(data, allow_nan=False).encode()
         except ValidationError as error:
             takes = [p for p in inspect.signature(self.cls.reset).parameters
@@ -242,7 +266,7 @@ class PlainEnvironment:
             raise EnvironmentFailure("an environment is used once: make a new one")
         suite = self._suite
         try:
-            fields = suite.fields.validate_python(self._task.data)
+            fields = suite.arguments.validate_python(self._task.data)
         except ValidationError as error:
             raise EnvironmentFailure(f"task {self._task.id}: {complaint(error, 'field')}") from None
         self._world = self._guard("__init__", lambda: suite.make(self._task, self._sandbox))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from environments.base import Environment, Task
 from environments.kinds.python import PYTHON_BRIEFING, PythonAnswer
@@ -55,6 +57,15 @@ class ToySuite:
     def canary(self, task: Task, seed: int) -> Task | None:
         made_up = nonce(str(task.data["answer"]), seed)
         return task.model_copy(update={"data": {"answer": made_up}})
+
+    def fields(self, task: Task) -> dict[str, str]:
+        answer = str(task.data["answer"])
+        return {"prompt": task.prompt, "family": task.family, "answer": answer}
+
+    def spawn(self, fields: Mapping[str, str]) -> Task | None:
+        data: dict[str, JsonValue] = {"answer": fields["answer"]}
+        family, prompt = fields["family"], fields["prompt"]
+        return Task(suite=self.name, family=family, prompt=prompt, data=data) if prompt else None
 
     def environment(self, task: Task) -> Environment:
         if self.crash and self.crash in task.prompt:

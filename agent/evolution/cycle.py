@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from agent.evolution import canaries
 from agent.evolution import evaluate as gate
-from agent.evolution.acquire import plan, select_tasks, slots
+from agent.evolution.acquire import generate, plan, slots
+from agent.evolution.acquire.select import choose
 from agent.evolution.correct import corrections
 from agent.evolution.feedback import calibrate, verdicts
 from agent.evolution.play import fair, measure
@@ -55,6 +56,7 @@ def evolve(run: Run) -> Generation:
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
     canaries.check(run)
+    generate.check(run)
     run.publish()
     run.memory.check()
     corrections.check(run)
@@ -88,7 +90,9 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     return run.conclude(
         verdict.model_copy(
             update={
-                "details": verdict.details | calibrate.calibration(run, n),
+                "details": verdict.details
+                | calibrate.calibration(run, n)
+                | generate.account(run, n),
                 "tokens": calibrate.apart(run, n, phase_tokens(run, n)),
                 "seconds": {phase: run.seconds(f"{n}/{phase}") for phase in phases},
             }
@@ -127,20 +131,10 @@ def first_generation(run: Run) -> Generation:
 def acquire(
     run: Run, n: int, incumbent: Generation, earlier: Sequence[Trajectory]
 ) -> list[Trajectory]:
-    """Try tasks of the objective, several times each, with and without memory."""
+    """Make tasks up, choose some, try each several times, with and without memory."""
     settings = run.config.acquire
-    tried: dict[str, int] = {}
-    solved: set[str] = set()
-    for trajectory in earlier:
-        if trajectory.failure is not None:
-            continue
-        tried[trajectory.task] = tried.get(trajectory.task, 0) + 1
-        if trajectory.success:
-            solved.add(trajectory.task)
-    count = settings.first_tasks if n == 1 else settings.tasks
-    tasks = select_tasks(
-        run.tasks("train"), incumbent.objective, count, tried, solved, run.config.seed + n
-    )
+    generate.generated(run, n, incumbent, earlier)
+    tasks = choose(run, n, incumbent, earlier)
     tasks, planted = canaries.plant(run, n, tasks)
     open_ = [
         t
@@ -396,11 +390,12 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
     trained += [note for _, note in run.ledger.all(Note, f"trained/{n}/")]
     said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
+    making = generate.tokens(run, n)
     spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
     return {
-        "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/"),
-        "update": run.tokens(f"{n}/probe/") + spent,
+        "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/") + making.all,
+        "update": run.tokens(f"{n}/probe/") + spent - making.said,
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }

@@ -101,6 +101,22 @@ def judged(generation: Generation) -> str:
     )
 
 
+def made_up(generation: Generation) -> str:
+    """What tasks a generation made up, and how many it dropped and why; "" for none."""
+    told = mapping(generation.details.get("generated"))
+    if not told:
+        return ""
+    drafts, taken = (int(number(told.get(key)) or 0) for key in ("drafts", "taken"))
+    tries, solved = (int(number(told.get(key)) or 0) for key in ("tries", "solved"))
+    dropped = sorted(mapping(told.get("dropped")).items(), key=lambda pair: (-pair[1], pair[0]))
+    why = "; ".join(f"{count} {reason}" for reason, count in dropped)
+    return (
+        f"tasks by {told.get('how')}: {taken} of {drafts} drafts are sound"
+        + (f" ({why})" if why else "")
+        + f"; made-up tasks were tried {tries} times, solved {solved} times"
+    )
+
+
 def in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Every key of the mappings once, in order of first appearance."""
     return list(dict.fromkeys(key for m in mappings for key in m))

@@ -22,6 +22,7 @@ from agent.report import (
     charts,
     in_order,
     judged,
+    made_up,
     mapping,
     number,
     phase_costs,
@@ -293,8 +294,8 @@ def _generation(generation: Generation) -> str:
     decision = escape(generation.decision)
     if generation.decision == "promoted":
         decision += f": {escape(arm_label(generation.cell))}"
-    said = judged(generation)
-    judge = f'<p class="reason">{escape(said)}</p>' if said else ""
+    said = filter(None, (made_up(generation), judged(generation)))
+    judge = "".join(f'<p class="reason">{escape(text)}</p>' for text in said)
     details = ""
     if generation.details:
         listed = "".join(

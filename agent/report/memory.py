@@ -380,7 +380,9 @@ def outcome(episode: Row) -> Text:
     won = episode["success"]
     line = Text("✓ " if won else "✗ ", "green" if won else "red")
     line.append(episode["episode"])
-    return line.append(f"  {episode['family']} · {episode['phase']} · {episode['end']}", "dim")
+    made = f" · made up by {episode['made']}" if episode.get("made") else ""
+    told = f"  {episode['family']} · {episode['phase']} · {episode['end']}{made}"
+    return line.append(told, "dim")
 
 
 def flat(text: str, most: int) -> str:

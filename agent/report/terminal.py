@@ -22,6 +22,7 @@ from agent.report import (
     arms_in_order,
     in_order,
     judged,
+    made_up,
     mapping,
     number,
     phase_costs,
@@ -60,8 +61,8 @@ def two_by_two(generation: Generation) -> Panel:
     if generation.reason:
         decision.append(f": {generation.reason}")
     body.append(decision)
-    if said := judged(generation):
-        body.append(Text(said, "dim"))
+    told = filter(None, (made_up(generation), judged(generation)))
+    body.extend(Text(said, "dim") for said in told)
     if costs := phase_costs([generation]):
         body.append(_costs(costs))
     return Panel(

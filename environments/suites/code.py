@@ -8,7 +8,7 @@ graded, and why no verdict can be forged: ``environments/grading``.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
@@ -16,7 +16,7 @@ from environments.calls import write_action
 from environments.grading.grader import Grader, Problem
 from environments.kinds.code import SUBMIT, CodeAnswer
 from environments.sandbox.base import Sandbox
-from environments.suites.code_records import from_record
+from environments.suites.code_records import from_record, without_test
 from environments.suites.data import data_files, data_path, read_records
 
 # Left out, by the function's name: nobody can earn these tasks, or not in time. In MBPP, tests
@@ -83,6 +83,31 @@ class _CodeSuite:
     def gold(self, task: Task) -> Sequence[Action]:
         """The published solution."""
         return [write_action(SUBMIT, _problem(task).solution)]
+
+    def fields(self, task: Task) -> dict[str, str]:
+        """What is to be written, its tests (none, where they are kept as calls) and a solution."""
+        problem = _problem(task)
+        tests = [t.source for t in (*problem.public, *problem.hidden) if t.source]
+        return {
+            "prompt": without_test(task.prompt),
+            "family": task.family,
+            "tests": "\n".join(dict.fromkeys(tests)),
+            "solution": problem.solution,
+        }
+
+    def spawn(self, fields: Mapping[str, str]) -> Task | None:
+        """A function to write, in the form of MBPP: the first test is shown, the others decide."""
+        record = {
+            "text": fields["prompt"],
+            "code": fields["solution"],
+            "test_list": [line for line in fields["tests"].splitlines() if line.strip()],
+        }
+        try:
+            prompt, family, problem = from_record(record)
+        except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError):
+            return None
+        data = {"problem": problem.model_dump(mode="json")}
+        return Task(suite=self.name, family=family, prompt=prompt.strip(), data=data)
 
 
 class HumanEval(_CodeSuite):

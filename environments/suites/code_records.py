@@ -27,6 +27,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "numbers": ("number", "integer", "sum", "digit", "prime", "divisor", "factor", "binary",
                 "bit", "power", "product", "fibonacci", "polynomial"),
 }  # fmt: skip
+_SHOWN = "\nYour code should pass this test:\n"
 _ARROW = re.compile(r"\s*(?:==+>?|=>|->|-->|➞|➡|→|=|#\s*=>|returns|should return)\s*(.+)")
 
 
@@ -179,9 +180,14 @@ def _entry(code: str, test: str) -> str:
     raise ValueError("its first test calls no function of its code")
 
 
+def without_test(prompt: str) -> str:
+    """What is to be written, without the test that is shown beside it."""
+    return prompt.partition(_SHOWN)[0]
+
+
 def _mbpp_prompt(text: str, shown: Sequence[str]) -> str:
     tests = "\n".join(shown)
-    return f"{text}\nYour code should pass this test:\n{tests}" if shown else text
+    return f"{text}{_SHOWN}{tests}" if shown else text
 
 
 def _calls(inputs: Sequence[Sequence[Any]], kinds: list[Any] | None) -> list[Test]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, DecimalException
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
@@ -102,6 +102,22 @@ class Gsm8k:
         """The same problem with a number that is made up."""
         made_up = nonce(str(task.data["answer"]), seed)
         return task.model_copy(update={"data": {"answer": made_up}}) if made_up else None
+
+    def fields(self, task: Task) -> dict[str, str]:
+        """The problem and its number."""
+        return {"prompt": task.prompt, "family": task.family, "answer": str(task.data["answer"])}
+
+    def spawn(self, fields: Mapping[str, str]) -> Task | None:
+        """A problem whose answer is the last number of a text."""
+        number = read_number(fields["answer"])
+        if number is None or not fields["prompt"].strip():
+            return None
+        return Task(
+            suite=self.name,
+            family=fields["family"],
+            prompt=fields["prompt"].strip(),
+            data={"answer": str(number)},
+        )
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The right number: printed, or written."""

@@ -42,6 +42,9 @@ UNSAFE = frozenset(
     }
 )
 
+# Beside those that inherit the comparison: they compare numbers, or letter by letter.
+COMPARING = frozenset({"chain_sum", "products", "spell_backward"})
+
 
 class ReasoningGym:
     """Families of Reasoning Gym at their default difficulty.
@@ -129,6 +132,24 @@ class ReasoningGym:
             return None
         return task.model_copy(update={"data": {**task.data, "entry": changed}})
 
+    def fields(self, task: Task) -> dict[str, str]:
+        """The question and the generator's answer."""
+        entry = task.data["entry"]
+        assert isinstance(entry, dict)
+        return {"prompt": task.prompt, "family": task.family, "answer": str(entry["answer"])}
+
+    def spawn(self, fields: Mapping[str, str]) -> Task | None:
+        """A question of a family whose verifier compares words or numbers; None of other ones.
+
+        Other verifiers need more than an answer, and some run the right one as code, which is
+        the generator's own everywhere else.
+        """
+        prompt, answer = fields["prompt"].strip(), fields["answer"].strip()
+        if not prompt or not answer or not _compares(fields["family"]):
+            return None
+        entry = {"question": prompt, "answer": answer, "metadata": {}}
+        return Task(suite=self.name, family=fields["family"], prompt=prompt, data={"entry": entry})
+
 
 def score(family: str, entry: Mapping[str, Any], answer: str) -> float:
     """What the family's own verifier gives an answer: 1.0 for a right one, else less."""
@@ -160,6 +181,16 @@ def _generate(suite: str, family: str, size: int, seed: int) -> list[Task]:
             Task(suite=suite, family=family, prompt=question.strip(), data={"entry": stored})
         )
     return tasks
+
+
+def _compares(family: str) -> bool:
+    """Whether a family's verifier does nothing but compare with the answer."""
+    from reasoning_gym.factory import ProceduralDataset
+
+    if family in COMPARING:
+        return True
+    made = type(_verifier(family)) if family in _generators() else None
+    return made is not None and made.score_answer is ProceduralDataset.score_answer
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from environments.kinds.sql import (
     Result,
     SqlAnswer,
     has_order,
+    run_in_sandbox,
     run_trusted,
     same_rows,
 )
@@ -38,6 +39,8 @@ SOURCE = (
     "Spider (yale-lily.github.io/spider), or rebuild it from github.com/princeton-nlp/intercode "
     "(data/sql/spider)"
 )
+MOST_SPAWNED = 200  # rows of the answer to a question that a policy wrote
+CLAUSES = ("nested", "join", "group", "order", "plain")
 MOST_MIB = 16  # of one database, which is copied into the sandbox for every episode
 
 
@@ -107,15 +110,58 @@ class Spider:
             )
         sql = str(task.data["sql"])
 
+        found = task.data.get("rows")  # of a query that a policy wrote: it runs in the sandbox
+
         def grade(result: Result) -> bool:
-            gold = run_trusted(database, sql)
-            return same_rows(gold.rows, result.rows, ordered=has_order(sql))
+            rows: Any = run_trusted(database, sql).rows if found is None else found
+            return same_rows(rows, result.rows, ordered=has_order(sql))
 
         return SqlAnswer(task.prompt, database, "rows", grade, self._sandbox)
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The gold query."""
         return [write_action(SQL, str(task.data["sql"]))]
+
+    def fields(self, task: Task) -> dict[str, str]:
+        """The question, its database with the schema, and the gold query."""
+        question, _, schema = task.prompt.partition("\n")
+        return {
+            "prompt": question,
+            "family": task.family,
+            "database": str(task.data["database"]),
+            "schema": schema,
+            "query": str(task.data["sql"]),
+        }
+
+    def spawn(self, fields: Mapping[str, str]) -> Task | None:
+        """A question whose answer is what a query finds in the sandbox; None if that is nothing.
+
+        Raises:
+            SandboxFailure, SandboxUnavailable: the sandbox broke, cannot be made or lacks SQLite.
+        """
+        name, sql = fields["database"], fields["query"].strip()
+        question = " ".join(fields["prompt"].split())
+        if not question or not sql or name not in self._named:
+            return None
+        database, content, schema = self._database(name)
+        sandbox = self._sandbox()
+        try:
+            sandbox.write("database.sqlite", database.file or b"")
+            result = run_in_sandbox(sandbox, database, sql)
+        finally:
+            sandbox.close()
+        if result.error is not None or not result.rows or len(result.rows) > MOST_SPAWNED:
+            return None
+        return Task(
+            suite=self.name,
+            family=clause_of(sql) if fields["family"] in CLAUSES else fields["family"],
+            prompt=f"{question}\n{schema}",
+            data={"database": name, "content": content, "sql": sql, "rows": result.rows},
+        )
+
+    @functools.cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(record[0] for record in self._records())
 
     def _records(self) -> list[tuple[str, str, str, str | None]]:
         """(database, question, gold query, hardness) of every task in the files."""

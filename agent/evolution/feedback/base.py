@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.evolution.update.writers.base import put, transcript
 from agent.policies.base import Message, PolicyFailure
-from agent.policies.endpoint import Endpoint, NoAnswer
+from agent.policies.endpoint import Endpoint, EndpointSettings, NoAnswer
 from agent.report.terminal import phase
 from memory.frame import inert
 from memory.records import Note, Trajectory
@@ -105,7 +105,8 @@ def ask(
     asked = put(bench.generation, "feedback", system, questions)
     label = f"generation {bench.generation} · feedback"
     if outside:
-        answers = _ask_judge(bench, label, asked, tokens)
+        judge = bench.run.config.feedback.judge
+        answers = ask_endpoint(bench.run, bench.weights, label, asked, tokens, judge, "judge")
     else:
         answers = bench.run.say(
             label, asked, bench.weights, tokens, choices, temperature=temperature
@@ -113,11 +114,31 @@ def ask(
     return dict(zip(questions, answers.values(), strict=True))
 
 
-def _ask_judge(
-    bench: Bench, label: str, asked: Mapping[str, Sequence[Message]], tokens: int
+def ask_endpoint(
+    run: Run,
+    weights: str,
+    label: str,
+    asked: Mapping[str, Sequence[Message]],
+    tokens: int,
+    settings: EndpointSettings,
+    role: str,
+    temperature: float = 0.0,
 ) -> dict[str, str]:
-    """What the judge's endpoint says, each answer stored as it comes."""
-    run, settings = bench.run, bench.run.config.feedback.judge
+    """What an endpoint says, each answer stored as it comes, and asked for once.
+
+    Args:
+        run: whose ledger.
+        weights: whose tokeniser counts what the endpoint does not.
+        label: of the progress line.
+        asked: conversations by key.
+        tokens: most tokens of an answer.
+        settings: the endpoint.
+        role: what it is called where it fails.
+        temperature: 0 is greedy.
+
+    Raises:
+        PolicyFailure: it does not answer; what it has said is kept.
+    """
     key = os.environ.get(settings.key_variable, "").strip()
     endpoint = Endpoint(settings.url, key, settings.timeout_s)
 
@@ -126,15 +147,15 @@ def _ask_judge(
             "model": settings.model,
             "messages": list(messages),
             "max_tokens": tokens,
-            "temperature": 0,
+            "temperature": temperature,
         }
         for number in range(TRIES):
             try:
-                return _said(endpoint, endpoint.post("/chat/completions", body))
+                return _said(role, endpoint, endpoint.post("/chat/completions", body))
             except NoAnswer as error:
                 if number + 1 == TRIES:
                     raise PolicyFailure(
-                        f"the judge does not answer: {error}; what it has said so far is kept: "
+                        f"the {role} does not answer: {error}; what it has said so far is kept: "
                         "start it and run the same command again"
                     ) from error
                 time.sleep(WAIT_S * 2**number)
@@ -143,12 +164,12 @@ def _ask_judge(
     missing = [key for key in asked if run.ledger.get(Note, key) is None]
     with (
         phase(run.console, label, len(missing), quiet=run.quiet) as meter,
-        ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="judge") as pool,
+        ThreadPoolExecutor(UNDER_WAY, thread_name_prefix=role) as pool,
     ):
         try:
             answers = pool.map(one, [asked[key] for key in missing])
             for stored, (text, used) in zip(missing, answers, strict=True):
-                used = run.memory.counter(bench.weights)(text) if used is None else used
+                used = run.memory.counter(weights)(text) if used is None else used
                 run.ledger.append(stored, Note(data={"text": text, "tokens": used}))
                 meter.advance(1, used)
         except PolicyFailure:
@@ -158,13 +179,13 @@ def _ask_judge(
     return {key: str(note.data["text"]) for key, note in notes.items() if note}
 
 
-def _said(endpoint: Endpoint, found: Mapping[str, Any]) -> tuple[str, int | None]:
+def _said(role: str, endpoint: Endpoint, found: Mapping[str, Any]) -> tuple[str, int | None]:
     """The text of an answer, and the tokens that it took, where it says that."""
     try:
         text = str(found["choices"][0]["message"]["content"] or "")
     except (LookupError, TypeError) as error:
         raise PolicyFailure(
-            f"the judge {endpoint.url} answers in another form than chat completions: {error!r}"
+            f"the {role} {endpoint.url} answers in another form than chat completions: {error!r}"
         ) from error
     usage = found.get("usage")
     used = usage.get("completion_tokens") if isinstance(usage, dict) else None

@@ -1,4 +1,4 @@
-"""Acquire: choose tasks for the objective and plan the episodes that try them.
+"""The episodes that try a generation's tasks.
 
 Several samples per task, some with memory in the prompt and some without, at several
 temperatures: a verified success from any of them can be learnt from, because what is
@@ -11,95 +11,14 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
-
-from agent.evolution.objective import allocate
+from agent.evolution.acquire.settings import AcquireSettings
 from agent.loop import Assignment, seed_of
 from environments.base import Task
-from memory.recall import Recall, RecallSettings
-from memory.records import CANARY, Kind, Trust
+from memory.recall import Recall
+from memory.records import CANARY
 
 Reader = Callable[[Task], Callable[[str, frozenset[str]], Recall] | None]
 TRY = "/try"  # stands, with its number, in the slot of a task's further tries
-
-
-class PracticeRecall(RecallSettings):
-    """As `RecallSettings`, but untrusted items are shown too: practice is where they are tried."""
-
-    trust: Trust = Trust.UNTRUSTED
-
-
-class AcquireSettings(BaseModel):
-    """How experience is gathered in each generation.
-
-    Args:
-        tasks: tasks per generation.
-        first_tasks: tasks of the first generation, whose agent mostly fails.
-        samples: episodes per task.
-        temperatures: samples take them in turn, two each.
-        hot_tokens, heat: where the incumbent mostly fails, every other sample draws the first
-            so many tokens of a turn at so many times the temperature. A program's first tokens
-            decide which one it is, the later ones whether it runs: the former should vary.
-        memory_share: share of a task's samples that see recalled memory, if there is any.
-        withhold: chance that an item which was recalled for a sample is left out of it, as long
-            as one stays: with and without it on the same task tell what it is worth.
-        recall: what they see; less alike than when acting, since a solution of another
-            family can be the pattern for a first success. Items on trial are among them, and
-            untrusted ones.
-        retries: how often the first sample of a task that fails is tried again, each time with
-            what the policy says went wrong so far (Reflexion, arXiv 2303.11366).
-        carried: at most so many of those notes, the last ones; 0 asks for none, and a further
-            try is one more sample.
-        note_tokens: most tokens of such a note.
-        canaries: tasks per generation that cannot be solved, mixed in with the others (see
-            `agent.evolution.canaries`): where one is "solved", nothing that the generation tried
-            is learnt from.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tasks: int = Field(96, ge=1)
-    first_tasks: int = Field(48, ge=1)
-    samples: int = Field(8, ge=1)
-    temperatures: tuple[NonNegativeFloat, ...] = Field((0.3, 0.4, 0.5, 0.7), min_length=1)
-    hot_tokens: int = Field(3, ge=0)
-    heat: float = Field(3.0, ge=1)
-    memory_share: float = Field(0.6, ge=0, le=1)
-    withhold: float = Field(0.25, ge=0, lt=1)
-    recall: PracticeRecall = PracticeRecall(
-        quotas={Kind.EXEMPLAR: 1, Kind.REFLECTION: 1}, min_similarity=0.0
-    )
-    retries: int = Field(0, ge=0)
-    carried: int = Field(3, ge=0)
-    note_tokens: int = Field(48, ge=8)
-    canaries: int = Field(0, ge=0)
-
-
-def select_tasks(
-    pool: Sequence[Task],
-    weights: Mapping[str, float],
-    count: int,
-    tried: Mapping[str, int],
-    solved: set[str],
-    seed: int,
-) -> list[Task]:
-    """Tasks for one generation: families by weight, least tried and unsolved tasks first.
-
-    Args:
-        pool: the train split.
-        weights: per family, from the objective.
-        count: how many.
-        tried: per task id, how often it was tried before.
-        solved: ids of tasks solved before.
-        seed: breaks ties.
-    """
-    chosen: list[Task] = []
-    for family, share in allocate(weights, count).items():
-        tasks = [task for task in pool if task.family == family]
-        random.Random(seed_of(seed, family)).shuffle(tasks)
-        tasks.sort(key=lambda task: (task.id in solved, tried.get(task.id, 0)))
-        chosen += tasks[:share]
-    return chosen
 
 
 def slots(generation: int, task: Task, samples: int, phase: str = "acquire") -> list[str]:
@@ -130,7 +49,7 @@ def plan(
     """The episodes of one generation; samples of one task stand next to each other.
 
     Args:
-        tasks: from ``select_tasks``.
+        tasks: from ``select.choose``.
         recalls: per task id, what memory holds for it (never made from the task itself);
             empty where there is no memory yet.
         settings: samples, temperatures, share with memory.

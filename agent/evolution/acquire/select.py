@@ -1,0 +1,206 @@
+"""Which tasks a generation practises: made-up ones and the suite's, by a choice of rules."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from agent.evolution.acquire.settings import Select
+from agent.evolution.objective import allocate
+from agent.loop import seed_of
+from environments.base import Task
+from memory.embed import Vectors
+from memory.records import Generation, Trajectory
+
+if TYPE_CHECKING:
+    from agent.run import Run
+
+
+class Tried(NamedTuple):
+    """How a task went so far: unbroken tries, and how many of them solved it."""
+
+    tries: int = 0
+    solved: int = 0
+
+
+class Choice(NamedTuple):
+    """What there is to choose from.
+
+    Args:
+        pool: the tasks.
+        wanted: how many of them.
+        weights: per family, from the objective.
+        tried: how tasks went, by id; those that were never tried are missing.
+        seed: breaks ties.
+        stage: how far evolution is, above 0 and up to 1.
+        embed: prompts to vectors of length 1.
+    """
+
+    pool: Sequence[Task]
+    wanted: int
+    weights: Mapping[str, float]
+    tried: Mapping[str, Tried]
+    seed: int
+    stage: float
+    embed: Callable[[Sequence[str]], Vectors]
+
+
+def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Trajectory]) -> list[Task]:
+    """A generation's tasks: at most a share of made-up ones, the rest the suite's.
+
+    Args:
+        run: whose train tasks.
+        n: the generation.
+        incumbent: whose objective.
+        experience: all tries so far.
+    """
+    settings = run.config.acquire
+    tried = tally(experience)
+    count = settings.first_tasks if n == 1 else settings.tasks
+    pool = run.tasks("train")
+    made = [task for task in pool if task.id in run.made]
+    few = min(len(made), round(settings.generate.share * count))
+    chosen: list[Task] = []
+    for tasks, most in ((made, few), ([t for t in pool if t.id not in run.made], count)):
+        number = most - len(chosen)
+        choice = Choice(
+            tasks,
+            number,
+            _weights(incumbent.objective, tasks) if tasks is made else incumbent.objective,
+            tried,
+            run.config.seed + n,
+            min(1.0, n / run.config.generations),
+            run.memory.embedder.embed,
+        )
+        chosen += SELECTORS[settings.select](choice) if number else []
+    return chosen
+
+
+def tally(experience: Sequence[Trajectory]) -> dict[str, Tried]:
+    """How tasks went, by id."""
+    tried: dict[str, Tried] = {}
+    for t in experience:
+        if t.failure is None:
+            before = tried.get(t.task, Tried())
+            tried[t.task] = Tried(before.tries + 1, before.solved + t.success)
+    return tried
+
+
+def by_weights(choice: Choice) -> list[Task]:
+    """Families by the objective's weights, in each the unsolved and least tried tasks first."""
+
+    def last(task: Task) -> tuple[bool, int]:
+        tried = choice.tried.get(task.id, Tried())
+        return tried.solved > 0, tried.tries
+
+    return _of_families(choice, last)
+
+
+def learnable(choice: Choice) -> list[Task]:
+    """Families by weight, in each the tasks with the highest p(1-p) first.
+
+    p is the share of tries that solved the task, smoothed (Laplace), so that a task that was
+    never tried counts as solved every other time (arXiv 2408.15099, §4, where p is of many
+    rollouts).
+    """
+
+    def last(task: Task) -> float:
+        tried = choice.tried.get(task.id, Tried())
+        p = (tried.solved + 1) / (tried.tries + 2)
+        return -p * (1 - p)
+
+    return _of_families(choice, last)
+
+
+def k_centre(choice: Choice) -> list[Task]:
+    """The tasks that lie farthest from all that was practised, one after the other.
+
+    DiverseEvol (arXiv 2311.08182, §3, k-centre sampling): the next task is the one whose nearest
+    neighbour among those that were chosen, or practised before, is farthest; whatever its family.
+    The paper embeds with the model that is trained, this with the run's embedder.
+    """
+    pool = list(choice.pool)
+    random.Random(seed_of(choice.seed, "k-centre")).shuffle(pool)
+    if not pool:
+        return []
+    known = [i for i, task in enumerate(pool) if task.id in choice.tried]
+    picked = farthest_first(choice.embed([task.prompt for task in pool]), known, choice.wanted)
+    return [pool[i] for i in picked]
+
+
+def easy_to_hard(choice: Choice) -> list[Task]:
+    """The easier part of the tasks, which grows to all of them over the generations.
+
+    SOFT (arXiv 2402.07610, §4, SOFT+): what is easy first, in stages. The paper ranks by
+    perplexity; here a task is as hard as its tries found it, one that was never tried as hard as
+    its family's were, and before anything was tried the longer prompt is the harder. In the part
+    that is open the least tried tasks come first.
+    """
+    of_family: dict[str, Tried] = {}
+    for task in choice.pool:
+        own, sum_ = choice.tried.get(task.id, Tried()), of_family.get(task.family, Tried())
+        of_family[task.family] = Tried(sum_.tries + own.tries, sum_.solved + own.solved)
+
+    def hardness(task: Task) -> float:
+        tried = choice.tried.get(task.id) or of_family[task.family]
+        return 1 - (tried.solved + 1) / (tried.tries + 2)
+
+    ranked = sorted(choice.pool, key=lambda t: (hardness(t), len(t.prompt), t.id))
+    open_ = ranked[: max(choice.wanted, math.ceil(choice.stage * len(ranked)))]
+    return sorted(open_, key=lambda t: choice.tried.get(t.id, Tried()).tries)[: choice.wanted]
+
+
+SELECTORS: dict[Select, Callable[[Choice], list[Task]]] = {
+    "weights": by_weights,
+    "k-centre": k_centre,
+    "easy-to-hard": easy_to_hard,
+    "learnability": learnable,
+}
+
+
+def farthest_first(vectors: Vectors, known: Sequence[int], count: int) -> list[int]:
+    """Greedy k-centre: numbers of the vectors chosen, in order; none of the known ones.
+
+    Args:
+        vectors: of length 1, a row each.
+        known: numbers of those that are covered already; without any the first row is chosen
+            first.
+        count: how many.
+    """
+    nearness = np.full(len(vectors), -np.inf)
+    for i in known:
+        nearness = np.maximum(nearness, vectors @ vectors[i])
+    open_ = np.ones(len(vectors), bool)
+    open_[list(known)] = False
+    chosen: list[int] = []
+    while len(chosen) < count and open_.any():
+        # Rounded, so that floating-point noise does not decide between equals.
+        next_ = int(np.where(open_, np.round(nearness, 5), np.inf).argmin())
+        chosen.append(next_)
+        open_[next_] = False
+        nearness = np.maximum(nearness, vectors @ vectors[next_])
+    return chosen
+
+
+def _weights(objective: Mapping[str, float], tasks: Sequence[Task]) -> dict[str, float]:
+    """Weight of each family of these tasks, summing to 1; one without any has the mean weight."""
+    families = sorted({task.family for task in tasks})
+    mean = sum(objective.values()) / max(1, len(objective))
+    weights = {family: objective.get(family, mean) for family in families}
+    total = sum(weights.values()) or 1.0
+    return {family: weight / total for family, weight in weights.items()}
+
+
+def _of_families(choice: Choice, last: Callable[[Task], object]) -> list[Task]:
+    """So many of each family as its weight says, in an order; ties by chance."""
+    chosen: list[Task] = []
+    for family, share in allocate(choice.weights, choice.wanted).items():
+        tasks = [task for task in choice.pool if task.family == family]
+        random.Random(seed_of(choice.seed, family)).shuffle(tasks)
+        tasks.sort(key=last)  # type: ignore[arg-type]
+        chosen += tasks[:share]
+    return chosen
