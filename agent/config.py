@@ -177,10 +177,13 @@ class Config(_Settings):
 
     Args:
         generations: how many generations to evolve.
+        token_budget: no generation begins once practice, writing and training took so many tokens
+            (what the gate measures is not counted); null is no limit.
         seed: decides tasks, samples and initialisations.
     """
 
     generations: int = Field(3, ge=1)
+    token_budget: int | None = Field(None, ge=1)
     seed: int = 0
     suite: SuiteSettings = SuiteSettings()
     policy: PolicySettings = PolicySettings()

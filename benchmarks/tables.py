@@ -27,6 +27,7 @@ from _common import (
     SANDBOX_BARS,
     TRAINING_BARS,
     TRAINING_GOAL,
+    standing,
 )
 
 from agent.report import (
@@ -677,6 +678,38 @@ def memory_learning(figures: Figures) -> str:
     return _paragraphs(table(head, rows, 2), f"{'; '.join(notes)}. {origin(figures)}")
 
 
+def methods(figures: Figures) -> str:
+    """Recipes on the same budget of tokens, best first."""
+    rows, notes = [], []
+    for suite, own in figures["suites"].items():
+        for name, arm in sorted(own["arms"].items(), key=lambda a: -a[1]["mean"]):
+            gap = own["contrasts"].get(name)
+            counts = [write_count(round(arm[p])) if p in arm else ""
+                      for p in ("tokens", "gate_tokens")]  # fmt: skip
+            rows.append((
+                f"`{suite}`", _arm_of(name), f"{write_number(arm['mean'])} {_interval(arm)}",
+                _difference(gap) if gap else "", f"{gap['p_holm']:.3f}" if gap else "", *counts,
+                f"{arm['seconds']:.0f}" if "seconds" in arm else "",
+                f"{arm['items']:.0f}" if "items" in arm else "",
+                write_number(arm["lost"]) if arm.get("lost") is not None else "",
+            ))  # fmt: skip
+        notes.append(
+            f"{suite}: `instar` is {standing(own)}; {_seeds(own)}, budget "
+            f"{write_count(own['budget'])} tokens, best of {own['arms']['best_of_n']['samples']}, "
+            f"{own['date']}, `{own['commit']}`."
+        )
+        if own["missing"]:
+            out = "; ".join(f"`{name}`: {why}" for name, why in own["missing"].items())
+            notes.append(f"Cannot be run on {suite}: {out}.")
+    head = ("suite", "recipe", "success", "instar minus it", "p, Holm", "tokens", "gate's tokens",
+            "seconds", "items", "lost")  # fmt: skip
+    return _paragraphs(table(head, rows, 2), " ".join(notes), origin(figures))
+
+
+def _arm_of(name: str) -> str:
+    return {"base": "unevolved", "best_of_n": "best of n, unevolved"}.get(name, f"`{name}`")
+
+
 def memory_index(figures: Figures) -> str:
     """Ours beside Chroma and mem0: adding, and being asked."""
     rows = []
@@ -775,6 +808,7 @@ def _share(score: Figures) -> str:
 
 PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     "memory-learning": {"learning": memory_learning},
+    "methods": {"methods": methods},
     "memory": {"index": memory_index},
     "inspector": {"inspector": inspector},
     "poisoning": {"poisoning": poisoning},

@@ -61,10 +61,20 @@ def evolve(run: Run) -> Generation:
     run.memory.check()
     corrections.check(run)
     incumbent = run.incumbent() or first_generation(run)
+    budget = run.config.token_budget
     while incumbent.n < run.config.generations:
+        if budget is not None and (spent := learning_tokens(run)) >= budget:
+            run.print(f"the token budget is spent ({spent:,} of {budget:,}): no further generation")
+            break
         incumbent = one_generation(run, incumbent)
         run.print(two_by_two(incumbent))
     return incumbent
+
+
+def learning_tokens(run: Run) -> int:
+    """What practice, writing and training took so far; what the gate measures is not among it."""
+    phases = [phase for g in run.generations() for phase in g.tokens.items()]
+    return sum(tokens for phase, tokens in phases if phase != "evaluate")
 
 
 def one_generation(run: Run, incumbent: Generation) -> Generation:
