@@ -8,6 +8,9 @@ each took, and what the gate took on top, stands beside the result; so do the un
 best of n, the unevolved agent's samples on the same tokens, of which the most frequent answer
 counts. Then the evolved agent answers the test tasks, greedily, once.
 
+A recipe that only mends its own tries, with neither memory nor weights that outlive them, learns
+from them by our weights' update (marked in the tables).
+
 ``lost`` is the share of what the unevolved agent solves on the test split that the evolved one
 does not. Differences are ``instar`` minus the other, task by task, with the p of a permutation
 test, Holm-corrected over the suite's recipes; a recipe that a suite cannot run says why.
@@ -88,11 +91,19 @@ def configured(suite: str, recipe: str, seed: int, budget: int, quick: bool) -> 
     each, settings = SUITES[suite]
     own = [*settings, f"seed={seed}", f"token_budget={budget}", f"generations={MOST_GENERATIONS}",
            "test.run=false"]  # fmt: skip
-    acquire = load_config(recipe, own).acquire
+    shipped = load_config(recipe, own)
+    if not outlives(shipped):
+        own.append("update_weights.enabled=true")
+    acquire = shipped.acquire
     tries = acquire.samples + acquire.retries
     tasks = min(MOST_TASKS, max(LEAST_TASKS, round(budget / ROUNDS / (tries * each))))
     own += [f"acquire.tasks={tasks}", f"acquire.first_tasks={tasks}", *(QUICK if quick else ())]
     return load_config(recipe, own)
+
+
+def outlives(config: Config) -> bool:
+    """Whether anything of what is learnt outlives its task."""
+    return config.update_memory.enabled or config.update_weights.enabled
 
 
 def live(folder: Path, config: Config, out: Console) -> dict[str, Any]:
@@ -195,6 +206,7 @@ def told(base: Sequence[Mapping[str, Any]], cells: Mapping[str, Any]) -> dict[st
         parts = ("tokens", "gate_tokens", "seconds", "items", "characters", "promoted")
         costs = {part: round(sum(s[part] for s in seeds) / len(seeds), 1) for part in parts}
         figures["arms"][name] |= costs | {
+            "lent": not outlives(load_config(name)),
             "generations": sum(s["generations"] for s in seeds) / len(seeds),
             "lost": _lost(arms["base"], arms[name]),
         }

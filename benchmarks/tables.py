@@ -687,8 +687,9 @@ def methods(figures: Figures) -> str:
             counts = [write_count(round(arm[p])) if p in arm else ""
                       for p in ("tokens", "gate_tokens")]  # fmt: skip
             rows.append((
-                f"`{suite}`", _arm_of(name), f"{write_number(arm['mean'])} {_interval(arm)}",
-                _difference(gap) if gap else "", f"{gap['p_holm']:.3f}" if gap else "", *counts,
+                f"`{suite}`", _arm_of(name) + " †" * arm.get("lent", False),
+                f"{write_number(arm['mean'])} {_interval(arm)}", _difference(gap) if gap else "",
+                f"{gap['p_holm']:.3f}" if gap else "", *counts,
                 f"{arm['seconds']:.0f}" if "seconds" in arm else "",
                 f"{arm['items']:.0f}" if "items" in arm else "",
                 write_number(arm["lost"]) if arm.get("lost") is not None else "",

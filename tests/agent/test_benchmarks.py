@@ -26,6 +26,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import _gold
 import collapse
+import methods
+from _common import standing
 from _evolved import Seed, aggregate, correct
 from evolution import held
 
@@ -177,3 +179,46 @@ def test_a_course_over_several_seeds() -> None:
     assert told["largest_fall"] == pytest.approx(0.5)
     assert told["lost"]["retention"]["mean"] == pytest.approx(-0.5)
     assert told["against_prefix"]["mean"] == pytest.approx(-0.2)
+
+
+# --- recipes on the same budget ---
+
+
+@pytest.mark.parametrize("suite", list(methods.SUITES))
+def test_every_method_gets_tasks_for_its_budget(suite: str) -> None:
+    every = methods.methods()
+    assert every[0] == "instar" and not {"quickstart", "banking77"} & set(every)
+    for name in every:
+        config = methods.configured(suite, name, 1, 24_000, quick=False)
+        assert (config.token_budget, config.seed, config.gate.enabled) == (24_000, 1, True)
+        assert config.acquire.tasks == config.acquire.first_tasks
+        assert methods.LEAST_TASKS <= config.acquire.tasks <= methods.MOST_TASKS
+        assert methods.outlives(config), f"{name}: nothing outlives its task"
+    few, many = (methods.configured(suite, n, 0, 24_000, False) for n in ("rft", "star"))
+    assert few.acquire.samples > many.acquire.samples and few.acquire.tasks < many.acquire.tasks
+
+
+def test_methods_are_compared_task_by_task() -> None:
+    costs = {"tokens": 10, "gate_tokens": 4, "seconds": 1.0, "items": 2, "characters": 9,
+             "promoted": 1, "generations": 2}  # fmt: skip
+    families = {t: t[0] for t in TASKS}
+
+    def solves(n: int) -> dict[str, float]:
+        return {t: float(int(t[1:]) < n) for t in TASKS}
+
+    def ran(success: Mapping[str, float]) -> list[dict[str, Any]]:
+        return [costs | {"success": success}]
+
+    base = [{"success": solves(4), "best_of_n": solves(5), "samples": 3, "families": families}]
+    forgets = {t: float(int(t[1:]) >= 2 and int(t[1:]) < 14) for t in TASKS}
+    cells = {"instar": ran(solves(12)), "rft": ran(forgets), "star": [{"why": "no gold"}]}
+    figures = methods.told(base, cells)
+    assert figures["missing"] == {"star": "no gold"} and "star" not in figures["arms"]
+    assert figures["arms"]["instar"]["mean"] == 0.6 and figures["arms"]["instar"]["lost"] == 0
+    assert figures["arms"]["rft"]["lost"] == 0.5
+    assert figures["contrasts"]["base"]["mean"] == pytest.approx(0.4)
+    assert figures["contrasts"]["base"]["p_holm"] < 0.05
+    assert standing(figures) == "first"
+    better = methods.told(base, cells | {"rft": ran(solves(18))})
+    assert standing(better) == "behind rft"
+    assert standing(methods.told(base, cells | {"rft": ran(solves(13))})).startswith("tied")
