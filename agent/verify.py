@@ -25,6 +25,8 @@ from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.records import (
     CANARY,
+    COMPOSED,
+    CORRECTION,
     MEMBER_OF,
     REWRITE,
     Generation,
@@ -35,7 +37,7 @@ from memory.records import (
     Trajectory,
 )
 
-LEARNING = ("acquire", CANARY, "probe", REWRITE)
+LEARNING = ("acquire", CANARY, "probe", REWRITE, COMPOSED, CORRECTION)
 BATCH = ("acquire", CANARY)
 
 
@@ -138,9 +140,26 @@ def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
                 yield f"trajectory {slot} recalled the unknown memory item {item}"
             elif t.task in tasks_of[item]:
                 yield f"trajectory {slot} saw memory made from its own task ({item})"
+        if t.phase in (COMPOSED, CORRECTION):
+            yield from _composed(ledger, slot)
         for step in t.steps:
             if step.policy != t.policy:
                 yield f"trajectory {slot}: a step by {step.policy} in an episode of {t.policy}"
+
+
+def _composed(ledger: Ledger, slot: str) -> Iterator[str]:
+    """What was put together says from what, and that is there."""
+    note = ledger.get(Note, f"composed/{slot}")
+    if note is None:
+        yield f"trajectory {slot} was put together, and nothing says from what"
+        return
+    sources = note.data["sources"]
+    for source in sources if isinstance(sources, list) else ():
+        name = str(source)
+        if ledger.get(Note, name) is None and (t := ledger.get(Trajectory, name)) is None:
+            yield f"trajectory {slot} was put together from {name}, which is not in the ledger"
+        elif ledger.get(Note, name) is None and t is not None and t.split != "train":
+            yield f"trajectory {slot} was put together from {name}, a {t.split} episode"
 
 
 def _canaries(ledger: Ledger, folder: Path) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from agent.evolution import canaries
 from agent.evolution import evaluate as gate
 from agent.evolution.acquire import generate, plan, slots
+from agent.evolution.acquire.absolute_zero import proposals
 from agent.evolution.acquire.select import choose
 from agent.evolution.correct import corrections
 from agent.evolution.feedback import calibrate, verdicts
@@ -22,6 +23,8 @@ from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
 from agent.evolution.scores import family_rates, propose_objective, score
+from agent.evolution.solutions import base as solutions
+from agent.evolution.solutions import solve
 from agent.evolution.update import groups, merge
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
@@ -60,6 +63,7 @@ def evolve(run: Run) -> Generation:
     run.publish()
     run.memory.check()
     corrections.check(run)
+    solve.check(run)
     incumbent = run.incumbent() or first_generation(run)
     budget = run.config.token_budget
     while incumbent.n < run.config.generations:
@@ -174,10 +178,11 @@ def acquire(
     )
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
-    tried_ = run.episodes(label, episodes.incumbent, incumbent.weights)
+    tried_ = solve.solved(run, n, incumbent, label, episodes.incumbent)
     planned = [a for a in episodes.incumbent if a.phase != CANARY]
     explored, tried_ = canaries.without(explored), canaries.without(tried_)
-    return explored + tried_ + retry(run, n, incumbent, planned, tried_)
+    further = retry(run, n, incumbent, planned, tried_) if settings.retries else []
+    return explored + tried_ + further
 
 
 def acquired(run: Run, before: int) -> list[Trajectory]:
@@ -247,7 +252,10 @@ def new_weights(
             f"update_weights.min_examples is {settings.min_examples}"
         )
     start = incumbent.weights if settings.begin == "incumbent" else BASE
-    made_up = synthesised(run, n, incumbent.weights, known)
+    made_up = [
+        *synthesised(run, n, incumbent.weights, known),
+        *proposals(run, n, incumbent.weights),
+    ]
     if settings.replay.rewrite:
         solutions, experience = rewritten(run, n, start, solutions, experience)
     policy = run.policy(incumbent.weights)
@@ -400,12 +408,15 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
     trained += [note for _, note in run.ledger.all(Note, f"trained/{n}/")]
     said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
-    making = generate.tokens(run, n)
+    making, solving = generate.tokens(run, n), solutions.tokens(run, n)
     spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
     return {
-        "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/") + making.all,
-        "update": run.tokens(f"{n}/probe/") + spent - making.said,
+        "acquire": run.tokens(f"{n}/acquire/")
+        + run.tokens(f"{n}/{CANARY}/")
+        + making.all
+        + solving,
+        "update": run.tokens(f"{n}/probe/") + spent - making.said - solving,
         "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
     }

@@ -33,6 +33,8 @@ Correct = Literal[
     "isr-llm",
     "rationalise",
     "self-debug",
+    "interpreter",
+    "blocks",
     "redraft",
     "verify",
 ]

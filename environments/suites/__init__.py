@@ -33,6 +33,7 @@ SUITES: dict[str, str] = {
     "scienceworld": "environments.suites.scienceworld:ScienceWorld",
     "spider": "environments.suites.spider:Spider",
     "textworld-express": "environments.suites.textworld_express:TextWorldExpress",
+    "triplets": "environments.suites.triplets:Triplets",
     "verifiers": "environments.adapters.verifiers:Verifiers",
 }
 SUITE_PARTS = ("name", "description", "briefing", "tasks", "environment")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
+from agent.evolution.solutions.settings import SolveSettings
 from agent.policies.endpoint import EndpointSettings
 from memory.recall import RecallSettings
 from memory.records import Kind, Trust
@@ -23,6 +24,7 @@ How = Literal[
     "documents",
     "tools",
     "schema",
+    "absolute-zero",
 ]
 
 
@@ -117,6 +119,7 @@ class AcquireSettings(BaseModel):
         carried: at most so many of those notes, the last ones; 0 asks for none, and a further
             try is one more sample.
         note_tokens: most tokens of such a note.
+        solve: how they are tried, where it is not by samples alone.
         select: which train tasks are practised.
         generate: which tasks are made up for them.
         canaries: tasks per generation that cannot be solved, mixed in with the others (see
@@ -140,6 +143,7 @@ class AcquireSettings(BaseModel):
     retries: int = Field(0, ge=0)
     carried: int = Field(3, ge=0)
     note_tokens: int = Field(48, ge=8)
+    solve: SolveSettings = SolveSettings()
     select: Select = "weights"
     generate: GenerateSettings = GenerateSettings()
     canaries: int = Field(0, ge=0)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 
 from agent.config import ConfigError
 from agent.evolution.acquire import TRY
+from agent.evolution.correct.blocks import by_blocks
 from agent.evolution.correct.critiques import constitutional, critic, rci, self_refine
-from agent.evolution.correct.execution import isr_llm, self_debug
+from agent.evolution.correct.execution import interpreter, isr_llm, self_debug
 from agent.evolution.correct.uncritical import rationalise, redraft, verify_passes
 from agent.evolution.feedback.verdicts import seen
 from agent.evolution.refine import Correct
@@ -33,6 +34,8 @@ CORRECTORS: dict[Correct, Corrector] = {
     "isr-llm": isr_llm,
     "rationalise": rationalise,
     "self-debug": self_debug,
+    "interpreter": interpreter,
+    "blocks": by_blocks,
     "redraft": redraft,
     "verify": verify_passes,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.evolution.feedback.agreement import consistent, self_verified
 from agent.evolution.feedback.base import Bench, Verdict
@@ -29,7 +29,8 @@ JUDGES: dict[By, Callable[[Bench], dict[str, Verdict]]] = {
 def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Trajectory]:
     """Tries with the reward and success that are learnt from, instead of the environment's.
 
-    Those that broke stay as they are; those of which nothing could be said are left out.
+    Those that broke stay as they are; those of which nothing could be said are left out. What a
+    method of solving says of its own tries (``label``) holds whoever gives feedback.
 
     Args:
         run: the run; verdicts that it does not hold yet are made and stored.
@@ -38,7 +39,9 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
             together, where they are held against each other.
     """
     if run.config.feedback.by == "environment":
-        return list(experience)
+        if not run.ledger.count(Note, "verdict/"):
+            return list(experience)
+        return [t for each in experience if (t := _as_judged(run, each)) is not None]
     judged = [t for t in experience if t.failure is None and t.steps]
     for generation in sorted({generation_of(t.slot) for t in judged}):
         own = [t for t in judged if generation_of(t.slot) == generation]
@@ -46,8 +49,13 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
         if not new:
             continue
         verdicts = JUDGES[run.config.feedback.by](Bench(run, generation, weights, own))
-        run.ledger.append_many([(f"verdict/{slot}", _note(verdicts[slot])) for slot in new])
+        label(run, {slot: verdicts[slot] for slot in new})
     return [t for each in experience if (t := _as_judged(run, each)) is not None]
+
+
+def label(run: Run, verdicts: Mapping[str, Verdict]) -> None:
+    """Note what is said of tries, by slot; nothing else will judge them."""
+    run.ledger.append_many([(f"verdict/{slot}", _note(v)) for slot, v in verdicts.items()])
 
 
 def stored(run: Run, slot: str) -> Verdict | None:
