@@ -40,11 +40,22 @@ SECRET = "xyzzy"  # what judges say and nothing else does
 Words = Sequence[tuple[str, str]]
 
 
+def wrong(attempted: str) -> bool:
+    """Whether an attempt is one of the toy policy's mistakes."""
+    return "print(0)" in attempted or "NameError" in attempted
+
+
+def better(asked: str) -> str:
+    """Prefers what is no mistake; where neither or both are, what stands first."""
+    first, second = asked.split("\n\nB. ")
+    return "B" if wrong(first) and not wrong(second) else "A"
+
+
 def judging(prompt: str, chance: random.Random, learnt: Words) -> str:
-    """The toy policy; as a judge it prefers what does not crash, else what stands first."""
+    """The toy policy; as a judge it knows its mistakes."""
     if "You judge attempts" in prompt:
         asked = doors.question(prompt)
-        return pupils.better(asked) if "Write the letter" in asked else f"{SECRET} it is."
+        return better(asked) if "Write the letter" in asked else f"{SECRET} it is."
     if "You write the account" in prompt:
         return f"It learnt a family [e1]. {SECRET} can fly. Others it learnt too. [e2, e999]"
     return toy.script(prompt, chance, learnt)
@@ -56,14 +67,15 @@ def partial(prompt: str, chance: random.Random, learnt: Words) -> str:
 
 
 def persuaded(prompt: str, chance: random.Random, learnt: Words) -> str:
-    """The critic sees what crashed and says so; the others only listen to the critic."""
+    """The critic sees what is wrong and says so; the others only listen to the critic."""
     if "You judge attempts" not in prompt:
         return toy.script(prompt, chance, learnt)
     asked = doors.question(prompt)
     attempts = asked.split("What the judges said so far:")[0]
     if "Say in a sentence" in asked:
-        better = pupils.better(attempts)
-        return f"I find {better} better." if "judges: a critic" in asked else "Hard to say."
+        return (
+            f"I find {better(attempts)} better." if "judges: a critic" in asked else "Hard to say."
+        )
     heard = re.findall(r"a critic: I find ([AB]) better", asked)
     return heard[-1] if heard else "A"
 
@@ -127,8 +139,8 @@ def test_the_win_rate_is_counted_over_both_orders(run: Evolve) -> None:
     assert len(both) == 30
     points: list[float] = []
     for mine, other in both:
-        crashed = ["NameError" in attempt(t) for t in (mine, other)]
-        points.append({(False, True): 1.0, (True, False): 0.0}.get((crashed[0], crashed[1]), 0.5))
+        found_out = wrong(attempt(mine)), wrong(attempt(other))
+        points.append({(False, True): 1.0, (True, False): 0.0}.get(found_out, 0.5))
     same = sum(attempt(a) == attempt(b) for a, b in both)
     own = told(found)
     assert own["win_rate"]["mean"] == pytest.approx(sum(points) / 30) and own["win_rate"]["n"] == 30
@@ -178,7 +190,10 @@ def judge() -> Iterator[Judge]:
     server.server_close()
 
 
-def test_an_endpoint_judges_and_is_told(run: Evolve, judge: Judge) -> None:
+def test_an_endpoint_judges_and_is_told(
+    run: Evolve, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pupils, "judge", better)
     endpoint = f"evaluate.endpoint={{url: '{judge.url}', model: grader}}"
     found = run("judging", "evaluate.judge=endpoint", endpoint)
     assert len(judge.seen) == found.ledger.count(Note, "said/1/evaluate/better/") > 0
