@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from agent.distributed.settings import RolloutSettings
 from agent.evolution.acquire import AcquireSettings
-from agent.evolution.evaluate import GateSettings
+from agent.evolution.evaluate.gate import GateSettings
+from agent.evolution.evaluate.settings import EvaluateSettings
 from agent.evolution.feedback.settings import FeedbackSettings
+from agent.evolution.objective import ObjectiveSettings
 from agent.evolution.refine import RefineSettings
 from agent.evolution.update.memory import MemoryUpdateSettings
 from agent.evolution.update.weights import WeightsUpdateSettings
@@ -191,12 +193,14 @@ class Config(_Settings):
     sandbox: SandboxSettings = SandboxSettings()
     rollouts: RolloutSettings = RolloutSettings()
     memory: StoreSettings = StoreSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
     acquire: AcquireSettings = AcquireSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     refine: RefineSettings = RefineSettings()
     update_memory: MemoryUpdateSettings = MemoryUpdateSettings()
     update_weights: WeightsUpdateSettings = WeightsUpdateSettings()
     gate: GateSettings = GateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     test: TestSettings = TestSettings()
 
     @model_validator(mode="after")

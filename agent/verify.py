@@ -12,6 +12,7 @@ import yaml
 from agent.config import Config, ConfigError, validate
 from agent.evolution.canaries import verdict
 from agent.made_tasks import MadeTasks
+from agent.report import accounted
 from agent.run_folder import BASE, CONFIG, FORKED, LEDGER, config_hash, open_ledger, pruned
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import member_folder, read_set
@@ -307,6 +308,10 @@ def _generations(ledger: Ledger, folder: Path) -> Iterator[str]:
             yield f"generation {g.n} has the unknown weights {g.weights}"
         if g.memory and ledger.get(MemorySnapshot, g.memory) is None:
             yield f"generation {g.n} has the unknown memory {g.memory}"
+        for _, slots in accounted(g):
+            for slot in slots:
+                if ledger.get(Trajectory, slot) is None:
+                    yield f"generation {g.n}: its account names {slot}, which is not in the ledger"
         file = folder / "generations" / f"{g.n:03d}" / "generation.json"
         try:
             if json.loads(file.read_text()) != g.model_dump(mode="json"):

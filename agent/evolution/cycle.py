@@ -13,18 +13,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from agent.evolution import canaries
-from agent.evolution import evaluate as gate
 from agent.evolution.acquire import generate, plan, slots
 from agent.evolution.acquire.absolute_zero import proposals
 from agent.evolution.acquire.select import choose
 from agent.evolution.correct import corrections
+from agent.evolution.evaluate import gate
+from agent.evolution.evaluate.account import account
+from agent.evolution.evaluate.preference import preference
 from agent.evolution.feedback import calibrate, verdicts
 from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
-from agent.evolution.scores import family_rates, propose_objective, score
-from agent.evolution.solutions import base as solutions
+from agent.evolution.scores import check_objectives, family_rates, propose_objective, score
 from agent.evolution.solutions import solve
+from agent.evolution.solutions.base import PLACE as SOLVE
 from agent.evolution.update import groups, merge
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
@@ -59,9 +61,11 @@ def evolve(run: Run) -> Generation:
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
     canaries.check(run)
+    check_objectives(run)
     generate.check(run)
     run.publish()
     run.memory.check()
+    verdicts.check(run)
     corrections.check(run)
     solve.check(run)
     incumbent = run.incumbent() or first_generation(run)
@@ -120,7 +124,7 @@ def first_generation(run: Run) -> Generation:
         played = measure(run, "generation 0 · gate", "gate", "", BASE)
         tasks = fair(run.tasks("gate"), [played])
         successes = [played[task.id] for task in tasks]
-        families = sorted({task.family for task in run.tasks("gate")})
+        proposal = propose_objective(run, 0, "", BASE)
     return run.conclude(
         Generation(
             n=0,
@@ -132,9 +136,10 @@ def first_generation(run: Run) -> Generation:
             reason="the agent before any evolution",
             cells={"incumbent": score(tasks, successes)},
             families=family_rates(tasks, successes),
-            objective={family: 1 / len(families) for family in families},  # look everywhere first
+            objective=proposal.weights,
             tokens={"evaluate": run.tokens("gate/")},
             seconds={"evaluate": run.seconds("0/evaluate")},
+            details={"objective": proposal.told},
         )
     )
 
@@ -349,9 +354,11 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
     else:
         reason = "; ".join(["nothing new to test", *remarks])
     memory, weights = agents[chosen]
+    proposal = propose_objective(run, n, memory, weights)
     if memory == incumbent.memory:
         memory = candidate.trial
-    return Generation(
+    shown = chosen if chosen != "incumbent" else gate.foremost(comparisons)
+    decided = Generation(
         n=n,
         parent=incumbent.n,
         weights=weights,
@@ -361,7 +368,7 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
         reason=reason,
         cells={cell: score(tasks, own) for cell, own in successes.items()},
         families=family_rates(tasks, successes[chosen]),
-        objective=propose_objective(run.tasks("gate"), played[chosen]),
+        objective=proposal.weights,
         details={
             "candidate": {"memory": candidate.memory, "weights": candidate.weights},
             "threshold": threshold,
@@ -376,8 +383,12 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
                 for c in comparisons
             ],
             "remarks": list(remarks),
+            "objective": proposal.told,
         },
     )
+    # What is told beside the gate: it decides nothing, and nothing learns from it.
+    beside = preference(run, n, shown, agents) | account(run, incumbent, decided, shown, agents)
+    return decided.model_copy(update={"details": decided.details | beside})
 
 
 def retention(
@@ -407,16 +418,15 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
     trained += [note for _, note in run.ledger.all(Note, f"trained/{n}/")]
-    said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
-    making, solving = generate.tokens(run, n), solutions.tokens(run, n)
-    spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
+    trained_on = sum(int(str(note.data.get("tokens", 0))) for note in trained if note)
+    making, solving = generate.tokens(run, n), run.said_tokens(f"{n}/{SOLVE}/")
+    said = run.said_tokens(f"{n}/") - run.said_tokens(f"{n}/evaluate/")
+    judged = sum(run.said_tokens(f"{m}/evaluate/") for m in range(1, n + 1))
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
+    tried = run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/")
     return {
-        "acquire": run.tokens(f"{n}/acquire/")
-        + run.tokens(f"{n}/{CANARY}/")
-        + making.all
-        + solving,
-        "update": run.tokens(f"{n}/probe/") + spent - making.said - solving,
-        "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
+        "acquire": tried + making.all + solving,
+        "update": run.tokens(f"{n}/probe/") + trained_on + said - making.said - solving,
+        "evaluate": run.tokens("gate/") + run.tokens("retention/") + judged - earlier,
     }

@@ -61,7 +61,8 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
     settings = run.config.acquire
     tried = tally(experience)
     count = settings.first_tasks if n == 1 else settings.tasks
-    pool = run.tasks("train")
+    aims = incumbent.objective  # families at 0 are of no objective; new ones are looked at
+    pool = [task for task in run.tasks("train") if aims.get(task.family, 1.0) > 0]
     made = [task for task in pool if task.id in run.made]
     few = min(len(made), round(settings.generate.share * count))
     chosen: list[Task] = []
@@ -70,7 +71,7 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
         choice = Choice(
             tasks,
             number,
-            _weights(incumbent.objective, tasks) if tasks is made else incumbent.objective,
+            _weights(aims, tasks) if tasks is made else aims,
             tried,
             run.config.seed + n,
             min(1.0, n / run.config.generations),

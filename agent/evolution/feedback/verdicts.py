@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from agent.choices import found
 from agent.evolution.feedback.agreement import consistent, self_verified
 from agent.evolution.feedback.base import Bench, Verdict
 from agent.evolution.feedback.codet import agreeing
 from agent.evolution.feedback.judges import by_principles, compared, rated_by_judge, rated_by_self
-from agent.evolution.feedback.settings import By
 from agent.evolution.feedback.usefulness import useful
 from agent.run import Run
 from memory.credit import generation_of
 from memory.records import Note, Trajectory
 
-JUDGES: dict[By, Callable[[Bench], dict[str, Verdict]]] = {
+JUDGES: dict[str, Callable[[Bench], dict[str, Verdict]]] = {
     "self-judge": rated_by_self,
     "judge": rated_by_judge,
     "pairwise": compared,
@@ -24,6 +24,16 @@ JUDGES: dict[By, Callable[[Bench], dict[str, Verdict]]] = {
     "constitution": by_principles,
     "usefulness": useful,
 }
+
+
+def check(run: Run) -> None:
+    """Whether the configured feedback can be had.
+
+    Raises:
+        ConfigError: it is no such function.
+    """
+    if run.config.feedback.by != "environment":
+        found(run.config.feedback.by, JUDGES, "feedback.by")
 
 
 def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Trajectory]:
@@ -48,7 +58,8 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
         new = [t.slot for t in own if stored(run, t.slot) is None]
         if not new:
             continue
-        verdicts = JUDGES[run.config.feedback.by](Bench(run, generation, weights, own))
+        judge = found(run.config.feedback.by, JUDGES, "feedback.by")
+        verdicts = judge(Bench(run, generation, weights, own))
         label(run, {slot: verdicts[slot] for slot in new})
     return [t for each in experience if (t := _as_judged(run, each)) is not None]
 

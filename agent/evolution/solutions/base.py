@@ -18,7 +18,7 @@ from agent.evolution.update.writers.base import put, transcript
 from agent.loop import Assignment, seed_of
 from agent.run import AGAIN, Run
 from environments.base import Task
-from memory.records import Kind, MemoryItem, Note, Trajectory, Trust
+from memory.records import Kind, MemoryItem, Trajectory, Trust
 
 __all__ = ["TRY", "Stage", "label", "transcript"]
 
@@ -182,9 +182,3 @@ def role_of(stage: Stage, task: Task) -> tuple[str, str]:
         return "", ""
     own = seed_of(stage.run.config.seed, task.id, "role") % len(names)
     return names[own], names[(own + 1) % len(names)]
-
-
-def tokens(run: Run, n: int) -> int:
-    """Tokens of what the methods were told in a generation, besides acting."""
-    notes = run.ledger.all(Note, f"said/{n}/{PLACE}/")
-    return sum(int(str(found.data["tokens"])) for _, found in notes)
