@@ -65,6 +65,7 @@ def show(version: Version, run: RunFolder = DEFAULT, as_json: AsJson = False) ->
     Example: instar adapters show a3f2 --run runs/quickstart
     """
     from agent.adapters import detail
+    from agent.training.export import amounts
 
     told = detail(run, version)
     if as_json:
@@ -84,7 +85,7 @@ def show(version: Version, run: RunFolder = DEFAULT, as_json: AsJson = False) ->
         "base model": f"{told['base']} {told['model']}",
         "data": told["data"],
         "configuration": told["config"],
-        "examples": f"{told['examples']} of {len(told['sources'])} episodes",
+        "examples": f"{told['examples']} of {amounts(told['kinds'])}",
         "families": ", ".join(f"{f} {n}" for f, n in sorted(told["families"].items())),
         "loss": loss and f"{loss['first']:.3f} to {loss['last']:.3f} in {loss['steps']} steps",
         "tokens read": told["tokens"],
@@ -101,12 +102,14 @@ def show(version: Version, run: RunFolder = DEFAULT, as_json: AsJson = False) ->
                 f"    {cell:10} {s['mean']:.3f} [{s['low']:.3f}, {s['high']:.3f}] of {s['n']}"
             )
         out.print(Text(f"    {test['reason']}", "dim"))
-    out.print(Text("  sources", "bold"))
-    for slot in told["sources"]:
-        out.print(f"    {slot}")
+    for kind, slots in told["kinds"].items():
+        if slots:
+            out.print(Text(f"  {kind}", "bold"))
+        for slot in slots:
+            out.print(f"    {slot}")
     for parent in told["made_of"]:
-        sources = len(parent.get("sources", ()))
-        out.print(f"  made of {parent['version']}: {sources} episodes, {parent.get('objective')}")
+        sources = amounts(parent.get("kinds", {}))
+        out.print(f"  made of {parent['version']}: {sources}, {parent.get('objective')}")
 
 
 @adapters_app.command()

@@ -13,10 +13,10 @@ from agent.evolution.update.judge import latest
 from agent.run import Run
 from agent.run_folder import BASE, open_ledger, pruned, settle_config, stored_adapter
 from agent.training.adapter import read_manifest
-from agent.training.export import As, export, model_card
+from agent.training.export import MADE_UP, As, export, model_card
 from agent.training.merging import MergeSettings
 from memory.ledger import Ledger
-from memory.records import Generation, Note, Trajectory, content_hash
+from memory.records import REWRITE, Generation, Note, Trajectory, content_hash
 
 BY_HAND = "adapters"  # folder of what was merged by hand
 METHODS = {
@@ -36,7 +36,7 @@ METHODS = {
 def listing(run: Path) -> list[dict[str, Any]]:
     """Every adapter that a run made, oldest first."""
     with open_ledger(run) as ledger:
-        return [_row(run, ledger, version) for version in _versions(ledger)]
+        return _rows(run, ledger)
 
 
 def detail(run: Path, name: str) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def detail(run: Path, name: str) -> dict[str, Any]:
     """
     with open_ledger(run) as ledger:
         version = find(ledger, run, name)
-        return _told(run, ledger, version) | {
+        rows = {row["version"]: row for row in _rows(run, ledger)}
+        return _told(run, ledger, version, rows) | {
             "gate": [_tested(g) for _, g in ledger.all(Generation) if _judged(g, version)],
             **_named(settle_config(run, None)),
         }
@@ -171,7 +172,7 @@ def prune(
     with Run(run, quiet=True) as opened:
         ledger = opened.ledger
         needed = _needed(opened)
-        rows = [_row(run, ledger, version) for version in _versions(ledger)]
+        rows = _rows(run, ledger)
         wanted = {find(ledger, run, name) for name in names}
         going, staying = [], []
         for row in rows:
@@ -237,11 +238,21 @@ def _manifest(run: Path, note: Note) -> dict[str, Any]:
     return stored if isinstance(stored, dict) else read_manifest(run / str(note.data["folder"]))
 
 
-def _row(run: Path, ledger: Ledger, version: str) -> dict[str, Any]:
-    note = ledger.get(Note, f"adapter/{version}")
-    assert note is not None
-    manifest, folder = _manifest(run, note), run / str(note.data["folder"])
-    merged = manifest.get("merge")
+def _rows(run: Path, ledger: Ledger) -> list[dict[str, Any]]:
+    """What ``adapters list`` tells of each adapter, oldest first."""
+    notes = {key.removeprefix("adapter/"): note for key, note in ledger.all(Note, "adapter/")}
+    manifests = {version: _manifest(run, note) for version, note in notes.items()}
+    states = _states(run, ledger, manifests)
+    return [
+        _row(run, version, note, manifests[version], states[version])
+        for version, note in notes.items()
+    ]
+
+
+def _row(
+    run: Path, version: str, note: Note, manifest: Mapping[str, Any], state: str
+) -> dict[str, Any]:
+    folder, merged = run / str(note.data["folder"]), manifest.get("merge")
     settings = manifest.get("settings", {})
     objective = manifest.get("objective") or settings.get("objective") or "sft"
     losses = manifest.get("losses") or []
@@ -250,7 +261,7 @@ def _row(run: Path, ledger: Ledger, version: str) -> dict[str, Any]:
         "role": manifest.get("role", "policy"),
         "generation": manifest.get("generation"),
         "parents": manifest.get("parents") or [manifest.get("parent", BASE)],
-        "state": _state(run, ledger, version),
+        "state": state,
         "objective": merged["how"] if merged else objective,
         "examples": manifest.get("examples", len(set(manifest["sources"]))),
         "loss": {"first": losses[0], "last": losses[-1], "steps": len(losses)} if losses else None,
@@ -259,32 +270,38 @@ def _row(run: Path, ledger: Ledger, version: str) -> dict[str, Any]:
     }
 
 
-def _state(run: Path, ledger: Ledger, version: str) -> str:
-    """Of an adapter: live; earlier (it acted, or judged, in a generation); part of another; a
+def _states(
+    run: Path, ledger: Ledger, manifests: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Of each adapter: live; earlier (it acted, or judged, in a generation); part of another; a
     candidate that did not go live; or pruned.
     """
-    if pruned(run, ledger, version):
-        return "pruned"
     last = ledger.last(Generation)
-    if version == latest(ledger) or (last is not None and last[1].weights == version):
-        return "live"
-    acted = {g.weights for _, g in ledger.all(Generation)}
-    judged = {str(note.data["version"]) for _, note in ledger.all(Note, "verifier/")}
-    if version in acted | judged:
-        return "earlier"
-    notes = [note.data.get("manifest") for _, note in ledger.all(Note, "adapter/")]
-    parts = [told.get("parents") for told in notes if isinstance(told, dict)]
-    return "part" if any(isinstance(p, list) and version in p for p in parts) else "candidate"
+    live = {latest(ledger), last[1].weights if last else ""}
+    earlier = {g.weights for _, g in ledger.all(Generation)}
+    earlier |= {str(note.data["version"]) for _, note in ledger.all(Note, "verifier/")}
+    parts = {part for told in manifests.values() for part in told.get("parents") or ()}
+    ranked = {"live": live, "earlier": earlier, "part": parts}
+    return {
+        version: "pruned"
+        if pruned(run, ledger, version)
+        else next((state for state, own in ranked.items() if version in own), "candidate")
+        for version in manifests
+    }
 
 
-def _told(run: Path, ledger: Ledger, version: str) -> dict[str, Any]:
+def _told(
+    run: Path, ledger: Ledger, version: str, rows: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
     note = ledger.get(Note, f"adapter/{version}")
     if note is None:
         return {"version": version}  # verify complains
-    manifest, row = _manifest(run, note), _row(run, ledger, version)
+    manifest, row = _manifest(run, note), rows[version]
     begun = [p for p in [manifest.get("parent", BASE)] if p != BASE]  # it was trained on from there
+    sources = sorted(set(manifest["sources"]))
     return row | {
-        "sources": sorted(set(manifest["sources"])),
+        "sources": sources,
+        "kinds": _kinds(ledger, sources),
         "families": manifest.get("families", {}),
         "data": manifest.get("data", ""),
         "config": manifest.get("config", ""),
@@ -296,8 +313,19 @@ def _told(run: Path, ledger: Ledger, version: str) -> dict[str, Any]:
         "fitness": manifest.get("fitness"),
         "tries": manifest.get("tries"),
         "method": METHODS.get(row["objective"], ""),
-        "made_of": [_told(run, ledger, p) for p in manifest.get("parents") or begun],
+        "made_of": [_told(run, ledger, p, rows) for p in manifest.get("parents") or begun],
     }
+
+
+def _kinds(ledger: Ledger, sources: Sequence[str]) -> dict[str, list[str]]:
+    """The sources by what they are; in a rewrite a solution of the task stood in view."""
+    kinds: dict[str, list[str]] = {"episodes": [], "rewrites": [], MADE_UP: []}
+    known = ledger.get_many(Trajectory, sources)
+    for slot in sources:
+        shown = slot in known and known[slot].phase == REWRITE
+        kind = MADE_UP if slot.startswith("said/") else "rewrites" if shown else "episodes"
+        kinds[kind].append(slot)
+    return kinds
 
 
 def _judged(g: Generation, version: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from memory.records import (
 
 LEARNING = ("acquire", CANARY, "probe", REWRITE, COMPOSED, CORRECTION)
 BATCH = ("acquire", CANARY)
+REHEARSED = re.compile(r"said/(\d+)/synthesised/\d+/answer")  # an answer to a made-up task
 
 
 def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -218,12 +220,31 @@ def _memory(ledger: Ledger, folder: Path) -> Iterator[str]:
 
 
 def _sources(
-    ledger: Ledger, what: str, slots: tuple[str, ...] | list[str], *, learns: bool = True
+    ledger: Ledger,
+    what: str,
+    slots: tuple[str, ...] | list[str],
+    *,
+    learns: bool = True,
+    rehearses: bool = False,
 ) -> Iterator[str]:
+    """What is wrong with the sources of something.
+
+    Args:
+        ledger: the run's.
+        what: has them, for the message.
+        slots: they are episodes.
+        learns: nothing may come from a batch that is void.
+        rehearses: they may also be the policy's own answers to made-up tasks.
+    """
     void = history.void(ledger)
     for slot in slots:
-        if slot.startswith("said/") and ledger.get(Note, slot) is not None:
-            continue  # rehearsed: the policy's own answer to a made-up task
+        note = ledger.get(Note, slot) if rehearses else None
+        if note is not None and (found := REHEARSED.fullmatch(slot)):
+            if int(found[1]) in void:
+                yield f"{what} comes from {slot}, of a batch that is void"
+            elif not note.data.get("ids") and slot not in ledger.erased(Note):
+                yield f"{what} comes from {slot}, where nothing was answered"
+            continue
         source = ledger.get(Trajectory, slot)
         if source is None:
             yield f"{what} comes from {slot}, which is not in the ledger"
@@ -258,7 +279,7 @@ def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
                         yield f"{place}: its member {member} is another adapter"
             except (AdapterError, KeyError) as error:
                 yield str(error)
-        yield from _sources(ledger, f"adapter {version}", slots)
+        yield from _sources(ledger, f"adapter {version}", slots, rehearses=True)
         yield from _made_from(ledger, folder, version, note, slots)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 from environments.base import Task
 
@@ -16,6 +16,14 @@ Split = Literal["train", "gate", "retention", "test"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 FRACTIONS: dict[Split, float] = {"train": 0.50, "gate": 0.20, "retention": 0.10, "test": 0.20}
+
+
+class _OfFamily(Protocol):
+    @property
+    def family(self) -> str: ...
+
+
+T = TypeVar("T", bound=_OfFamily)
 
 
 def split_of(task_id: str) -> Split:
@@ -38,8 +46,10 @@ def split_tasks(tasks: Iterable[Task]) -> dict[Split, list[Task]]:
     return parts
 
 
-def families_in_turn(tasks: Sequence[Task], count: int) -> list[Task]:
-    """``count`` tasks, as many of each family as can be: the first of each, the second, …"""
+def families_in_turn(tasks: Sequence[T], count: int) -> list[T]:
+    """``count`` tasks (or tries of some), as many of each family as can be: the first of each,
+    the second, …
+    """
     seen: dict[str, int] = {}
     order = []
     for position, task in enumerate(tasks):

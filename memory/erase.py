@@ -47,7 +47,8 @@ class Extent(NamedTuple):
         episodes: trajectories that lose all they say.
         openings: trajectories that lose what stood before the policy's first turn.
         recollections, notes, snapshots: records about them that hold some of the text.
-        adapters: versions of weights trained on the episodes; these cannot be made to forget.
+        adapters: versions of weights trained on the episodes, or on what was said; these cannot be
+            made to forget.
         words: words of the text that nothing else in the run uses.
         pieces: lines of the items' texts, and the text that was asked for.
     """
@@ -113,19 +114,20 @@ def extent(
         return any(p in said for p in pieces) or not words.isdisjoint(_words(said))
 
     looks = {i for slot in told if (t := ledger.get(Trajectory, slot)) for i in t.recollections}
+    notes = tuple(
+        key
+        for key, note in ledger.all(Note)
+        if isinstance(note.data.get("text"), str) and (key.partition("/")[2] in told or holds(note))
+    )
+    trained = {*told, *notes, *(f"{key}/answer" for key in notes)}  # weights rehearse answers too
     return Extent(
         items=tuple(i for i in known if i in made),
         episodes=tuple(sorted(told)),
         openings=tuple(sorted(shown.keys() - told)),
         recollections=tuple(k for k, r in ledger.all(Recollection) if k in looks or holds(r)),
-        notes=tuple(
-            key
-            for key, note in ledger.all(Note)
-            if isinstance(note.data.get("text"), str)
-            and (key.partition("/")[2] in told or holds(note))
-        ),
+        notes=notes,
         snapshots=tuple(key for key, snapshot in ledger.all(MemorySnapshot) if holds(snapshot)),
-        adapters=tuple(history.adapters(ledger, told)),
+        adapters=tuple(history.adapters(ledger, trained)),
         words=words,
         pieces=frozenset(pieces),
     )
@@ -197,7 +199,8 @@ def _silent(record: Record) -> Record:
     if isinstance(record, Recollection):
         return record.model_copy(update={"query": ERASED})
     assert isinstance(record, Note)
-    return Note(data=_blank(record.data))
+    ids = "ids" in record.data  # an answer's tokens, which say it as well
+    return Note(data=_blank(record.data) | ({"ids": []} if ids else {}))
 
 
 def _unopened(trajectory: Trajectory) -> Trajectory:

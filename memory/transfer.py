@@ -24,6 +24,7 @@ from memory.kinds import KINDS
 from memory.ledger import Ledger
 from memory.records import (
     CANARY,
+    REWRITE,
     Generation,
     Kind,
     MemoryChange,
@@ -61,6 +62,9 @@ def export(
 ) -> dict[str, Any]:
     """Write items, trajectories and a chat dataset; returns the manifest, also written.
 
+    The chat dataset holds no canaries, no batch that is void, and no episode with a solution of
+    its task in view: without it, as chat tells it, nobody could have acted like that.
+
     Args:
         ledger: the run's.
         folder: where to; made if it is missing. Files that are there are replaced.
@@ -83,7 +87,7 @@ def export(
             chat(t)
             for t in _episodes(ledger, generations, splits, left_out)
             if t.steps and t.failure is None and (t.success or failures)
-            if t.phase != CANARY and generation_of(t.slot) not in void
+            if t.phase not in (CANARY, REWRITE) and generation_of(t.slot) not in void
         ),
     }
     files = {}

@@ -216,8 +216,10 @@ def update(
     written = update_memory.written(run, n, incumbent, experience, full)
     vouched = [t for t in experience if run.vouched(t.task)]
     unjudged = new_verifier(run, n, incumbent.weights, solutions, vouched)
-    train = partial(new_weights, run, n, incumbent)
-    weights, why = relearn(run, n, incumbent, solutions, vouched, train)
+    learns = run.config.update_weights
+    own, tried = rehearsed(learns, run.config.refine, n, run.config.seed, solutions, vouched)
+    train = partial(new_weights, run, n, incumbent, solutions)
+    weights, why = relearn(run, n, incumbent, own, tried, train)
     memory, trial = update_memory.proposed(run, n, incumbent, weights, written, experience)
     if weights != incumbent.weights and run.config.update_memory.enabled:
         known = absorb(run, n, weights, memory, {t.task for t in experience})
@@ -229,6 +231,7 @@ def new_weights(
     run: Run,
     n: int,
     incumbent: Generation,
+    known: Sequence[Solution],
     solutions: Sequence[Solution],
     experience: Sequence[Trajectory],
     student: str = "",
@@ -237,8 +240,9 @@ def new_weights(
 
     Args:
         run, n, incumbent: the run, the generation and who acted in it.
+        known: solutions of all generations, whether they are trained on or not.
         solutions: what is worth learning; none by strangers.
-        experience: all trajectories so far, failures included; none by strangers.
+        experience: all trajectories that are learnt from, failures included; none by strangers.
         student: name of a training before the last one (see `relearn`).
     """
     settings = run.config.update_weights
@@ -248,20 +252,18 @@ def new_weights(
     note = run.ledger.get(Note, name)
     if note is not None:  # no version: it diverged, and would again
         return str(note.data["version"]) or incumbent.weights, str(note.data.get("why", ""))
-    seed = run.config.seed
-    known = solutions
-    solutions, experience = rehearsed(settings, run.config.refine, n, seed, solutions, experience)
     if settings.objective == "sft" and len(solutions) < settings.min_examples:
         return incumbent.weights, (
             f"no training: {len(solutions)} verified solutions, "
             f"update_weights.min_examples is {settings.min_examples}"
         )
     start = incumbent.weights if settings.begin == "incumbent" else BASE
-    made_up = [
-        *synthesised(run, n, incumbent.weights, known),
-        *proposals(run, n, incumbent.weights),
-    ]
-    if settings.replay.rewrite:
+    believed = not canaries.judge(run, n)  # else nothing that it makes is learnt from either
+    made_up = []
+    if believed:
+        weights = incumbent.weights
+        made_up = [*synthesised(run, n, weights, known), *proposals(run, n, weights)]
+    if settings.replay.rewrite and believed:
         solutions, experience = rewritten(run, n, start, solutions, experience)
     policy = run.policy(incumbent.weights)
     lessons = update_weights.lessons(settings, run.config.refine, n, solutions, experience, policy)

@@ -22,6 +22,7 @@ from typing import Any
 from agent.evolution.play import arm, fair, measure
 from agent.evolution.scores import family_rates, score
 from agent.evolution.update.judge import by_verifier
+from agent.evolution.votes import answer_of, plurality
 from agent.loop import Assignment
 from agent.run import Run
 from agent.run_folder import BASE, SUMMARY, write_json
@@ -130,12 +131,11 @@ def best_of_n(run: Run) -> tuple[dict[str, float], dict[str, float], dict[str, A
 
 def majority(samples: Sequence[Trajectory]) -> float:
     """Whether the answer that most samples gave is right; samples without one do not vote."""
-    answers = [t for t in samples if t.stop is StopReason.TERMINATED]
-    if not answers:
+    given = [(answer_of(t), t) for t in samples if t.stop is StopReason.TERMINATED]
+    winner = plurality(answer for answer, _ in given)
+    if winner is None:
         return 0.0
-    votes = Counter(t.steps[-1].observation.strip() for t in answers)
-    winner = max(votes, key=lambda answer: (votes[answer], answer))
-    return float(next(t for t in answers if t.steps[-1].observation.strip() == winner).success)
+    return float(next(t for answer, t in given if answer == winner).success)
 
 
 def evolution_tokens(run: Run) -> int:

@@ -48,6 +48,12 @@ def vote(answers: Sequence[str | None], least: float) -> tuple[list[float], str 
     return shares, ranked[0][0]
 
 
+def plurality(answers: Iterable[str | None]) -> str | None:
+    """The answer that most gave, however few; of several the greatest, so that it is always one."""
+    votes = Counter(a for a in answers if a is not None)
+    return max(votes, key=lambda answer: (votes[answer], answer), default=None)
+
+
 def elected(tries: Iterable[Trajectory], least: float) -> set[str]:
     """Slots of the tries whose answer their task's tries elect."""
     by_task: dict[str, list[Trajectory]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from agent.training.adapter import COMPLETE, MANIFEST, AdapterError, check_adapt
 
 As = Literal["peft", "merged"]
 CARD, LINEAGE = "README.md", "lineage.json"
+MADE_UP = "made-up prompts"  # a kind of source: what the policy rehearsed, which nobody judged
 TOKENIZER = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
     "chat_template*", "*.model",
@@ -108,6 +109,12 @@ def _whole(adapter: Path, target: Path, model: Path, dtype: str, device: str) ->
             shutil.copyfile(path, target / path.name)
 
 
+def amounts(kinds: Mapping[str, Sequence[str]]) -> str:
+    """How many sources of each kind there are, in words: ``12 episodes, 1 rewrite``."""
+    counts = {kind: len(own) for kind, own in kinds.items() if own}
+    return ", ".join(f"{n} {kind[:-1] if n == 1 else kind}" for kind, n in counts.items())
+
+
 def model_card(told: Mapping[str, Any], form: As) -> str:
     """The model card of an export, in the form that hubs read (metadata, then text).
 
@@ -130,6 +137,9 @@ def model_card(told: Mapping[str, Any], form: As) -> str:
     gate = [line for test in told["gate"] for line in _gate(test)]
     families = ", ".join(f"{family} {n}" for family, n in sorted(told["families"].items()))
     parents = ", ".join(told["parents"])
+    judged = {kind: own for kind, own in told["kinds"].items() if kind != MADE_UP}
+    made_up = amounts({MADE_UP: told["kinds"][MADE_UP]})
+    made_up = f" {made_up} with the model's own answers, which nobody judged." if made_up else ""
     return "\n".join(
         [
             "---",
@@ -147,9 +157,9 @@ def model_card(told: Mapping[str, Any], form: As) -> str:
             "",
             "## Data",
             "",
-            f"{len(told['sources'])} episodes of the run's train split, which the suite's own "
-            f"grader judged{f': {families}' if families else ''}. No gate, retention or test "
-            "task is among them.",
+            f"{amounts(judged)} of the run's train split, which the suite's own grader judged"
+            f"{f': {families}' if families else ''}.{made_up} No gate, retention or test task is "
+            "among them.",
             "",
             "## Gate",
             "",

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
 from environments.calls import clean
 from environments.kinds.answer import code_of
+from environments.nonce import nonce
 from environments.sandbox.base import Sandbox, SandboxUnavailable
 
 MOST_ROWS = 5000
@@ -264,6 +265,28 @@ def same_rows(expected: Sequence[Sequence[Any]], got: Sequence[Sequence[Any]], *
     """
     first, second = [_key(row) for row in expected], [_key(row) for row in got]
     return first == second if ordered else Counter(first) == Counter(second)
+
+
+def made_up_rows(rows: Sequence[Sequence[Any]], seed: int) -> list[list[Any]] | None:
+    """A result that nobody can know: one value in it is made up (see ``environments.nonce``).
+
+    Args:
+        rows: the right result.
+        seed: decides the value.
+
+    Returns:
+        the rows, or None where no value is a number or a text.
+    """
+    made = [list(row) for row in rows]
+    for row in made:
+        for column, value in enumerate(row):
+            if isinstance(value, int | float):
+                row[column] = int(str(nonce("1", seed)))  # whole, so that nothing is rounded away
+                return made
+            if isinstance(value, str) and (text := nonce(value, seed)):
+                row[column] = text
+                return made
+    return None
 
 
 def has_order(query: str) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from environments.base import Action, Briefing, Environment, SuiteError, Task
 from environments.calls import write_action
-from environments.grading.grader import Grader, Problem
+from environments.grading.grader import Grader, Problem, Test
 from environments.kinds.code import SUBMIT, CodeAnswer
+from environments.nonce import nonce
 from environments.sandbox.base import Sandbox
 from environments.suites.code_records import from_record, without_test
 from environments.suites.data import data_files, data_path, read_records
@@ -83,6 +84,26 @@ class _CodeSuite:
     def gold(self, task: Task) -> Sequence[Action]:
         """The published solution."""
         return [write_action(SUBMIT, _problem(task).solution)]
+
+    def canary(self, task: Task, seed: int) -> Task:
+        """The same function; the hidden test asks for a value that is made up.
+
+        The public tests are as they were. A problem's own solution has to pass all of its tests,
+        so here it knows the value; it never runs with an agent's code.
+        """
+        problem = _problem(task)
+        asked, value = nonce(task.id, seed), nonce(task.id[::-1], seed)
+        knows = (
+            f"\n\n_right = {problem.entry}\n\n\ndef {problem.entry}(*given, **named):\n"
+            f"    return {value!r} if given == ({asked!r},) else _right(*given, **named)\n"
+        )
+        made = problem.model_copy(
+            update={
+                "solution": problem.solution + knows,
+                "hidden": [Test(source=f"assert {problem.entry}({asked!r}) == {value!r}")],
+            }
+        )
+        return task.model_copy(update={"data": {"problem": made.model_dump(mode="json")}})
 
     def fields(self, task: Task) -> dict[str, str]:
         """What is to be written, its tests (none, where they are kept as calls) and a solution."""

@@ -21,6 +21,7 @@ from environments.kinds.sql import (
     Result,
     SqlAnswer,
     has_order,
+    made_up_rows,
     run_trusted,
     same_rows,
 )
@@ -109,12 +110,21 @@ class LifelongDb:
         query = family_of(sql, []).startswith("select")
 
         def grade(result: Result) -> bool:
-            gold = run_trusted(database, sql)
+            right = data["right"] if "right" in data else _right(database, sql)
             if query:
-                return same_rows(gold.rows, result.rows, ordered=has_order(sql))
-            return same_rows(gold.state, result.state, ordered=False)
+                return same_rows(right, result.rows, ordered=has_order(sql))
+            return same_rows(right, result.state, ordered=False)
 
         return SqlAnswer(task.prompt, database, "rows" if query else "state", grade, self._sandbox)
+
+    def canary(self, task: Task, seed: int) -> Task | None:
+        """The same question; in what is right (rows, or the table's) a value is made up."""
+        data: Any = task.data
+        database = _database(data["table"], data["columns"], data["rows"])
+        right = made_up_rows(_right(database, data["sql"]), seed)
+        if right is None:
+            return None
+        return task.model_copy(update={"data": {**data, "right": right}})
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published statement."""
@@ -128,6 +138,12 @@ def family_of(sql: str, skills: Sequence[str]) -> str:
         return verb
     clause = next((c for c in CLAUSES for skill in skills if skill.startswith(c)), "")
     return f"select {clause.replace('_', ' ')}".strip()
+
+
+def _right(database: Database, sql: str) -> list[list[Any]]:
+    """What the published statement finds, or the table's rows after it."""
+    gold = run_trusted(database, sql)
+    return gold.rows if family_of(sql, []).startswith("select") else gold.state
 
 
 def _database(name: str, columns: Sequence[Sequence[str]], rows: list[list[Any]]) -> Database:

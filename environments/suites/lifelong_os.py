@@ -14,6 +14,7 @@ from typing import Any
 from environments.base import Action, Briefing, Environment, SuiteError, Task
 from environments.calls import write_action
 from environments.kinds.shell import SHELL, ShellAnswer
+from environments.nonce import nonce
 from environments.sandbox.base import Sandbox
 from environments.suites.data import data_files, data_path, read_records
 
@@ -114,6 +115,12 @@ class LifelongOs:
         """A system made ready for one task."""
         before, check = str(task.data["before"]), str(task.data["check"])
         return ShellAnswer(task.prompt, before, check, self._sandbox)
+
+    def canary(self, task: Task, seed: int) -> Task:
+        """The same task, checked by a file whose name and content nobody is told."""
+        name, content = nonce(task.id, seed), nonce(task.id[::-1], seed)
+        check = f'[ "$(cat /srv/{name} 2>/dev/null)" = {content} ]'
+        return task.model_copy(update={"data": {**task.data, "check": check}})
 
     def gold(self, task: Task) -> Sequence[Action]:
         """The published script; some fail in their last, needless commands, when all is done."""

@@ -28,6 +28,7 @@ from environments.kinds.sql import (
     Result,
     SqlAnswer,
     has_order,
+    made_up_rows,
     run_in_sandbox,
     run_trusted,
     same_rows,
@@ -110,7 +111,8 @@ class Spider:
             )
         sql = str(task.data["sql"])
 
-        found = task.data.get("rows")  # of a query that a policy wrote: it runs in the sandbox
+        # Of a query that a policy wrote (it runs in the sandbox), or made up.
+        found = task.data.get("rows")
 
         def grade(result: Result) -> bool:
             rows: Any = run_trusted(database, sql).rows if found is None else found
@@ -121,6 +123,14 @@ class Spider:
     def gold(self, task: Task) -> Sequence[Action]:
         """The gold query."""
         return [write_action(SQL, str(task.data["sql"]))]
+
+    def canary(self, task: Task, seed: int) -> Task | None:
+        """The same question, whose answer has a value that is made up."""
+        database, _, _ = self._database(str(task.data["database"]))
+        rows = made_up_rows(run_trusted(database, str(task.data["sql"])).rows, seed)
+        if rows is None:
+            return None
+        return task.model_copy(update={"data": {**task.data, "rows": rows}})
 
     def fields(self, task: Task) -> dict[str, str]:
         """The question, its database with the schema, and the gold query."""

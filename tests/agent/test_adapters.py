@@ -25,6 +25,7 @@ from agent.training import export as exporting
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.merging import MergeSettings
 from agent.verify import verify
+from memory.ledger import Ledger
 from memory.records import Generation, Note, Trajectory
 from tests.tiny import tiny_model
 
@@ -49,6 +50,28 @@ def test_every_adapter_is_told_with_its_lineage(
         (_, g) = ledger.last(Generation) or (None, None)
     assert g is not None and told["gate"][-1]["cells"][g.cell]["mean"] == g.cells[g.cell].mean
     assert told["gate"][-1]["comparisons"] and told["config"] and told["families"]
+
+
+def test_the_ledger_is_read_once_for_all_rows(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many adapters there are."""
+    every, reads = Ledger.all, [0]
+
+    def counted(self: Ledger, *asked: Any, **named: Any) -> Any:
+        reads[0] += 1
+        return every(self, *asked, **named)
+
+    monkeypatch.setattr(Ledger, "all", counted)
+    counts = []
+    for more in (0, 1):
+        if more:
+            names = [row["version"] for row in adapters.listing(copied)]
+            adapters.merge(copied, names, {"how": "ties"})
+        reads[0] = 0
+        assert len(adapters.listing(copied)) == 2 + more
+        counts.append(reads[0])
+    assert counts[0] == counts[1]
 
 
 def test_unknown_adapters_are_named(evolved: Path) -> None:

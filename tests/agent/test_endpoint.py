@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from agent.policies.models import resolve_model
 from agent.policies.remote import RemoteService, Spoken
 from agent.policies.served import TRIES, drive
 from agent.policies.vllm_server import last_words
+from tests.agent.servers import Server
 
 ENDS = frozenset({2})
 
@@ -155,59 +153,39 @@ def test_an_engine_that_cannot_score_cannot_choose(chat: Chat) -> None:
 # --- an endpoint that is no vLLM ---
 
 
-class Other(ThreadingHTTPServer):
+class Other(Server):
     """Chat completions as a plain endpoint gives them: text, no ids; it can be out of order."""
 
     def __init__(self) -> None:
         self.broken = 0
         self.content = "Sure:\n```python\nprint(1)\n```\nDone."
         self.seen: list[dict[str, Any]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Other
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.headers["Authorization"] != "Bearer secret":
-            return self.answer(401, {"error": {"message": "who are you?"}})
-        if self.server.broken:
-            self.server.broken -= 1
-            return self.answer(503, {"error": {"message": "busy"}})
-        self.server.seen.append(body)
+    def reply(
+        self, path: str, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        if headers["Authorization"] != "Bearer secret":
+            return 401, {"error": {"message": "who are you?"}}
+        if self.broken:
+            self.broken -= 1
+            return 503, {"error": {"message": "busy"}}
+        self.seen.append(body)
         choice: dict[str, Any] = {"finish_reason": "stop"}
-        if self.path == "/v1/chat/completions":
-            choice["message"] = {"role": "assistant", "content": self.server.content}
-        elif self.path == "/v1/completions":
-            choice["text"] = self.server.content
+        if path == "/v1/chat/completions":
+            choice["message"] = {"role": "assistant", "content": self.content}
+        elif path == "/v1/completions":
+            choice["text"] = self.content
         else:
-            return self.answer(404, {"detail": "Not Found"})
-        return self.answer(200, {"model": body["model"], "choices": [choice]})
-
-    def answer(self, status: int, body: dict[str, Any]) -> None:
-        sent = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, *_: object) -> None:
-        pass
+            return 404, {"detail": "Not Found"}
+        return 200, {"model": body["model"], "choices": [choice]}
 
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Other]:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    server = Other()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Other().serving() as server:
+        yield server
 
 
 def tree(url: str, *, token_ids: bool, learns: bool) -> dict[str, Any]:

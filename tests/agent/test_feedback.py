@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from agent.verify import verify
 from memory.records import Kind, MemoryItem, Note, Trust
 from tests.agent import doors, pupils
 from tests.agent.methods import LIVE, Evolved
+from tests.agent.servers import Server
 from tests.agent.test_refinement import FUNCTIONS, HERE, families, sources
 
 PUPIL = (
@@ -74,7 +73,7 @@ def verdicts(run: Evolved) -> dict[str, dict[str, Any]]:
 # --- a judge behind an endpoint ---
 
 
-class Judge(ThreadingHTTPServer):
+class Judge(Server):
     """Answers as OpenAI-compatible servers do: with what the scripted judge says.
 
     Args:
@@ -84,46 +83,26 @@ class Judge(ThreadingHTTPServer):
     def __init__(self, lasts: int = 10**9) -> None:
         self.lasts, self.seen = lasts, list[dict[str, Any]]()
         self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Answers)
+        super().__init__()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class _Answers(BaseHTTPRequestHandler):
-    server: Judge
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            down = len(self.server.seen) >= self.server.lasts
-            if not down and self.path == "/v1/chat/completions":
-                self.server.seen.append(body)
-        status, answer = 503, {"error": {"message": "overloaded"}}
-        if not down:
-            said = f"I have looked at it. Grade: {pupils.judge(body['messages'][-1]['content'])}"
-            status, answer = 200, {
-                "choices": [{"message": {"role": "assistant", "content": said}}],
-                "usage": {"completion_tokens": 11},
-            }  # fmt: skip
-        sent = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def reply(
+        self, path: str, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        with self.lock:
+            down = len(self.seen) >= self.lasts
+            if not down and path == "/v1/chat/completions":
+                self.seen.append(body)
+        if down:
+            return 503, {"error": {"message": "overloaded"}}
+        said = f"I have looked at it. Grade: {pupils.judge(body['messages'][-1]['content'])}"
+        message = {"role": "assistant", "content": said}
+        return 200, {"choices": [{"message": message}], "usage": {"completion_tokens": 11}}
 
 
 @pytest.fixture
 def judge() -> Iterator[Judge]:
-    server = Judge()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with Judge().serving() as server:
+        yield server
 
 
 def at(judge: Judge) -> tuple[str, ...]:

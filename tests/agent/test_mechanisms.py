@@ -471,9 +471,11 @@ def test_without_its_mechanism_it_is_another_method(
 
 def test_every_method_has_rows() -> None:
     suites = {"banking77", "household", "lifelong-db", "mbpp", "miniwob", "quickstart", "textworld"}
-    from tests.agent import test_refinement, test_task_recipes  # which have their rows from here
+    # Which have their rows from here.
+    from tests.agent import test_refinement, test_task_recipes, test_weight_recipes
 
     rows = [*ROWS, *test_refinement.ROWS, *test_task_recipes.ROWS]
+    rows += [*test_weight_recipes.ROWS, *test_weight_recipes.TRUE_ROWS]
     assert {row.recipe for row in rows} == set(recipes()) - suites
 
 

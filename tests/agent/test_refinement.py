@@ -18,6 +18,7 @@ from agent.policies.scripted import LEARNT
 from agent.run import Run
 from agent.verify import verify
 from memory.records import Kind, MemoryItem, Note, Trajectory
+from memory.transfer import export
 from tests.agent.methods import Evolved, Row, Run_, evolved, less, read, runs
 from tests.agent.test_mechanisms import every
 from tests.real import data_folder
@@ -212,6 +213,19 @@ def test_the_hint_is_in_the_try_and_not_in_what_is_trained_on(run: Run_) -> None
     assert json.loads(learnt.read_text()) and "Hint" not in learnt.read_text()
     others = [t for _, t in star.ledger.all(Trajectory) if "/try-" not in t.slot]
     assert not [t.slot for t in others if "Hint" in read(t)]
+
+
+def test_what_was_done_with_the_answer_in_view_leaves_in_no_chat(run: Run_, tmp_path: Path) -> None:
+    star = run("star", (*LEARNS, KNOWN), "whole")
+    hinted = {t.slot for t in tries(star)}
+    export(star.ledger, tmp_path / "out", star.generations, failures=True)
+    rows = [json.loads(row) for row in (tmp_path / "out" / "chat.jsonl").read_text().splitlines()]
+    assert hinted and rows and not hinted & {row["episode"] for row in rows}
+    # Other corrections say what was wrong, not what is right.
+    rci = run("rci", TOY, "whole")
+    export(rci.ledger, tmp_path / "rci", rci.generations)
+    told = (tmp_path / "rci" / "chat.jsonl").read_text()
+    assert all(t.slot in told for t in tries(rci))
 
 
 def test_a_hint_needs_known_answers_and_is_never_trained_on(toy_yaml: Path, tmp_path: Path) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +26,7 @@ from environments.splits import SPLITS, split_of
 from memory.embed import HashEmbedder
 from memory.records import Generation, Note, Trajectory
 from tests.agent.authors import CODE, PENS, write_documents
+from tests.agent.servers import Server
 
 HERE = "tests.agent.authors"
 FAMILIES = {"double": 1.0, "next": 0.0, "square": 0.0}
@@ -443,41 +442,32 @@ def test_without_training_the_writer_knows_nothing(
 # --- a teacher ---
 
 
-class Teacher(BaseHTTPRequestHandler):
+class Teacher(Server):
     """Writes one task, whatever it is asked."""
 
-    asked: ClassVar[list[dict[str, Any]]] = []
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        super().__init__()
 
-    def do_POST(self) -> None:
-        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+    def reply(
+        self, path: str, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        self.asked.append(body)
         said = {"role": "assistant", "content": f"Task: {PENS.format(x=321)}"}
-        told = {"choices": [{"message": said}], "usage": {"completion_tokens": 9}}
-        body = json.dumps(told).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        return 200, {"choices": [{"message": said}], "usage": {"completion_tokens": 9}}
 
 
 def test_a_teacher_writes_and_the_policy_tries(writes: Writer) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        teacher = {"url": f"http://127.0.0.1:{server.server_port}/v1", "model": "teacher"}
+    with Teacher().serving() as server:
+        teacher = {"url": server.url, "model": "teacher"}
         written = writes("self-instruct", "author", teacher=teacher, drafts=3)
         (made,) = written.generation()
         assert made.task.prompt == PENS.format(x=321) and made.task.data["answer"] == "2247"
-        assert {body["model"] for body in Teacher.asked} == {"teacher"}
-        assert {body["temperature"] for body in Teacher.asked} == {0.8}
-        assert len(Teacher.asked) == 3 and generate.tokens(written.run, 1).said == 3 * 9
+        assert {body["model"] for body in server.asked} == {"teacher"}
+        assert {body["temperature"] for body in server.asked} == {0.8}
+        assert len(server.asked) == 3 and generate.tokens(written.run, 1).said == 3 * 9
         written.generation()
-        assert len(Teacher.asked) == 3
-    finally:
-        server.shutdown()
-        server.server_close()
+        assert len(server.asked) == 3
 
 
 # --- from knowledge ---

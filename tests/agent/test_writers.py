@@ -109,7 +109,7 @@ def test_without_a_verifier_the_agreed_answer_is_taken() -> None:
     tries += [trajectory("1/acquire/u/0", "x", "u"), trajectory("1/acquire/u/1", "y", "u")]
     tries += [trajectory("1/acquire/v/0", "z", "v")]  # one answer agrees with nobody
     assert [t.slot for t in _agreed(tries, 0.6)] == ["1/acquire/t/1"]
-    assert [t.slot for t in _agreed(tries, 0.5)] == ["1/acquire/t/1", "1/acquire/u/0"]
+    assert [t.slot for t in _agreed(tries, 0.5)] == ["1/acquire/t/1"]  # of a tie neither
     assert list(_agreed(tries, 0.7)) == []
 
 

@@ -11,6 +11,7 @@ import pytest
 from environments.base import Action, Suite, Task
 from environments.calls import write_action
 from environments.kinds.python import PYTHON
+from environments.kinds.sql import made_up_rows, same_rows
 from environments.nonce import LEAST, nonce
 from environments.sandbox import make_sandbox
 from environments.suites.banking77 import TOOL, Banking77
@@ -18,8 +19,10 @@ from environments.suites.gsm8k import Gsm8k
 from environments.suites.household import FAMILIES, Household
 from environments.suites.household import house as house_of
 from environments.suites.reasoning_gym import ReasoningGym, score
+from tests.environments.gold import load
 
 DATA = Path(__file__).resolve().parents[1] / "data"
+CODE = [("humaneval", False), ("humaneval", True), ("mbpp", False), ("mbpp", True)]
 
 
 def test_a_nonce_looks_like_the_answer() -> None:
@@ -107,6 +110,59 @@ def test_gsm8k(python: bool) -> None:
     alike(task, made)
     assert reward(suite, task, *suite.gold(task)) == 1
     assert reward(suite, made, *suite.gold(task)) == 0
+
+
+@pytest.mark.parametrize(("name", "plus"), CODE)
+def test_code(name: str, plus: bool) -> None:
+    """What passes all that a task is really about is graded as any code is, and fails."""
+    suite: Any = load(name, data=str(DATA / name), plus=plus)
+    for task in suite.tasks()[:3]:
+        made = suite.canary(task, 1)
+        alike(task, made)
+        assert made == suite.canary(task, 1) != suite.canary(task, 2)
+        problem, changed = task.data["problem"], made.data["problem"]
+        assert changed["public"] == problem["public"] and changed["before"] == problem["before"]
+        assert reward(suite, task, *suite.gold(task)) == 1
+        assert reward(suite, made, *suite.gold(task)) == 0
+        assert reward(suite, made, *suite.gold(made)) == 1  # who knew the value would pass
+
+
+@pytest.mark.parametrize("name", ["spider", "lifelong-db"])
+def test_sql(name: str) -> None:
+    folder = {"spider": "spider", "lifelong-db": "lifelong_agentbench"}[name]
+    suite: Any = load(name, data=str(DATA / folder))
+    found = set()
+    for task in suite.tasks():
+        made = suite.canary(task, 1)
+        if made is None:
+            continue
+        found.add(task.family)
+        assert (made.prompt, made.family) == (task.prompt, task.family)
+        added = {"spider": "rows", "lifelong-db": "right"}[name]
+        assert made.id != task.id and made.data.keys() == task.data.keys() | {added}
+        assert suite.canary(task, 2) != made
+        assert reward(suite, task, *suite.gold(task)) == 1
+        assert reward(suite, made, *suite.gold(task)) == 0
+    assert len(found) > 2
+
+
+def test_a_made_up_row_differs_in_one_value_that_is_not_rounded_away() -> None:
+    rows = [[None, 2.5], ["a", 1]]
+    made = made_up_rows(rows, 3)
+    assert made is not None and made[0][0] is None and made[1] == ["a", 1]
+    assert isinstance(made[0][1], int) and made[0][1] > 10**10 and rows[0][1] == 2.5
+    assert not same_rows(made, rows, ordered=False) and made == made_up_rows(rows, 3)
+    assert made_up_rows([[None], ["…"]], 3) is None
+
+
+def test_shell() -> None:
+    suite: Any = load("lifelong-os", data=str(DATA / "lifelong_agentbench"))
+    for task in suite.tasks()[:3]:
+        made = suite.canary(task, 1)
+        alike(task, made)
+        assert made != suite.canary(task, 2)
+        assert reward(suite, task, *suite.gold(task)) == 1
+        assert reward(suite, made, *suite.gold(task)) == 0
 
 
 def test_household(compressed: Callable[[], str]) -> None:

@@ -126,6 +126,24 @@ def test_erasing(ledger: Ledger, told: dict[str, MemoryItem | Trajectory]) -> No
     assert ledger.verify() == []
 
 
+def test_an_answer_that_was_rehearsed(
+    ledger: Ledger, told: dict[str, MemoryItem | Trajectory]
+) -> None:
+    """Its token ids say it as well, and weights have learnt it."""
+    for n, task in enumerate(("A zanzibar puzzle.", "Usual words.")):
+        key = f"said/2/synthesised/{n}"
+        ledger.append(key, Note(data={"text": task, "tokens": 3}))
+        ledger.append(f"{key}/answer", Note(data={"text": "zanzibar", "tokens": 2, "ids": [7, 8]}))
+        ledger.append(f"adapter/w{3 + n}", Note(data={"folder": "z", "sources": [f"{key}/answer"]}))
+    what = erasing.extent(ledger, text="A zanzibar puzzle.")
+    assert what.adapters == ("w3",)
+    what = erasing.extent(ledger, [told["mine"].id])
+    assert {"w3", "w4"} <= set(what.adapters)
+    erasing.erase(ledger, what)
+    note = ledger.get(Note, "said/2/synthesised/1/answer")
+    assert note is not None and note.data == {"text": "", "tokens": 2, "ids": []}
+
+
 def test_by_text(ledger: Ledger, told: dict[str, MemoryItem | Trajectory]) -> None:
     quoted = episode("3/acquire/t9/0", 'print("usual \\"words\\" \nüber")')
     store(ledger, quoted)

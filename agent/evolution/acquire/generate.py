@@ -16,14 +16,15 @@ from agent.config import ConfigError
 from agent.evolution.acquire import free, knowledge
 from agent.evolution.acquire.absolute_zero import absolute_zero
 from agent.evolution.acquire.drafts import PLACE, Author, Draft, note_of
-from agent.evolution.acquire.near import Shelf
+from agent.evolution.acquire.near import Shelf, like_any, measured
 from agent.evolution.acquire.proof import proved
 from agent.evolution.acquire.select import tally
-from agent.evolution.acquire.settings import How, Near
+from agent.evolution.acquire.settings import How
 from agent.evolution.acquire.tuned import TRAINED, ada_instruct
 from agent.made_tasks import MADE, Made, notes_of
 from agent.run import Run
-from environments.splits import SPLITS, split_of
+from environments.base import Task
+from environments.splits import split_of
 from memory.records import Generation, Note, Trajectory
 
 WRITERS: dict[How, Callable[[Author], list[Draft]]] = {
@@ -182,27 +183,22 @@ def _author(
 
 def _fresh(author: Author, drafts: Sequence[Draft]) -> tuple[list[Draft], Counter[str]]:
     """Drafts that are like no other task and no other draft; how many were dropped, and why."""
-    run, settings = author.run, author.settings
-    embed = run.memory.embedder.embed
-    texts: dict[bool, list[str]] = {True: [], False: []}
-    for task in run.suite.tasks():
-        texts[split_of(task.id) == "train"].append(author.fields(task)["prompt"])
-    texts[True] += [made.task.prompt for made in author.made]
-    measured = [t for split in SPLITS if split != "train" for t in run.tasks(split)]
-    shelves = {
-        "a task that is measured": [  # by meaning only those of this run: embedding takes time
-            Shelf(texts[False], Near(rouge=settings.apart.rouge, cosine=2.0), embed),
-            Shelf([author.fields(t)["prompt"] for t in measured], settings.apart, embed),
-        ],
-        "a train task": [(novel := Shelf(texts[True], settings.novel, embed))],
-    }
+    run = author.run
+
+    def said(task: Task) -> str:
+        return author.fields(task)["prompt"]
+
+    texts = [said(task) for task in run.suite.tasks() if split_of(task.id) == "train"]
+    texts += [made.task.prompt for made in author.made]
+    novel = Shelf(texts, author.settings.novel, run.memory.embedder.embed)
+    shelves = {"a task that is measured": measured(run, said), "a train task": [novel]}
     dropped: Counter[str] = Counter()
     fresh = []
     for draft in drafts:
         told = draft.told or draft.prompt
         why = draft.lost or ("" if draft.prompt else "is no task")
         for other, own in shelves.items():
-            like = next(filter(None, (shelf.like(told) for shelf in own)), "") if not why else ""
+            like = "" if why else like_any(told, own)
             why = why or (f"like {other} ({like})" if like else "")
         if why:
             dropped[why] += 1

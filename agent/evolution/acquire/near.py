@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
 from agent.evolution.acquire.settings import Near
+from environments.base import Task
+from environments.splits import SPLITS, split_of
 from memory.embed import Vectors
 from memory.texts import normal
 
+if TYPE_CHECKING:
+    from agent.run import Run
+
+SAME = Near(rouge=2.0, cosine=2.0)  # only what says the same is too much alike
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -66,3 +73,25 @@ class Shelf:
         self._words.append(words(text))
         if self._near.cosine <= 1:
             self._vectors.append(self._embed([text]))
+
+
+def measured(run: Run, said: Callable[[Task], str]) -> list[Shelf]:
+    """What nothing that is made up may be like: every task that is ever measured.
+
+    ``acquire.generate.apart`` says from where on it is. Words are held against all such tasks of
+    the suite; meaning against those of this run alone, since embedding takes time.
+
+    Args:
+        run: the run.
+        said: of a task the text that is compared.
+    """
+    near, embed = run.config.acquire.generate.apart, run.memory.embedder.embed
+    every = [said(task) for task in run.suite.tasks() if split_of(task.id) != "train"]
+    own = [said(task) for split in SPLITS if split != "train" for task in run.tasks(split)]
+    by_words = near.model_copy(update={"cosine": SAME.cosine})
+    return [Shelf(every, by_words, embed), Shelf(own, near, embed)]
+
+
+def like_any(text: str, shelves: Sequence[Shelf]) -> str:
+    """Why a text is too much like something on one of these, in a few words; "" if it is not."""
+    return next(filter(None, (shelf.like(text) for shelf in shelves)), "")

@@ -20,7 +20,7 @@ from agent.evolution.feedback.verdicts import seen
 from agent.evolution.update.writers.base import Situation
 from agent.loop import Assignment
 from agent.run import Run
-from memory.records import Generation, MemoryItem, Trajectory
+from memory.records import REWRITE, Generation, MemoryItem, Trajectory
 
 Corrector = Callable[[Situation, Sequence[Trajectory], int], dict[str, list[MemoryItem]]]
 """(who is asked, the tries, the round) → by slot, what stands before the task in its next try;
@@ -39,6 +39,8 @@ CORRECTORS: dict[str, Corrector] = {
     "redraft": redraft,
     "verify": verify_passes,
 }
+
+HINTED: frozenset[Correct] = frozenset({"rationalise"})  # a solution of the task stands in view
 
 
 def check(run: Run) -> None:
@@ -104,7 +106,7 @@ def corrected(
                 slot=f"{first[t.task].slot}{TRY}-{settings.correct}-{round_}",
                 task=tasks[t.task],
                 split="train",
-                phase="acquire",
+                phase=REWRITE if settings.correct in HINTED else "acquire",
                 temperature=t.temperature,
                 memory=incumbent.memory if t.task in recalls else "",
                 recall=recalls.get(t.task),

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agent.evolution.acquire.near import SAME, Shelf, like_any, measured
 from agent.evolution.refine import RefineSettings, Solution, refine, solves
 from agent.evolution.update.weights import WeightsUpdateSettings
 from agent.loop import seed_of
@@ -21,7 +22,7 @@ from agent.prompt import opening
 from agent.run import Run
 from agent.run_folder import BASE
 from agent.training.packing import Example
-from environments.splits import split_of
+from environments.splits import families_in_turn, split_of
 from memory.credit import generation_of
 from memory.embed import Vectors
 from memory.recall.clusters import clusters
@@ -53,15 +54,11 @@ def rehearsed(
     new = [t for t in experience if generation_of(t.slot) == generation]
     met = {t.task for t in new}
     solved = {t.task for t in new if solves(t, judged, generation)}
-    past = {t.task: t.family for t in experience if solves(t, judged, generation)}
+    past = {t.task: t for t in experience if solves(t, judged, generation)}
     names = sorted(past.keys() - met)
     random.Random(seed_of(seed, generation, "replay")).shuffle(names)
-    turns: Counter[str] = Counter()  # families take turns
-    order: list[tuple[int, int, str]] = []
-    for name in names:
-        order.append((turns[past[name]], len(order), name))
-        turns[past[name]] += 1
-    replayed = {name for *_, name in sorted(order)[: round(settings.replay.past * len(solved))]}
+    some = families_in_turn([past[n] for n in names], round(settings.replay.past * len(solved)))
+    replayed = {t.task for t in some}
     kept = [t for t in experience if t.task in replayed or generation_of(t.slot) == generation]
     return refine(kept, judged, generation), kept
 
@@ -69,9 +66,9 @@ def rehearsed(
 def synthesised(run: Run, n: int, weights: str, solutions: Sequence[Solution]) -> list[Example]:
     """Made-up tasks with the incumbent's answers: a rehearsal of what it does, unverified.
 
-    The base writes each after a few past tasks. What is a task of the suite is dropped, so that
-    nothing of an evaluated one comes in, and of each cluster the most central one is kept. Only
-    the first turn can be rehearsed: there is no world for a made-up task.
+    The base writes each after a few past tasks. What is a task of the suite, or too much like one
+    that is measured (see ``measured``), is dropped, and of each cluster the most central one is
+    kept. Only the first turn can be rehearsed: there is no world for a made-up task.
 
     Args:
         run, n: the run and the generation.
@@ -93,14 +90,25 @@ def synthesised(run: Run, n: int, weights: str, solutions: Sequence[Solution]) -
         like[key] = few[-1]
     label = f"generation {n} · made-up tasks"
     said = run.say(label, asked, BASE, replay.tokens, temperature=HOT)
-    known = {_plain(task.prompt) for task in run.suite.tasks()}
+    embed = run.memory.embedder.embed
+    others = Shelf([t.prompt for t in run.suite.tasks() if split_of(t.id) == "train"], SAME, embed)
+    shelves = [others, *measured(run, lambda task: task.prompt)]
     texts: dict[str, str] = {}
+    dropped: Counter[str] = Counter()
     for key, text in said.items():
         text = text.strip().removeprefix("Task:").strip()
-        if text and _plain(text) not in known:
-            known.add(_plain(text))
+        if why := like_any(text, shelves) if text else "nothing":
+            dropped[why] += 1
+        else:
+            others.add(text)
             texts[key] = text
-    vectors = run.memory.embedder.embed(list(texts.values()))
+    if not texts:
+        why = ", ".join(f"{why} {count}" for why, count in sorted(dropped.items()))
+        run.print(
+            f"generation {n}: none of {len(said)} made-up tasks is rehearsed: too much like a task "
+            f"of the suite ({why}; see acquire.generate.apart)"
+        )
+    vectors = embed(list(texts.values()))
     keys = [list(texts)[i] for i in central(vectors, replay.synthesised)]
     answers = {f"{key}/answer": opening(like[key].frame, texts[key]) for key in keys}
     run.say(f"{label}, answered", answers, weights, replay.tokens, ids=True)
@@ -124,7 +132,3 @@ def central(vectors: Vectors, count: int) -> list[int]:
         own = np.flatnonzero(labels == label)
         found.append(int(own[(vectors[own] @ vectors[own].mean(axis=0)).argmax()]))
     return sorted(found)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())

@@ -1,20 +1,24 @@
 """Solutions in the trainee's own words, and more of what a trained student gets wrong.
 
 Both are episodes of train tasks in which a solution may stand in view; it is stripped from what
-is trained on (see ``conversations``), and what is not right in the world is not taken.
+is trained on (see ``conversations``), and what is not right in the world is not taken. Where a
+generation's rewards cannot be believed (its batch is void) there is neither.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from agent.evolution import canaries
 from agent.evolution.feedback import verdicts
 from agent.evolution.refine import Solution, refine
 from agent.evolution.update.writers.base import about, transcript
-from agent.loop import Assignment
+from agent.loop import Assignment, seed_of
 from agent.run import Run
 from environments.base import Task
+from environments.splits import families_in_turn
 from memory.records import REWRITE, Generation, Kind, Trajectory, Trust
 
 Train = Callable[[Sequence[Solution], Sequence[Trajectory], str], tuple[str, str]]
@@ -68,9 +72,11 @@ def relearn(
 ) -> tuple[str, str]:
     """Train, try the student, practise what it gets wrong, train again: ``replay.rounds`` times.
 
-    LLM2LLM (arXiv 2403.15042, §3): new data are made for what the student gets wrong, and
-    training begins anew on the enlarged set. There is no teacher here: wrong tasks are tried
-    again, a known solution in view, and so are tasks like them that were never tried.
+    LLM2LLM (arXiv 2403.15042, §3): the student is tried on what was practised, new data are made
+    for what it gets wrong, and training begins anew on all there was and these. Each round's data
+    come on top, under caps of their own, so what was wrong weighs more each time. There is no
+    teacher here: the student itself tries wrong tasks again, a known solution in view where there
+    is one, and tasks like them that were never tried; what the world finds right is taken.
 
     Args:
         run, n, incumbent: the run, the generation and who acted in it.
@@ -78,46 +84,43 @@ def relearn(
         train: trains, under a name.
     """
     settings, tasks = run.config.update_weights, _practised(run)
-    asked = [tasks[t] for t in dict.fromkeys(t.task for t in experience) if t in tasks]
-    rounds = settings.replay.rounds if settings.enabled and asked else 0
-    for number in range(1, rounds + 1):
+    # In an order that does not depend on which episode ended first.
+    met = [tasks[name] for name in sorted({t.task for t in experience} & tasks.keys())]
+    believed = settings.enabled and not canaries.judge(run, n)
+    for number in range(1, settings.replay.rounds + 1 if believed and met else 1):
         place = f"student{number}"
         student, _ = train(solutions, experience, place)
         if student == incumbent.weights:
             break
+        random.Random(seed_of(run.config.seed, n, place)).shuffle(met)
         tries = [
-            Assignment(f"{n}/probe/{place}/{task.id}", task, "train", "probe") for task in asked
+            Assignment(f"{n}/probe/{place}/{task.id}", task, "train", "probe")
+            for task in families_in_turn(met, settings.replay.tasks)
         ]
         played = _played(run, f"generation {n} · {place}", tries, student)
         wrong = [tasks[t.task] for t in played if not t.success and t.failure is None]
         if not wrong:
             break
-        met = {t.task for t in experience}
-        more = _again(run, n, place, wrong, _alike(wrong, tasks.values(), met), solutions)
+        alike = _alike(wrong, tasks.values(), {t.task for t in experience})
         label = f"generation {n} · what {place} got wrong"
-        experience = [*experience, *_played(run, label, more, incumbent.weights)]
-        solutions = refine(experience, run.config.refine, n)
+        more = _played(run, label, _again(run, n, place, [*wrong, *alike], solutions), student)
+        experience = [*experience, *more]
+        solutions = [*solutions, *refine(more, run.config.refine, n)]
     return train(solutions, experience, "")
 
 
 def _again(
-    run: Run,
-    n: int,
-    place: str,
-    wrong: Sequence[Task],
-    alike: Sequence[Task],
-    solutions: Sequence[Solution],
+    run: Run, n: int, place: str, tasks: Sequence[Task], solutions: Sequence[Solution]
 ) -> list[Assignment]:
-    """Further tries of what was wrong and of what is like it, at the temperatures of practice."""
+    """Tries of tasks, at the temperatures of practice, with a known solution in view."""
     solved = {s.trajectory.task: s.trajectory for s in solutions}
     temperatures = run.config.acquire.temperatures
     planned = []
-    for task in [*wrong, *alike]:
+    for task in tasks:
         for sample in range(run.config.update_weights.replay.samples):
-            name = f"{place}/again/{task.id}/{sample}"
+            name, known = f"{place}/again/{task.id}/{sample}", solved.get(task.id)
             warm = temperatures[sample % len(temperatures)]
-            plain = Assignment(f"{n}/probe/{name}", task, "train", REWRITE, warm)
-            known = solved.get(task.id)
+            plain = Assignment(f"{n}/probe/{name}", task, "train", "probe", warm)
             planned.append(_shown(n, task, known, name, warm) if known else plain)
     _note(run, planned)
     return planned

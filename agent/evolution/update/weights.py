@@ -42,8 +42,9 @@ class ReplaySettings(BaseModel):
         tokens: most tokens of a made-up task, and of its answer.
         rewrite: train on each solution in the words of the weights that training begins with,
             where these are right as well (SDFT, 2402.13669).
-        rounds: how often the trained student is tried, what it gets wrong practised, and
-            training begun again (LLM2LLM, 2403.15042).
+        rounds: how often the trained student is tried, what it gets wrong practised by it, and
+            training begun again on all that and what there was (LLM2LLM, 2403.15042).
+        tasks: tasks that a student is tried on, of all families alike.
         samples: tries of each task that the student gets wrong, and of one more like it.
     """
 
@@ -56,6 +57,7 @@ class ReplaySettings(BaseModel):
     tokens: int = Field(128, ge=8)
     rewrite: bool = False
     rounds: int = Field(0, ge=0)
+    tasks: int = Field(32, ge=1)
     samples: int = Field(2, ge=1)
 
 

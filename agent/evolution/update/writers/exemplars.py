@@ -7,13 +7,14 @@ baseline, simply all.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.evolution.update.writers.base import Situation, Written, transcript
+from agent.evolution.votes import answer_of, vote
 from memory.records import Kind, MemoryItem, Trajectory, Trust
 
 
@@ -81,13 +82,13 @@ def _agreed(trajectories: Sequence[Trajectory], least: float) -> Iterator[Trajec
     """For each task the first episode with the answer most samples gave, most agreed first."""
     tries: dict[str, list[Trajectory]] = defaultdict(list)
     for t in trajectories:
-        if t.steps and t.turns[-1].action.get("tool"):
+        if t.steps:
             tries[t.task].append(t)
     found: list[tuple[float, str, Trajectory]] = []
     for task, own in tries.items():
-        answers = Counter(t.turns[-1].observation for t in own)
-        answer, votes = min(answers.items(), key=lambda a: (-a[1], a[0]))
-        if len(own) > 1 and votes / len(own) >= least:
-            first = next(t for t in own if t.turns[-1].observation == answer)
-            found.append((-votes / len(own), task, first))
+        answers = [answer_of(t) for t in own]
+        shares, winner = vote(answers, least)
+        if winner is not None:
+            first = answers.index(winner)
+            found.append((-shares[first], task, own[first]))
     yield from (t for _, _, t in sorted(found, key=lambda f: f[:2]))
