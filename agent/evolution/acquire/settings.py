@@ -10,7 +10,7 @@ from agent.policies.endpoint import EndpointSettings
 from memory.recall import RecallSettings
 from memory.records import Kind, Trust
 
-Select = Literal["weights", "k-centre", "easy-to-hard", "learnability"]
+Select = Literal["weights", "k-centre", "easy-to-hard", "learnability", "in-order"]
 How = Literal[
     "none",
     "self-instruct",
@@ -117,7 +117,8 @@ class AcquireSettings(BaseModel):
         carried: at most so many of those notes, the last ones; 0 asks for none, and a further
             try is one more sample.
         note_tokens: most tokens of such a note.
-        select: which train tasks are practised.
+        select: which train tasks are practised; ``in-order`` is for streams, whose tasks come one
+            after the other as the data has them.
         generate: which tasks are made up for them.
         canaries: tasks per generation that cannot be solved, mixed in with the others (see
             `agent.evolution.canaries`): where one is "solved", nothing that the generation tried
