@@ -151,7 +151,7 @@ def test_gold_solutions_are_worth_the_full_reward(load: Callable[..., Mcp]) -> N
 
 def test_over_stdio_it_conforms(load: Callable[..., Mcp]) -> None:
     """On servers of their own episodes cannot meet, even those that leave notes."""
-    assert check_suite(load(TASKS[:2], tools=["add", "read", "write"]), limit=2) == []
+    assert check_suite(load(TASKS[1:2], tools=["read", "write"])) == []
 
 
 def test_over_http(load: Callable[..., Mcp], address: str) -> None:
