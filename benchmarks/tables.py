@@ -578,7 +578,17 @@ def suites(figures: Figures) -> str:
         )
     head = ("suite", "base", "memory", "weights", "both", "both − base", "best of n", "promoted",
             "test tasks", "seeds", "minutes", "commit")  # fmt: skip
-    return _paragraphs(table(head, rows), origin(figures))
+    return _paragraphs(table(head, rows), origin(figures), *_notes(figures))
+
+
+def suites_families(figures: Figures) -> str:
+    """The same, family by family."""
+    rows, names = [], arms_in_order(a for own in figures["suites"].values() for a in own["arms"])
+    for suite, own in figures["suites"].items():
+        for family, arms in own["families"].items():
+            shown = (write_number(arms[name]) if name in arms else "–" for name in names)
+            rows.append((f"`{suite}`", family, *shown))
+    return table(("suite", "family", *map(_arm, names)), rows, 2)
 
 
 def suites_base(figures: Figures) -> str:
@@ -590,11 +600,21 @@ def suites_base(figures: Figures) -> str:
             f"{own['sampled']} of {own['tasks'] * own['samples']}",
             ", ".join(f"{f} {write_number(v)}" for f, v in own["families"].items() if v) or "none",
             f"{own['seconds']:.0f}",
+            f"`{own.get('commit', figures['commit'])}`",
         )
         for name, own in figures["suites"].items()
     ]
-    head = ("suite", "greedy", "sampled", "families with a success (rate)", "seconds")
-    return _paragraphs(table(head, rows), origin(figures))
+    head = ("suite", "greedy", "sampled", "families with a success (rate)", "seconds", "commit")
+    return _paragraphs(table(head, rows), origin(figures), *_notes(figures))
+
+
+def _notes(figures: Figures) -> list[str]:
+    """What is to be known about single rows of a file that is brought up to date row by row."""
+    return [
+        f"`{name}`: {own['note']}."
+        for name, own in figures["suites"].items()
+        if own.get("note") not in (None, figures.get("note"))
+    ]
 
 
 def _difference(score: Figures) -> str:
@@ -833,7 +853,7 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     },
     "collapse": {"retention": collapse, "probe": collapse_probe},
     "prompt": {"prompt": prompt},
-    "suites": {"suites": suites},
+    "suites": {"suites": suites, "families": suites_families},
     "suites-base": {"base": suites_base},
     "sandbox": {"sandbox": sandbox},
     "worlds": {"worlds": worlds},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import _gold
 import collapse
 import methods
+import suites
+import tables
 from _common import standing
 from _evolved import Seed, aggregate, correct
 from evolution import held
@@ -78,6 +81,84 @@ def test_own_successes_against_gold() -> None:
     assert near["all"]["margin"]["mean"] == pytest.approx(0.9 - 0.85)
     assert held([seed(0, {"weights": 10, "gold": 20})])["unseen"]["margin"]["high"] < 0
     assert held([seed(0, {"weights": 10})]) == {}
+
+
+# --- suites ---
+
+
+def line(solved: int) -> dict[str, Any]:
+    """What the unevolved agent does on a suite."""
+    return {"tasks": 4, "samples": 2, "greedy": solved, "sampled": solved, "seconds": 1.0,
+            "families": {"f": solved / 8}}  # fmt: skip
+
+
+def test_only_the_named_suites_rows_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "base.json"
+    asked: list[tuple[str, list[str]]] = []
+
+    def base(name: str, settings: list[str], quick: bool) -> dict[str, Any]:
+        asked.append((name, settings))
+        if name == "miniwob":
+            raise KeyboardInterrupt
+        return line(len(asked))
+
+    def run(*arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["suites.py", "--base", *arguments, "--json", str(file)])
+        suites.main()
+        found: dict[str, Any] = json.loads(file.read_text())["suites"]
+        return found
+
+    monkeypatch.setattr(suites, "base", base)
+    first = run("mbpp", "household")
+    figures = json.loads(file.read_text())
+    for own in figures["suites"].values():  # as they were before rows had a commit of their own
+        del own["commit"]
+    file.write_text(json.dumps(figures | {"note": "slow", "commit": "abc"}))
+    second = run("household", "suite.options.steps=3", "acquire.samples=2")
+    assert asked[-1] == ("household", ["suite.options.steps=3", "acquire.samples=2"])
+    assert list(second) == ["mbpp", "household"]
+    assert (second["mbpp"]["sampled"], second["household"]["sampled"]) == (1, 3)
+    assert second["mbpp"] == first["mbpp"] | {"note": "slow", "commit": "abc"}
+    assert second["household"]["settings"] == asked[-1][1] and "note" not in second["household"]
+    shown = tables.suites_base(json.loads(file.read_text()))
+    assert "`abc`" in shown and "`mbpp`: slow." in shown
+    with pytest.raises(KeyboardInterrupt):  # stopped half-way: what is done stays
+        run("lifelong-db", "miniwob", "banking77")
+    assert list(json.loads(file.read_text())["suites"]) == ["mbpp", "household", "lifelong-db"]
+    with pytest.raises(SystemExit, match="holds figures of a full run"):
+        run("mbpp", "--quick")
+    file.write_text("[]")
+    with pytest.raises(SystemExit, match="no figures of suites"):
+        run("mbpp")
+
+
+def test_settings_of_ones_own_have_runs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    solved = seed(0, dict.fromkeys(("base", "memory", "weights", "both"), 4))
+
+    def evolve(folder: Path, settings: list[str], recipe: str) -> None:
+        asked.append((folder.name, settings, recipe))
+
+    monkeypatch.setattr(suites, "evolve", evolve)
+    monkeypatch.setattr(suites, "read", lambda folder, number: solved)
+    file = tmp_path / "suites.json"
+    arguments = ["textworld", "suite.options.steps=30", "--seeds", "1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["suites.py", *arguments])
+    with pytest.raises(SystemExit):
+        suites.main()
+    assert "give --name" in capsys.readouterr().err and not asked
+    monkeypatch.setattr(sys, "argv", ["suites.py", *arguments, "--name", "far"])
+    suites.main()
+    settings = ["suite.options.steps=30", "seed=0"]
+    assert asked == [("bench-suite-far-textworld-s0", settings, "textworld")]
+    figures = json.loads(file.read_text())
+    assert figures["suites"]["textworld"]["settings"] == settings[:1]
+    rows = tables.suites_families(figures).splitlines()
+    assert rows[2:] == [f"| `textworld` | {f} | 0.20 | 0.20 | 0.20 | 0.20 |" for f in "xyz"]
 
 
 # --- gold ---

@@ -11,7 +11,7 @@ from agent.policies.endpoint import EndpointSettings
 from memory.recall import RecallSettings
 from memory.records import Kind, Trust
 
-Select = Literal["weights", "k-centre", "easy-to-hard", "learnability"]
+Select = Literal["weights", "k-centre", "easy-to-hard", "learnability", "in-order"]
 How = Literal[
     "none",
     "self-instruct",
@@ -120,7 +120,8 @@ class AcquireSettings(BaseModel):
             try is one more sample.
         note_tokens: most tokens of such a note.
         solve: how they are tried, where it is not by samples alone.
-        select: which train tasks are practised.
+        select: which train tasks are practised; ``in-order`` is for streams, whose tasks come one
+            after the other as the data has them.
         generate: which tasks are made up for them.
         canaries: tasks per generation that cannot be solved, mixed in with the others (see
             `agent.evolution.canaries`): where one is "solved", nothing that the generation tried
