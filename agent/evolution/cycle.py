@@ -27,6 +27,7 @@ from agent.evolution.retry import retry
 from agent.evolution.scores import check_objectives, family_rates, propose_objective, score
 from agent.evolution.solutions import solve
 from agent.evolution.solutions.base import PLACE as SOLVE
+from agent.evolution.solutions.settings import SAMPLE
 from agent.evolution.update import groups, merge
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
@@ -172,7 +173,8 @@ def acquire(
         generation=n,
         memory=incumbent.memory,
         weak=weak,
-        evolved=incumbent.weights != BASE,
+        # A method says who tries what: the base does not explore beside it.
+        evolved=incumbent.weights != BASE and settings.solve.how == SAMPLE,
         canaries=planted,
         look_again=lambda task: run.memory.again(
             task, incumbent.memory, incumbent.weights, learning=True

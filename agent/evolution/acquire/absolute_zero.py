@@ -155,6 +155,8 @@ def proposals(run: Run, n: int, weights: str) -> list[Example]:
         for own in kinds.values():
             rewards = [reward for _, _, reward in own]
             mean, spread = fmean(rewards), pstdev(rewards)
+            if not spread:
+                continue  # nothing tells them apart
             for key, note, reward in own:
                 messages: Any = note.data["messages"]
                 said = run.ledger.get(Note, key)

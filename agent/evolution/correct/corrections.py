@@ -40,7 +40,7 @@ CORRECTORS: dict[str, Corrector] = {
     "verify": verify_passes,
 }
 
-HINTED: frozenset[Correct] = frozenset({"rationalise"})  # a solution of the task stands in view
+HINTED: frozenset[str] = frozenset({"rationalise"})  # a solution of the task stands in view
 
 
 def check(run: Run) -> None:

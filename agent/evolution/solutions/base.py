@@ -127,14 +127,14 @@ def instruction(stage: Stage, task: Task, text: str) -> MemoryItem:
 
 
 def _item(
-    stage: Stage, task: Task, kind: Kind, text: str, of: Iterable[Trajectory], trust: Trust
+    stage: Stage, task: Task, kind: Kind, text: str, of: Sequence[Trajectory], trust: Trust
 ) -> MemoryItem:
     return MemoryItem(
         kind=kind,
         text=text,
         key=task.prompt,
         sources=tuple(t.slot for t in of),
-        tasks=(task.id,),
+        tasks=tuple(dict.fromkeys([task.id, *(t.task for t in of)])),
         family=task.family,
         trust=trust,
         born=stage.n,
