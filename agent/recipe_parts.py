@@ -60,7 +60,7 @@ NEEDS: dict[str, dict[str, str]] = {
         "schema": "database",
     },
     "update_memory.write": {"skills": "programs"},
-    "evaluate.judge": {"endpoint": "judge"},
+    "evaluate.judge": {"self": "judge", "endpoint": "judge"},
 }
 """What a choice cannot do without, by the setting's path. A judge is a model that grades: the
 policy itself, unless an endpoint is set; ``answers``, ``gold``, ``tests``, ``programs``, ``tools``

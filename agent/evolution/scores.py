@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from agent.config import ConfigError
 from agent.evolution.objective import PROPOSALS, Direction, Objective, Tally, mixed, shared
-from agent.evolution.play import arm
+from agent.evolution.play import episodes_of
 from agent.run import Run
 from agent.run_folder import RunError
 from agent.stats import rate
@@ -59,9 +59,7 @@ def propose_objective(run: Run, n: int, memory: str, weights: str) -> Proposal:
         RunError: the environment does not tell the number that an objective goes by.
     """
     settings = run.config.objective
-    agent = arm(run.ledger, run.config.memory, memory, weights)
-    every = run.tasks("gate")
-    played = [t for task in every if (t := run.done(f"gate/{agent}/{task.id}")) is not None]
+    played = list(episodes_of(run, "gate", memory, weights).values())
     shares, parts, followed = settings.shares(n), dict[int, dict[str, float]](), list[Any]()
     for i, objective in enumerate(settings.follow):
         families = chosen_families(run, objective)
@@ -78,7 +76,7 @@ def propose_objective(run: Run, n: int, memory: str, weights: str) -> Proposal:
                 "now": {family: tally.rate for family, tally in now.items()},
             }
         )
-    nowhere = {task.family: 0.0 for task in every}
+    nowhere = {task.family: 0.0 for task in run.tasks("gate")}
     return Proposal(
         dict(sorted((nowhere | mixed(parts, shares)).items())),
         {"order": settings.order, "followed": followed},

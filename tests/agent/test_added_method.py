@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from agent.config import ConfigError, load_config
+from agent.evolution.correct.base import note
 from agent.evolution.cycle import evolve
+from agent.evolution.update.writers.base import Situation
 from agent.recipe_parts import recipe
 from agent.run import Run
 from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
+from agent.verify import verify
 from memory.ledger import Ledger
-from memory.records import Note, Trajectory
+from memory.records import MemoryItem, Note, Trajectory
 from tests.agent import pupils
 from tests.agent.doors import question
 from tests.agent.methods import LIVE
@@ -32,6 +35,17 @@ def wordy(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]])
     """Right half of the time, in as many words as chance will have it."""
     code = pupils.code_for(question(prompt)) if chance.random() < 0.5 else "print(undefined)"
     return f"{code}  # {'so ' * chance.randrange(1, 9)}\n```\n"
+
+
+def mended(
+    situation: Situation, tries: Sequence[Trajectory], round_: int
+) -> dict[str, list[MemoryItem]]:
+    """A correction of one's own: it tells the pupil to mend doubles, and nothing else."""
+    return {
+        t.slot: [note(situation, t, f"MEND it, round {round_}.")]
+        for t in tries
+        if t.family == "double"
+    }
 
 
 @pytest.fixture
@@ -71,6 +85,21 @@ def test_the_documented_method_learns_from_the_shortest(example: Path, toy_yaml:
     with open_ledger(example / "without") as ledger:
         learnt = [t for t in right(ledger) if t.slot in trained_on(example / "without")]
         assert any(t.produced_tokens > least[t.task] for t in learnt)
+
+
+def test_a_correction_of_ones_own_corrects(toy_yaml: Path, tmp_path: Path) -> None:
+    own = ("policy.model=tests.agent.pupils:pupil", "acquire.samples=1", "agent.turns=1")
+    correct = "refine.correct=tests.agent.test_added_method:mended"
+    with Run(
+        tmp_path / "run", load_config(toy_yaml, [*LIVE, *PUPIL, *own, correct]), quiet=True
+    ) as r:
+        evolve(r)
+    with open_ledger(tmp_path / "run") as ledger:
+        again = {s: t for s, t in ledger.all(Trajectory, "1/acquire/") if "/try-" in s}
+        assert again and {t.family for t in again.values()} == {"double"}
+        assert all(t.success and "test_added_method:mended-1" in s for s, t in again.items())
+        assert trained_on(tmp_path / "run") == set(again)
+    assert verify(tmp_path / "run")[1] == []
 
 
 def test_the_documented_recipe_is_one_like_others(example: Path, toy_yaml: Path) -> None:

@@ -48,6 +48,7 @@ def drawn(name: str) -> str:
         ("self-debug", "refine", "2304.05128", {"verifier", "programs"}),
         ("diverse-evol", "acquire", "2311.08182", {"verifier"}),
         ("reflexion", "acquire", "2303.11366", {"verifier"}),
+        ("chateval", "evaluate", "2308.07201", {"verifier", "judge"}),
         ("quickstart", SUITES, "", {"verifier"}),
     ],
 )

@@ -14,10 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agent.evolution.evaluate.preference import Agent
-from agent.evolution.play import arm
+from agent.evolution.play import episodes_of
 from agent.run import Run
 from agent.stats import paired_difference
-from environments.splits import Split
 from memory import history
 from memory.records import Generation, Note, StopReason, Trajectory
 
@@ -31,9 +30,6 @@ _END = re.compile(
     r"(?<=\])[.!?]?\s+(?!\[)|(?<=[.!?])\s+(?!\[)|\n+"
 )  # marks may follow the full stop
 _MARKS = re.compile(r"\s*\[([^\[\]]*)\]")
-
-Played = Mapping[str, Trajectory]
-"""An agent's unbroken episodes by task."""
 
 
 class Sentence(NamedTuple):
@@ -92,7 +88,7 @@ def _measured(
     taken = now.cell == cell
     who = "" if taken else f"The candidate {cell}, which was not taken: "
     for split in ("gate", "retention"):
-        new, old = (_played(run, split, agents[c]) for c in (cell, "incumbent"))
+        new, old = (episodes_of(run, split, *agents[c]) for c in (cell, "incumbent"))
         shared = [task for task in run.tasks(split) if task.id in new and task.id in old]
         for family in sorted({task.family for task in shared}):
             pairs = [(new[t.id], old[t.id]) for t in shared if t.family == family]
@@ -111,12 +107,6 @@ def _measured(
                 f"{who}{family}: of {len(pairs)} {split} tasks {told} ({interval}).",
                 _some(won, lost),
             )
-
-
-def _played(run: Run, split: Split, agent: Agent) -> Played:
-    name = arm(run.ledger, run.config.memory, *agent)
-    found = ((task.id, run.done(f"{split}/{name}/{task.id}")) for task in run.tasks(split))
-    return {task: t for task, t in found if t is not None}
 
 
 def _practised(run: Run, n: int) -> Iterable[Sentence]:
@@ -181,7 +171,7 @@ def _trained(run: Run, before: Generation, now: Generation) -> Iterable[Sentence
 def _faults(run: Run, agent: Agent) -> Iterable[Sentence]:
     """What goes wrong most often with the agent that goes on."""
     faults: dict[str, list[Trajectory]] = {}
-    for t in _played(run, "gate", agent).values():
+    for t in episodes_of(run, "gate", *agent).values():
         if not t.success:
             faults.setdefault(_fault(t), []).append(t)
     for fault, own in sorted(faults.items(), key=lambda item: (-len(item[1]), item[0]))[:FAULTS]:

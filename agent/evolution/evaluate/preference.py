@@ -9,17 +9,17 @@ what stands first (or last), and is won only where both say so; else it is a tie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from agent.evolution.evaluate.debate import debated
 from agent.evolution.evaluate.judges import TIE, ask, question
 from agent.evolution.feedback.base import attempt
 from agent.evolution.feedback.judges import ROOM, points_of, preferred
-from agent.evolution.play import arm
+from agent.evolution.play import episodes_of
 from agent.run import Run
 from agent.run_folder import BASE
 from agent.stats import rate
+from environments.splits import families_in_turn
 from memory.records import Trajectory
 
 Agent = tuple[str, str]
@@ -56,23 +56,22 @@ def preference(run: Run, n: int, cell: str, agents: Mapping[str, Agent]) -> dict
     if settings.judge == "none" or not cell:
         return {}
     opponents = {"incumbent": agents["incumbent"], "base": ("", BASE)}
-    mine = gate_episodes(run, agents[cell])
+    mine = episodes_of(run, "gate", *agents[cell])
     found: dict[str, object] = {}
     for name in settings.against:
-        theirs = gate_episodes(run, opponents[name])
-        pairs = [Pair(mine[task], theirs[task]) for task in mine if task in theirs]
-        found[name] = compared(run, n, _of_all_families(pairs, settings.tasks))
+        theirs = episodes_of(run, "gate", *opponents[name])
+        tasks = [task for task in run.tasks("gate") if _acted(task.id, mine, theirs)]
+        chosen = families_in_turn(tasks, settings.tasks or len(tasks))
+        found[name] = compared(run, n, [Pair(mine[t.id], theirs[t.id]) for t in chosen])
     judge = settings.endpoint.model if settings.judge == "endpoint" else "self"
     return {
         "preference": {"judge": judge, "how": settings.how, "candidate": cell, "against": found}
     }
 
 
-def gate_episodes(run: Run, agent: Agent) -> dict[str, Trajectory]:
-    """An agent's unbroken gate episodes by task, in the order of the tasks."""
-    name = arm(run.ledger, run.config.memory, *agent)
-    played = ((task.id, run.done(f"gate/{name}/{task.id}")) for task in run.tasks("gate"))
-    return {task: t for task, t in played if t is not None and t.steps}
+def _acted(task: str, *agents: Mapping[str, Trajectory]) -> bool:
+    """Whether each of the agents did something in a task."""
+    return all(task in own and own[task].steps for own in agents)
 
 
 def compared(run: Run, n: int, pairs: Sequence[Pair]) -> dict[str, object]:
@@ -114,16 +113,3 @@ def _votes(run: Run, n: int, comparisons: Mapping[str, str]) -> dict[str, str | 
     tokens = settings.tokens if settings.judge == "endpoint" else ROOM
     answers = ask(run, n, {f"better/{k}": v for k, v in comparisons.items()}, tokens, vote=True)
     return {key: preferred(answers[f"better/{key}"], ("A", "B", TIE)) for key in comparisons}
-
-
-def _of_all_families(pairs: Sequence[Pair], most: int | None) -> list[Pair]:
-    """At most so many pairs, the first of each family before the second of any."""
-    if most is None or len(pairs) <= most:
-        return list(pairs)
-    by_family = sorted(pairs, key=lambda p: p.candidate.family)
-    ranked = [
-        (place, pair)
-        for _, own in groupby(by_family, key=lambda p: p.candidate.family)
-        for place, pair in enumerate(own)
-    ]
-    return [pair for _, pair in sorted(ranked, key=lambda item: item[0])[:most]]
