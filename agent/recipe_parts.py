@@ -34,7 +34,8 @@ SUITES = "suites"  # where recipes stand that say what to evolve on, and no meth
 DETAILS = frozenset(
     {"weighted", "dpo", "kto", "grpo", "groups", "of", "dropout", "learning_rate", "backend",
      "launch", "corrupt", "endpoint", "teacher", "recall", "novel", "apart", "credit",
-     "tasks", "talk", "against", "preset"}
+     "tasks", "talk", "against", "preset", "tell", "keep", "weigh", "worse_by", "follows",
+     "temperature"}
 )  # fmt: skip
 """Settings that say how a choice is carried out, or for experiments only."""
 

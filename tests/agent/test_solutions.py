@@ -391,7 +391,7 @@ def test_every_method_has_a_row_in_the_readme() -> None:
 
 
 def test_mistakes_in_settings_are_told_in_a_line(toy_yaml: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"acquire\.solve\.how: .*is no method; there are: samp"):
+    with pytest.raises(ConfigError, match=r"acquire\.solve\.how: .*none of the choices .*sample"):
         load_config(None, ["acquire.solve.how=magic"])
     wrong = {
         ("spin",): "suite tests.toy:ToySuite has no gold solutions",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.choices import OneOf
 
 SAMPLE = "sample"  # several samples, and nothing else
 
@@ -21,7 +23,7 @@ class SolveSettings(BaseModel):
     """How a generation's tasks are tried (README.md of this folder tells the methods).
 
     Args:
-        how: ``sample``, or a method.
+        how: ``sample``, a method, or one of your own (``package.module:function``).
         tell: ``prepare``: what the system prompt says while acting, line by line; it is not
             trained on.
         question: ``prepare``: what the policy is asked about a task before it is tried;
@@ -45,7 +47,7 @@ class SolveSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    how: str = SAMPLE
+    how: Annotated[str, OneOf((SAMPLE, *methods()))] = SAMPLE
     tell: tuple[str, ...] = ()
     question: str = ""
     lead: str = ""
@@ -61,10 +63,3 @@ class SolveSettings(BaseModel):
     follows: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     tokens: int = Field(96, ge=8)
     temperature: float = Field(0.0, ge=0)
-
-    @field_validator("how")
-    @classmethod
-    def _known(cls, how: str) -> str:
-        if how not in (known := [SAMPLE, *methods()]):
-            raise ValueError(f"is no method; there are: {', '.join(known)}")
-        return how

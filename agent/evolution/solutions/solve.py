@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
 
+from agent.choices import found
 from agent.config import ConfigError
-from agent.evolution.solutions.base import Stage
+from agent.evolution.solutions.base import Solver, Stage
 from agent.evolution.solutions.settings import SAMPLE
 from agent.loop import Assignment
 from agent.run import Run
@@ -31,7 +31,7 @@ def solved(
         return run.episodes(label, planned, incumbent.weights)
     canaries = [a for a in planned if a.phase == CANARY]
     tasks = [a for a in planned if a.phase != CANARY]
-    tries: list[Trajectory] = _method(how).solve(Stage(run, n, incumbent.weights, tasks))
+    tries = _method(how)(Stage(run, n, incumbent.weights, tasks))
     return [*run.episodes(label, canaries, incumbent.weights), *tries]
 
 
@@ -49,10 +49,14 @@ def check(run: Run) -> None:
             f"acquire.solve.how={settings.solve.how} says itself how often a task is tried: set "
             "acquire.retries=0"
         )
-    needs = getattr(_method(settings.solve.how), "needs", None)
+    needs = getattr(import_module(_method(settings.solve.how).__module__), "needs", None)
     if needs is not None and (why := needs(run)):
         raise ConfigError(f"acquire.solve.how={settings.solve.how}: {why}")
 
 
-def _method(how: str) -> ModuleType:
-    return import_module(f"agent.evolution.solutions.methods.{how.replace('-', '_')}")
+def _method(how: str) -> Solver:
+    """The method of that name, or of that import path."""
+    name = how.replace("-", "_")
+    path = how if ":" in how else f"agent.evolution.solutions.methods.{name}:solve"
+    solver: Solver = found(path, {}, "acquire.solve.how")
+    return solver
