@@ -29,14 +29,19 @@ def configured_suite(config: Config, *, unsafe: bool = False) -> Suite:
     return load_suite(config.suite.name, sandbox=sandbox, options=config.suite.options)
 
 
-def configured_sandbox(config: Config, *, unsafe: bool = False) -> Sandbox:
+def configured_sandbox(config: Config, *, unsafe: bool = False, root: bool = False) -> Sandbox:
     """A fresh sandbox; close it.
+
+    Args:
+        config: which.
+        unsafe: whether it may be ``none``.
+        root: programs are root inside (see `make_sandbox`).
 
     Raises:
         SandboxUnavailable: there is none on this machine.
     """
-    settings = config.sandbox
-    return make_sandbox(settings.backend, settings.limits, unsafe=unsafe, options=settings.options)
+    own = config.sandbox
+    return make_sandbox(own.backend, own.limits, root=root, unsafe=unsafe, options=own.options)
 
 
 def refuse_unsafe(config: Config, unsafe: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
+import random
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,14 @@ from agent.run_folder import BASE, open_ledger
 from agent.verify import verify
 from environments.base import Environment, Task
 from environments.kinds.python import PythonAnswer
+from environments.sandbox import make_sandbox
+from environments.suites import load_suite
 from memory.credit import generation_of
 from memory.kinds import KINDS
 from memory.ledger import Ledger
 from memory.records import Generation, MemoryItem, MemorySnapshot, Note, Trajectory
 from memory.transfer import export
+from tests.real import data_folder
 from tests.toy import ToySuite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,6 +231,55 @@ def contents(folder: Path) -> dict[str, Any]:
                 g.model_copy(update={"seconds": {}}).id for _, g in ledger.all(Generation)
             ],
         }
+
+
+# --- suites with data ---
+
+KNOWN = {"mbpp": "mbpp", "spider": "spider_sqlite", "lifelong-db": "lifelong_agentbench",
+         "lifelong-os": "lifelong_agentbench"}  # fmt: skip
+
+
+@functools.cache
+def solutions() -> dict[str, str]:
+    """Of every task of these suites, by its prompt, the published solution as it is written."""
+    found = {}
+    for name, folder in KNOWN.items():
+        options = {"data": str(data_folder() / folder)}
+        suite: Any = load_suite(name, sandbox=make_sandbox, options=options)
+        found |= {task.prompt: suite.gold(task)[0].text for task in suite.tasks()}
+    return found
+
+
+def knows(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
+    """The published solution of any task."""
+    question = prompt.rsplit("<user>", 1)[1].rsplit("</user>", 1)[0]
+    return re.sub(r"^```\w+\n|\n```\s*$", "", solutions().get(question, "?")) + "\n```\n"
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_who_solves_all_that_can_be_solved_solves_no_canary(tmp_path: Path, name: str) -> None:
+    suite = {
+        "name": name, "options": {"data": str(data_folder() / KNOWN[name])},
+        "tasks": {"train": 4, "gate": 1, "retention": 1, "test": 1},
+    }  # fmt: skip
+    settings = [
+        f"suite={json.dumps(suite)}", "generations=1", "acquire.canaries=2",
+        "acquire.first_tasks=3", "acquire.samples=1", "memory.embedder=hash",
+        "update_weights.min_examples=1",
+        "policy={engine: scripted, context: 1000000, model: 'tests.agent.test_canaries:knows'}",
+        "agent.max_new_tokens=100000", "sandbox={limits: {wall_s: 60}}",
+        "memory.recall.tokens=0", "acquire.memory_share=0",
+    ]  # fmt: skip
+    with Run(tmp_path / "run", load_config(None, settings), quiet=True) as run:
+        cycle.evolve(run)
+        canaries = [t for _, t in run.ledger.all(Trajectory, "1/canary/")]
+        practised = [t for _, t in run.ledger.all(Trajectory, "1/acquire/")]
+        assert len(canaries) == 2 and len(practised) == 3
+        assert all(t.success for t in practised)
+        assert not [t.failure for t in canaries if t.failure]
+        assert {t.reward for t in canaries} == {0.0}
+        assert not run.ledger.count(Note, "void/") and run.ledger.count(Note, "adapter/")
+    assert verify(tmp_path / "run")[1] == []
 
 
 # --- the rule, and what is refused ---
