@@ -301,12 +301,13 @@ def test_dlma_weighs_a_pair_by_its_own_probabilities(
     monkeypatch.setattr(likelihood, "likelihoods", scores)
     monkeypatch.setattr(contrast, "needs", lambda run: "")
     found = evolved(tmp_path / "run", toy_yaml, "dlma", PROMPTED)
-    ratio = 1 / (1 + exp(3.0 if turned else -3.0))  # R = (-1 + 3) - (-5 + 4)
+    ratio = 1 / (1 + exp(-3.0))  # R = (-1 + 3) - (-5 + 4)
     for t in found.episodes("1/acquire/"):
         verdict = found.ledger.get(Note, f"verdict/{t.slot}")
-        assert verdict is not None and verdict.data["success"] is ("/try-" not in t.slot)
+        assert verdict is not None
         share = 1 - ratio if "/try-" in t.slot else ratio
-        assert verdict.data["reward"] == pytest.approx(share)
+        assert verdict.data["reward"] == (None if turned else pytest.approx(share))
+        assert verdict.data["success"] is (not turned and "/try-" not in t.slot)
     # A pair that its own probabilities turn round does not count.
     assert bool(answers(found)) is not turned
     found.ledger.close()
