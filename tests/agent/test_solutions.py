@@ -281,6 +281,23 @@ def test_without_its_mechanism_it_is_another_method(
     assert not row.outcome(less(row, run, monkeypatch))
 
 
+# --- prompts that are not trained on ---
+
+
+def test_instructions_are_in_view_while_acting_and_nowhere_else(run: Run_) -> None:
+    rlcd = run("rlcd", PROMPTED, "whole")
+    for t in rlcd.episodes("1/acquire/"):
+        system = read(t).split("</system>")[0]
+        assert ("You are an expert" in system) is ("/try-worse" not in t.slot)
+        assert ("careless" in system) is ("/try-worse" in t.slot)
+    assert every(prompts(rlcd), lambda p: "expert" not in p and "careless" not in p)
+    measured = rlcd.episodes("gate/")
+    assert every(measured, lambda t: "expert" not in read(t))
+    ditto = run("ditto", (*LEARNS, by("actor")), "whole")
+    assert every(prompts(ditto), lambda p: "You are " in p and "profile" not in p)
+    assert {g.memory for g in rlcd.generations} == {""}  # none of it is kept
+
+
 # --- pairs by the policy's own probabilities ---
 
 
