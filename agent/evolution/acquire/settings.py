@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
+from agent.choices import OneOf
 from agent.policies.endpoint import EndpointSettings
 from memory.recall import RecallSettings
 from memory.records import Kind, Trust
@@ -117,7 +118,8 @@ class AcquireSettings(BaseModel):
         carried: at most so many of those notes, the last ones; 0 asks for none, and a further
             try is one more sample.
         note_tokens: most tokens of such a note.
-        select: which train tasks are practised.
+        select: which train tasks are practised; or a function of your own,
+            ``package.module:function``.
         generate: which tasks are made up for them.
         canaries: tasks per generation that cannot be solved, mixed in with the others (see
             `agent.evolution.canaries`): where one is "solved", nothing that the generation tried
@@ -140,6 +142,6 @@ class AcquireSettings(BaseModel):
     retries: int = Field(0, ge=0)
     carried: int = Field(3, ge=0)
     note_tokens: int = Field(48, ge=8)
-    select: Select = "weights"
+    select: Annotated[str, OneOf(get_args(Select))] = "weights"
     generate: GenerateSettings = GenerateSettings()
     canaries: int = Field(0, ge=0)
