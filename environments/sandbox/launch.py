@@ -15,7 +15,7 @@ from environments.sandbox.launcher import GIVEN, receive
 from environments.sandbox.results import START_S
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
-_ALL: dict[tuple[int, tuple[str, ...]], Launcher] = {}
+_ALL: dict[tuple[str, ...], Launcher] = {}
 _ALL_LOCK = threading.Lock()
 
 
@@ -30,14 +30,14 @@ class Launcher:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._owner, self._lock = os.getpid(), threading.Lock()
+        self._lock, self._asked = threading.Lock(), 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(START_S)
         code = LAUNCHER.read_text()
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [*command, "-I", "-S", "-c", code, str(self._owner)],
+                    [*command, "-I", "-S", "-c", code, str(os.getpid())],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -87,15 +87,21 @@ class Launcher:
     def close(self) -> None:
         """End it, and what it started; safe to call twice."""
         self._socket.close()
-        if self._owner == os.getpid():  # else it is another process's, of which this is a fork
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
 
     def _ask(self, request: bytes, fds: Sequence[int]) -> tuple[bytes, list[int]]:
         try:
             with self._lock:
-                socket.send_fds(self._socket, [request], fds)
+                self._asked += 1
+                number = f"{self._asked} ".encode()
+                socket.send_fds(self._socket, [number + request], fds)
                 answer, got = receive(self._socket, 1)
+                while answer and not answer.startswith(number):
+                    for fd in got:  # of a request whose thread was stopped meanwhile
+                        os.close(fd)
+                    answer, got = receive(self._socket, 1)
+                answer = answer.removeprefix(number)
         except OSError as error:
             self.close()
             raise SandboxFailure(f"the sandbox's launcher does not answer: {error}") from error
@@ -115,7 +121,7 @@ def launcher(prefix: tuple[str, ...], python: str) -> Launcher:
         python: a Python that this user may read.
     """
     with _ALL_LOCK:
-        key = os.getpid(), (*prefix, python)
+        key = (*prefix, python)
         if key not in _ALL or not _ALL[key].alive:
             if key in _ALL:
                 _ALL[key].close()
@@ -127,3 +133,15 @@ def launcher(prefix: tuple[str, ...], python: str) -> Launcher:
 def _end() -> None:
     for one in _ALL.values():
         one.close()
+
+
+def _forget() -> None:
+    """A fork starts its own, and holds no end of its parent's."""
+    global _ALL_LOCK
+    _ALL_LOCK = threading.Lock()
+    for one in _ALL.values():
+        one._socket.close()
+    _ALL.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -11,7 +11,8 @@ This file is sent as text and uses nothing but the standard library. A request o
   as 0 to 4. The answer is its process id, with a descriptor of the process;
 - ``limit``, a process id, and name, soft and hard value of each limit. The answer is empty.
 
-An answer that begins with ``!`` says what went wrong.
+Both begin with a number, with which the answer begins as well; ``!`` behind it says what went
+wrong.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ def serve(host: int) -> None:
         request, fds = receive(control, 1 + GIVEN)
         if not request:
             break
+        number, what, *words = request.split()
         try:
-            answer, made = _start(fds) if request == b"start" else _limit(request.split()[1:])
+            answer, made = _start(fds) if what == b"start" else _limit(words)
         except (OSError, ValueError) as error:
             answer, made = f"!{error}".encode(), []
         finally:
             for fd in fds:
                 os.close(fd)
-        socket.send_fds(control, [answer], made)
+        socket.send_fds(control, [number, b" ", answer], made)
         for fd in made:
             os.close(fd)
 

@@ -229,6 +229,21 @@ def test_what_the_launcher_cannot_do_is_told(sandbox: BubblewrapSandbox) -> None
     assert sandbox.exec(["/bin/echo", "up"]).stdout == "up\n"
 
 
+def test_an_answer_that_nobody_waited_for_is_passed_over(
+    sandbox: BubblewrapSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr(launch, "receive", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.exec(["/bin/touch", "early"])
+    for _ in range(2):
+        assert sandbox.exec(["/bin/echo", "right"]).stdout == "right\n"
+    assert sandbox.list() == []  # without its filter, the other was never started
+
+
 def test_a_fork_has_a_launcher_of_its_own(sandbox: BubblewrapSandbox) -> None:
     before = own(sandbox)
     child = os.fork()
