@@ -216,20 +216,37 @@ def run_suite(
 
 
 @app.command()
-def generations(run: RunFolder = Path("runs/default"), as_json: AsJson = False) -> None:
-    """List a run's generations and decisions.
+def generations(
+    n: Annotated[
+        int | None, typer.Argument(metavar="[GEN]", help="Only this one, with its account.")
+    ] = None,
+    run: RunFolder = Path("runs/default"),
+    as_json: AsJson = False,
+) -> None:
+    """List a run's generations and decisions; of one, also what was learnt and lost.
 
-    Example: instar generations --run runs/quickstart
+    Example: instar generations 2 --run runs/quickstart
     """
+    from agent.config import ConfigError
+    from agent.report.terminal import account_page, two_by_two
     from agent.run_folder import open_ledger
     from memory.records import Generation
 
     with open_ledger(run) as ledger:
         every = [generation for _, generation in ledger.all(Generation)]
+    if n is not None:
+        known = f"0 to {every[-1].n}" if every else "none yet"
+        every = [generation for generation in every if generation.n == n]
+        if not every:
+            raise ConfigError(f"{run} has no generation {n}; it has {known}")
     if as_json:
         _print_json([generation.model_dump(mode="json") for generation in every])
         return
     out = Console(highlight=False)
+    if n is not None:
+        out.print(two_by_two(every[0]))
+        out.print(account_page(every[0]), soft_wrap=True)
+        return
     for g in every:
         score = g.cells.get(g.cell)
         shown = f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]" if score else "–"

@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from agent.distributed.settings import RolloutSettings
 from agent.evolution.acquire import AcquireSettings
-from agent.evolution.evaluate import GateSettings
+from agent.evolution.evaluate.gate import GateSettings
+from agent.evolution.evaluate.settings import EvaluateSettings
 from agent.evolution.feedback.settings import FeedbackSettings
+from agent.evolution.objective import ObjectiveSettings
 from agent.evolution.refine import RefineSettings
 from agent.evolution.update.memory import MemoryUpdateSettings
 from agent.evolution.update.weights import WeightsUpdateSettings
@@ -177,10 +179,13 @@ class Config(_Settings):
 
     Args:
         generations: how many generations to evolve.
+        token_budget: no generation begins once practice, writing and training took so many tokens
+            (what the gate measures is not counted); null is no limit.
         seed: decides tasks, samples and initialisations.
     """
 
     generations: int = Field(3, ge=1)
+    token_budget: int | None = Field(None, ge=1)
     seed: int = 0
     suite: SuiteSettings = SuiteSettings()
     policy: PolicySettings = PolicySettings()
@@ -188,12 +193,14 @@ class Config(_Settings):
     sandbox: SandboxSettings = SandboxSettings()
     rollouts: RolloutSettings = RolloutSettings()
     memory: StoreSettings = StoreSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
     acquire: AcquireSettings = AcquireSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     refine: RefineSettings = RefineSettings()
     update_memory: MemoryUpdateSettings = MemoryUpdateSettings()
     update_weights: WeightsUpdateSettings = WeightsUpdateSettings()
     gate: GateSettings = GateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     test: TestSettings = TestSettings()
 
     @model_validator(mode="after")

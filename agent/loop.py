@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agent.formats import format_of
@@ -46,6 +47,9 @@ class Assignment(NamedTuple):
             already; None: memory is read once.
         search: what memory holds for a query, where the agent may search it (see `Paged`).
         carried: working memory, from earlier tries of this very task.
+        role: what the system prompt says besides, also where it is trained on.
+        follows: where there are valid actions, by the first word of the last action the first
+            words of those that may come next; None: all of them.
         withhold: chance that a recalled item is left out, one always staying: so that there are
             episodes with and without it.
     """
@@ -60,6 +64,8 @@ class Assignment(NamedTuple):
     look_again: Callable[[str, frozenset[str]], Recall] | None = None
     search: Callable[[str, frozenset[str]], Recall] | None = None
     carried: tuple[MemoryItem, ...] = ()
+    role: str = ""
+    follows: Mapping[str, Collection[str]] | None = None
     withhold: float = 0.0
     hot_tokens: int = 0
     heat: float = 1.0
@@ -73,6 +79,25 @@ def seed_of(*parts: object) -> int:
     """A seed derived from names, the same on every machine and in every process."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def verb(action: str) -> str:
+    """The first word of an action: what kind of action it is."""
+    return next(iter(re.findall(r"\w+", action)), "")
+
+
+def following(
+    choices: tuple[str, ...], steps: Sequence[Step], follows: Mapping[str, Collection[str]] | None
+) -> tuple[str, ...]:
+    """The choices that may come next; all of them where none may, or nothing is known.
+
+    Args:
+        choices: the valid actions.
+        steps: so far.
+        follows: see `Assignment`; what may come first stands under "".
+    """
+    known = (follows or {}).get(verb(steps[-1].text) if steps else "")
+    return tuple(c for c in choices if known is None or verb(c) in known) or choices
 
 
 def sound(result: Any) -> StepResult:
@@ -133,6 +158,8 @@ def run_episode(
         prompt = clean(environment.start())
         format_ = format_of(environment.tools)
         asked = frame(settings, briefing, format_)
+        if assignment.role:
+            asked = asked.model_copy(update={"system": f"{asked.system}\n{assignment.role}"})
         prompt_ids = policy.encode(opening(asked, prompt, opened))
         notes: Sequence[MemoryItem] = ()
         shown = {item.id for item in opened}
@@ -143,6 +170,7 @@ def run_episode(
             choices: tuple[str, ...] = ()
             if settings.constrain and not asked.begin:  # else they would stand behind it
                 choices = tuple(getattr(environment, "valid_actions", None) or ())
+                choices = following(choices, steps, assignment.follows)
             source = "policy"
             room = policy.context - max_new_tokens
             if pager and steps and len(prompt_ids) > room:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.formats import Format
 from agent.policies.base import Message
 from environments.base import Briefing
-from memory.frame import block
-from memory.kinds import KINDS
+from memory.frame import block, shown
+from memory.kinds import BEFORE_TASK, KINDS
 from memory.records import Frame, MemoryItem
 
 
@@ -73,7 +73,9 @@ def opening(frame: Frame, observation: str, items: Sequence[MemoryItem] = ()) ->
         observation: the task.
         items: what memory adds, in order.
     """
-    messages: list[Message] = [{"role": "system", "content": frame.system}]
+    told = [shown(item) for item in items if KINDS[item.kind].shown == "system"]
+    system = "\n".join([*filter(None, [frame.system]), *told])
+    messages: list[Message] = [{"role": "system", "content": system}]
     if frame.example is not None:  # first, so that all prompts share this beginning
         messages += _exchange(*frame.example)
     for item in items:
@@ -87,7 +89,7 @@ def opening(frame: Frame, observation: str, items: Sequence[MemoryItem] = ()) ->
 
 def with_notes(items: Sequence[MemoryItem], observation: str) -> str:
     """What the world says, after the notes and code that memory adds."""
-    notes = [item for item in items if KINDS[item.kind].shown != "episode"]
+    notes = [item for item in items if KINDS[item.kind].shown in BEFORE_TASK]
     return f"{block(notes)}\n{observation}" if notes else observation
 
 

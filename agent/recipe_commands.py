@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from agent.environment_commands import AsJson
 
@@ -19,43 +17,46 @@ recipes_app = typer.Typer(
 
 @recipes_app.callback()
 def listed(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the recipes, each with the first line that it says about itself.
+    """List the recipes phase by phase: what each is, where it comes from, what it needs.
 
     Example: instar recipes
     """
-    from agent.config import find_recipe, recipes
+    from agent.config import recipes
+    from agent.recipe_parts import recipe
+    from agent.report.picture import recipe_table
 
     if context.invoked_subcommand is not None:
         return
-    found = {name: _first(find_recipe(name).read_text()) for name in recipes()}
+    found = [recipe(name) for name in recipes()]
     if as_json:
-        typer.echo(json.dumps([{"name": n, "description": d} for n, d in found.items()], indent=1))
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("what it is", overflow="fold")
-    for name, description in found.items():
-        table.add_row(name, Text(description))
-    Console().print(table)
+        typer.echo(json.dumps([each._asdict() for each in found], indent=1))
+    else:
+        Console(highlight=False).print(recipe_table(found))
 
 
 @recipes_app.command()
 def show(
     name: Annotated[str, typer.Argument(help="The recipe's name, or a YAML file.")],
+    picture: Annotated[
+        bool, typer.Option("--picture", help="The cycle, with what it chooses marked.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a recipe as it is written; with --json, all settings that it comes to.
 
-    Example: instar recipes show expel
+    Example: instar recipes show expel --picture
     """
-    from agent.config import find_recipe, load_config
+    from agent.config import Config, find_recipe, load_config
 
     if as_json:
         typer.echo(json.dumps(load_config(name).model_dump(mode="json"), indent=1))
+    elif picture:
+        from agent.recipe_parts import PHASES, enabled, parts, recipe
+        from agent.report.picture import picture as drawn
+
+        config = load_config(name)
+        off = [phase for phase in PHASES if not enabled(config, phase)]
+        out = Console(highlight=False)
+        out.print(drawn(recipe(name), parts(config), parts(Config()), off))
     else:
         typer.echo(find_recipe(name).read_text().rstrip())
-
-
-def _first(body: str) -> str:
-    """The first line of a recipe's head comment."""
-    return body.partition("\n")[0].lstrip("# ") if body.startswith("#") else ""

@@ -380,6 +380,11 @@ class Run:
         """Tokens produced by the episodes under a prefix of their slots."""
         return sum(t.produced_tokens for _, t in self.ledger.all(Trajectory, prefix))
 
+    def said_tokens(self, prefix: str) -> int:
+        """Tokens of the answers to questions under a prefix (``3/feedback/``)."""
+        notes = self.ledger.all(Note, f"said/{prefix}")
+        return sum(int(str(note.data.get("tokens", 0))) for _, note in notes)
+
     # --- generations ---
 
     def generations(self) -> list[Generation]:

@@ -16,7 +16,11 @@ from memory.ledger import Ledger
 from memory.records import MEMBER_OF, Note, content_hash
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
-FREE = ("generations", "rollouts")  # settings with which a run may be continued otherwise
+FREE = (
+    "generations",
+    "token_budget",
+    "rollouts",
+)  # settings with which a run may be continued otherwise
 FORKED = "forked/"  # and the hash of the configuration with which a copied run was begun
 BASE = "base"  # the version of weights that no adapter has changed
 

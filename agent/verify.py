@@ -13,6 +13,7 @@ import yaml
 from agent.config import Config, ConfigError, validate
 from agent.evolution.canaries import verdict
 from agent.made_tasks import MadeTasks
+from agent.report import accounted
 from agent.run_folder import BASE, CONFIG, FORKED, LEDGER, config_hash, open_ledger, pruned
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import member_folder, read_set
@@ -26,6 +27,8 @@ from memory.ledger import Ledger, LedgerError
 from memory.lock import RunLock
 from memory.records import (
     CANARY,
+    COMPOSED,
+    CORRECTION,
     MEMBER_OF,
     REWRITE,
     Generation,
@@ -36,7 +39,7 @@ from memory.records import (
     Trajectory,
 )
 
-LEARNING = ("acquire", CANARY, "probe", REWRITE)
+LEARNING = ("acquire", CANARY, "probe", REWRITE, COMPOSED, CORRECTION)
 BATCH = ("acquire", CANARY)
 REHEARSED = re.compile(r"said/(\d+)/synthesised/\d+/answer")  # an answer to a made-up task
 
@@ -140,9 +143,26 @@ def _trajectories(ledger: Ledger, folder: Path) -> Iterator[str]:
                 yield f"trajectory {slot} recalled the unknown memory item {item}"
             elif t.task in tasks_of[item]:
                 yield f"trajectory {slot} saw memory made from its own task ({item})"
+        if t.phase in (COMPOSED, CORRECTION):
+            yield from _composed(ledger, slot)
         for step in t.steps:
             if step.policy != t.policy:
                 yield f"trajectory {slot}: a step by {step.policy} in an episode of {t.policy}"
+
+
+def _composed(ledger: Ledger, slot: str) -> Iterator[str]:
+    """What was put together says from what, and that is there."""
+    note = ledger.get(Note, f"composed/{slot}")
+    if note is None:
+        yield f"trajectory {slot} was put together, and nothing says from what"
+        return
+    sources = note.data["sources"]
+    for source in sources if isinstance(sources, list) else ():
+        name = str(source)
+        if ledger.get(Note, name) is None and (t := ledger.get(Trajectory, name)) is None:
+            yield f"trajectory {slot} was put together from {name}, which is not in the ledger"
+        elif ledger.get(Note, name) is None and t is not None and t.split != "train":
+            yield f"trajectory {slot} was put together from {name}, a {t.split} episode"
 
 
 def _canaries(ledger: Ledger, folder: Path) -> Iterator[str]:
@@ -309,6 +329,10 @@ def _generations(ledger: Ledger, folder: Path) -> Iterator[str]:
             yield f"generation {g.n} has the unknown weights {g.weights}"
         if g.memory and ledger.get(MemorySnapshot, g.memory) is None:
             yield f"generation {g.n} has the unknown memory {g.memory}"
+        for _, slots in accounted(g):
+            for slot in slots:
+                if ledger.get(Trajectory, slot) is None:
+                    yield f"generation {g.n}: its account names {slot}, which is not in the ledger"
         file = folder / "generations" / f"{g.n:03d}" / "generation.json"
         try:
             if json.loads(file.read_text()) != g.model_dump(mode="json"):

@@ -34,6 +34,7 @@ ENGINE_BARS = {
 }
 ENGINE_GOAL = ("rollouts / vLLM offline", 1.2)
 TRAINING_BARS = {"tokens a second / the better of the others": ("at least", 2.0)}
+OURS = "instar"  # the recipe that is to be first, or tied for first, on every suite
 TRAINING_GOAL = 0.6  # of the measured matmul rate
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says when it starts and stops
@@ -100,6 +101,18 @@ def save(path: Path | None, figures: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     print(f"written: {path}")
+
+
+def standing(figures: Mapping[str, Any]) -> str:
+    """Where ours stands on a suite: first, tied for first, or behind whom."""
+    arms = {n: a["mean"] for n, a in figures["arms"].items()}
+    if OURS not in arms:
+        return "not measured"
+    ahead = [n for n, mean in arms.items() if mean > arms[OURS]]
+    worse = [n for n in ahead if figures["contrasts"][n]["p_holm"] < 0.05]
+    if worse:
+        return f"behind {', '.join(worse)}"
+    return f"tied for first with {', '.join(ahead)}" if ahead else "first"
 
 
 def _git(*arguments: str) -> str | None:

@@ -3,10 +3,13 @@
 Each seed of a suite is one ``instar evolve`` of its recipe in ``runs/bench-suite-NAME-sSEED``;
 what is already there is continued. Figures are those of ``benchmarks/evolution.py``: success on
 the test split with the stratified bootstrap over tasks, seeds beside it, paired differences. The
-file is brought up to date suite by suite, each with its own date and commit.
+file is brought up to date suite by suite, each with its own date and commit; what it holds of
+other suites stays. Settings of a recipe are changed as for ``instar evolve``, under a name of
+their own.
 
     INSTAR_DATA=FOLDER python benchmarks/suites.py --json benchmarks/results/suites.json
     INSTAR_DATA=FOLDER python benchmarks/suites.py banking77 miniwob --seeds 2
+    python benchmarks/suites.py textworld --name far suite.options.steps=30
 
 With ``--base`` nothing evolves: the unevolved agent alone on a few train tasks of each family,
 greedily and sampled. It tells where a first success can be found at all.
@@ -22,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, circumstances, parser, save
+from _common import ROOT, circumstances, parser, save, told_in_a_line
 from _evolved import aggregate, evolve, read
 from rich.console import Console
 from rich.table import Table
@@ -53,9 +56,9 @@ QUICK = (
 BASE_TASKS, BASE_SAMPLES, BASE_TEMPERATURE = 4, 4, 0.7  # a family; a task
 
 
-def base(name: str, quick: bool) -> dict[str, Any]:
+def base(name: str, settings: Sequence[str], quick: bool) -> dict[str, Any]:
     """What the unevolved agent does on a recipe's train tasks."""
-    config = load_config(name)
+    config = load_config(name, settings)
     suite = load_suite(config.suite.name, sandbox=make_sandbox, options=config.suite.options)
     count = 1 if quick else BASE_TASKS
     tasks = first_of_each_family(split_tasks(suite.tasks())["train"], count)
@@ -91,14 +94,34 @@ def base(name: str, quick: bool) -> dict[str, Any]:
     }
 
 
-def look(names: Sequence[str], quick: bool, file: Path | None) -> None:
+def stored(file: Path | None, quick: bool) -> dict[str, Any]:
+    """The suites that a file holds, each with the circumstances it was measured in.
+
+    Raises:
+        SystemExit: it is no such file, or one of runs of another size.
+    """
+    if file is None or not file.is_file():
+        return {}
+    try:
+        figures = json.loads(file.read_text())
+        suites, other = figures.pop("suites"), figures.pop("quick") != quick
+    except (ValueError, KeyError, TypeError):
+        raise SystemExit(f"{file}: no figures of suites; name another file") from None
+    if other:
+        size = "full" if quick else "quick"
+        raise SystemExit(f"{file} holds figures of a {size} run; name another file")
+    return {name: figures | own for name, own in suites.items()}
+
+
+def look(names: Sequence[str], settings: Sequence[str], quick: bool, file: Path | None) -> None:
     """``--base``: each suite's line, stored as it is made."""
-    told: dict[str, Any] = {}
+    told = stored(file, quick)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("suite", "greedy", "sampled", "families"):
         table.add_column(column, overflow="fold")
     for name in names:
-        own = told[name] = base(name, quick)
+        own = base(name, settings, quick)
+        told[name] = circumstances("suites-base") | {"settings": list(settings)} | own
         families = ", ".join(f"{f} {write_number(v)}" for f, v in own["families"].items())
         table.add_row(
             name,
@@ -112,31 +135,38 @@ def look(names: Sequence[str], quick: bool, file: Path | None) -> None:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("suites", nargs="*", metavar="RECIPE", help=f"of {', '.join(SUITES)}")
+    options.add_argument(
+        "given", nargs="*", metavar="RECIPE|key=value",
+        help=f"of {', '.join(SUITES)} (all); settings for them",
+    )  # fmt: skip
     options.add_argument("--seeds", type=int, default=0, help="how many, from 0 (3; 1 if --quick)")
     options.add_argument("--base", action="store_true", help="only look at the unevolved agent")
+    options.add_argument("--name", help="of the run folders; give one with your own settings")
     arguments = options.parse_args()
-    names = arguments.suites or list(SUITES)
+    settings = [text for text in arguments.given if "=" in text]
+    names = [text for text in arguments.given if "=" not in text] or list(SUITES)
     if unknown := set(names) - set(SUITES):
         options.error(f"no such recipe: {', '.join(sorted(unknown))}; choose of {SUITES}")
     if arguments.base:
-        look(names, arguments.quick, arguments.json)
+        look(names, settings, arguments.quick, arguments.json)
         return
+    if settings and not arguments.name:
+        options.error("give --name with settings of your own, so that the runs have their folders")
     count = arguments.seeds or (1 if arguments.quick else 3)
-    told: dict[str, Any] = {}
-    if arguments.json and arguments.json.is_file():
-        told = json.loads(arguments.json.read_text())["suites"]
+    told = stored(arguments.json, arguments.quick)
     out = Console(highlight=False)
+    parts = ["bench-suite", *filter(None, [arguments.name])]
     for name in names:
         seeds = []
         for seed in range(count):
-            label = f"bench-suite-{name}{'-quick' if arguments.quick else ''}-s{seed}"
+            own_parts = [*parts, name, *(["quick"] if arguments.quick else []), f"s{seed}"]
+            label = "-".join(own_parts)
             out.print(f"[bold]{name} · seed {seed}[/bold] · runs/{label}")
-            settings = [*(QUICK if arguments.quick else ()), f"seed={seed}"]
-            evolve(ROOT / "runs" / label, settings, recipe=name)
+            given = [*(QUICK if arguments.quick else ()), *settings, f"seed={seed}"]
+            evolve(ROOT / "runs" / label, given, recipe=name)
             seeds.append(read(ROOT / "runs" / label, seed))
-            own = circumstances("suites") | {"seeds": len(seeds)} | aggregate(seeds)
-            told[name] = own | {"config": seeds[0].summary["config"]}
+            own = circumstances("suites") | {"settings": settings, "seeds": len(seeds)}
+            told[name] = own | aggregate(seeds) | {"config": seeds[0].summary["config"]}
             figures = circumstances("suites") | {"quick": arguments.quick, "suites": told}
             save(arguments.json, figures)
     show(told, out)
@@ -160,4 +190,4 @@ def show(suites: Mapping[str, Any], out: Console) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told_in_a_line(main)

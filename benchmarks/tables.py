@@ -27,6 +27,7 @@ from _common import (
     SANDBOX_BARS,
     TRAINING_BARS,
     TRAINING_GOAL,
+    standing,
 )
 
 from agent.report import (
@@ -577,7 +578,17 @@ def suites(figures: Figures) -> str:
         )
     head = ("suite", "base", "memory", "weights", "both", "both − base", "best of n", "promoted",
             "test tasks", "seeds", "minutes", "commit")  # fmt: skip
-    return _paragraphs(table(head, rows), origin(figures))
+    return _paragraphs(table(head, rows), origin(figures), *_notes(figures))
+
+
+def suites_families(figures: Figures) -> str:
+    """The same, family by family."""
+    rows, names = [], arms_in_order(a for own in figures["suites"].values() for a in own["arms"])
+    for suite, own in figures["suites"].items():
+        for family, arms in own["families"].items():
+            shown = (write_number(arms[name]) if name in arms else "–" for name in names)
+            rows.append((f"`{suite}`", family, *shown))
+    return table(("suite", "family", *map(_arm, names)), rows, 2)
 
 
 def suites_base(figures: Figures) -> str:
@@ -589,11 +600,21 @@ def suites_base(figures: Figures) -> str:
             f"{own['sampled']} of {own['tasks'] * own['samples']}",
             ", ".join(f"{f} {write_number(v)}" for f, v in own["families"].items() if v) or "none",
             f"{own['seconds']:.0f}",
+            f"`{own.get('commit', figures['commit'])}`",
         )
         for name, own in figures["suites"].items()
     ]
-    head = ("suite", "greedy", "sampled", "families with a success (rate)", "seconds")
-    return _paragraphs(table(head, rows), origin(figures))
+    head = ("suite", "greedy", "sampled", "families with a success (rate)", "seconds", "commit")
+    return _paragraphs(table(head, rows), origin(figures), *_notes(figures))
+
+
+def _notes(figures: Figures) -> list[str]:
+    """What is to be known about single rows of a file that is brought up to date row by row."""
+    return [
+        f"`{name}`: {own['note']}."
+        for name, own in figures["suites"].items()
+        if own.get("note") not in (None, figures.get("note"))
+    ]
 
 
 def _difference(score: Figures) -> str:
@@ -675,6 +696,39 @@ def memory_learning(figures: Figures) -> str:
     head = ("suite", "memory", "success", "ours minus it", "p, Holm", "items", "prompt tokens",
             "tokens spent learning")  # fmt: skip
     return _paragraphs(table(head, rows, 2), f"{'; '.join(notes)}. {origin(figures)}")
+
+
+def methods(figures: Figures) -> str:
+    """Recipes on the same budget of tokens, best first."""
+    rows, notes = [], []
+    for suite, own in figures["suites"].items():
+        for name, arm in sorted(own["arms"].items(), key=lambda a: -a[1]["mean"]):
+            gap = own["contrasts"].get(name)
+            counts = [write_count(round(arm[p])) if p in arm else ""
+                      for p in ("tokens", "gate_tokens")]  # fmt: skip
+            rows.append((
+                f"`{suite}`", _arm_of(name) + " †" * arm.get("lent", False),
+                f"{write_number(arm['mean'])} {_interval(arm)}", _difference(gap) if gap else "",
+                f"{gap['p_holm']:.3f}" if gap else "", *counts,
+                f"{arm['seconds']:.0f}" if "seconds" in arm else "",
+                f"{arm['items']:.0f}" if "items" in arm else "",
+                write_number(arm["lost"]) if arm.get("lost") is not None else "",
+            ))  # fmt: skip
+        notes.append(
+            f"{suite}: `instar` is {standing(own)}; {_seeds(own)}, budget "
+            f"{write_count(own['budget'])} tokens, best of {own['arms']['best_of_n']['samples']}, "
+            f"{own['date']}, `{own['commit']}`."
+        )
+        if own["missing"]:
+            out = "; ".join(f"`{name}`: {why}" for name, why in own["missing"].items())
+            notes.append(f"Cannot be run on {suite}: {out}.")
+    head = ("suite", "recipe", "success", "instar minus it", "p, Holm", "tokens", "gate's tokens",
+            "seconds", "items", "lost")  # fmt: skip
+    return _paragraphs(table(head, rows, 2), " ".join(notes), origin(figures))
+
+
+def _arm_of(name: str) -> str:
+    return {"base": "unevolved", "best_of_n": "best of n, unevolved"}.get(name, f"`{name}`")
 
 
 def memory_index(figures: Figures) -> str:
@@ -775,6 +829,7 @@ def _share(score: Figures) -> str:
 
 PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     "memory-learning": {"learning": memory_learning},
+    "methods": {"methods": methods},
     "memory": {"index": memory_index},
     "inspector": {"inspector": inspector},
     "poisoning": {"poisoning": poisoning},
@@ -798,7 +853,7 @@ PARTS: dict[str, dict[str, Callable[[Figures], str]]] = {
     },
     "collapse": {"retention": collapse, "probe": collapse_probe},
     "prompt": {"prompt": prompt},
-    "suites": {"suites": suites},
+    "suites": {"suites": suites, "families": suites_families},
     "suites-base": {"base": suites_base},
     "sandbox": {"sandbox": sandbox},
     "worlds": {"worlds": worlds},

@@ -191,6 +191,9 @@ class Suite(Protocol):
     ``query`` …), with ``spawn(fields)``, which returns the task that such texts make, or None
     where they make none. What one of ``fields`` makes is graded as the task that it is of. So a
     policy can write tasks; whether they are any good is found out by whoever asked it.
+
+    And ``abilities``, names of `environments.abilities.ABILITIES` that its tasks ask for, or such
+    names by family: what an objective chooses families by.
     """
 
     name: str

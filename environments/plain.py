@@ -91,6 +91,7 @@ class PlainSuite:
         self.name = named if isinstance(named, str) and named else called
         self.description = described if isinstance(described, str) and described else ""
         self.description = self.description or doc.partition("\n")[0] or called
+        self.abilities = getattr(cls, "abilities", ())
         self.seconds = float(_attribute(cls, "seconds", SECONDS, float))
         self.briefing = Briefing(
             text=doc,

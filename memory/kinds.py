@@ -13,13 +13,14 @@ class KindOf(NamedTuple):
     Args:
         says: what it is, in a few words.
         shown: how it stands in a prompt: as an ``episode`` (turns of the conversation), as a
-            ``note`` (one line before the task), or as ``code`` (a block before the task).
+            ``note`` (one line before the task), as ``code`` (a block before the task), or in the
+            ``system`` prompt.
         unit: what an item of it is about: one ``task``, or what many tasks have in common.
         stored: whether it is kept beyond its task.
     """
 
     says: str
-    shown: Literal["episode", "note", "code"]
+    shown: Literal["episode", "note", "code", "system"]
     unit: Literal["task", "many"]
     stored: bool = True
 
@@ -32,7 +33,13 @@ KINDS: dict[Kind, KindOf] = {
     Kind.FACT: KindOf("what is so, until something supersedes it", "note", "many"),
     Kind.WORKING: KindOf("what to mind in the next try of one task", "note", "task", stored=False),
     Kind.DRAFT: KindOf("an earlier try of the task at hand", "code", "task", stored=False),
+    Kind.INSTRUCTION: KindOf(
+        "what the configuration says in one try of a task", "system", "task", stored=False
+    ),
 }
+
+
+BEFORE_TASK = ("note", "code")  # how those are shown that stand before the task
 
 
 def status_at_birth(kind: Kind, trust: Trust) -> Status:

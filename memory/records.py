@@ -40,6 +40,8 @@ class Record(BaseModel):
 
 CANARY = "canary"  # the phase of episodes with a task that nobody can solve; none is learnt from
 REWRITE = "rewrite"  # that of episodes with a solution of their very task in view
+COMPOSED = "composed"  # that of episodes whose turns were put together, not sampled in one go
+CORRECTION = "correction"  # of composed ones whose prompt has the wrong try that they correct
 
 MEMBER_OF = ":"  # stands between the version of an adapter set and that of its member that acts
 
@@ -88,7 +90,8 @@ class Step(Record):
         logprobs: natural log-probability of each produced token, in order; as many as
             ``loss_mask`` has ones. Under the policy at temperature 1: over its vocabulary, or,
             where it chose among ``choices``, over the tokens with which one of them goes on.
-            Empty where the engine does not say them; such a step is never trained on.
+            Empty where the engine does not say them (such a step is never trained on), and in
+            turns that were put together.
         choices: the texts that the policy chose among; empty where it wrote freely.
         notes: ids of the memory items that were put before the world's last answer, if memory
             was read again during the episode.
@@ -140,7 +143,7 @@ class Trajectory(Record):
         slot: where it stands in the run (``3/acquire/<task>/2``); unique, so an episode is
             run and counted once however often the process dies.
         task, suite, family, split: the task's id and where it belongs.
-        phase: acquire, canary, probe, gate, retention, test …
+        phase: acquire, composed, canary, probe, gate, retention, test …
         policy: version of the weights it began and ended with; of an adapter set also the
             member that acted, ``SET:MEMBER``.
         memory: id of the memory snapshot it could read ("" for none).
@@ -183,7 +186,12 @@ class Trajectory(Record):
 
     @property
     def produced_tokens(self) -> int:
-        """Tokens that the policy wrote, those since erased included."""
+        """Tokens that the policy wrote, those since erased included.
+
+        What was put together counts where it was written.
+        """
+        if self.phase in (COMPOSED, CORRECTION):
+            return 0
         return sum(sum(s.loss_mask) for s in self.steps) + int(self.metrics.get("erased_tokens", 0))
 
     @property
@@ -206,6 +214,7 @@ class Kind(StrEnum):
     FACT = "fact"
     WORKING = "working"
     DRAFT = "draft"
+    INSTRUCTION = "instruction"
 
 
 class Status(StrEnum):

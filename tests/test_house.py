@@ -14,6 +14,13 @@ PACKAGES = ("agent", "environments", "memory")
 README = ROOT / "README.md"
 MAX_LINES = 450
 
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "environments/README.md",
+    "agent/evolution/README.md",
+)
+
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 
 
@@ -163,7 +170,7 @@ def python_blocks() -> list[tuple[str, str]]:
     """Every ```python block of the documents that users read: where it stands, and its text."""
     return [
         (f"{name}-{number}", body)
-        for name in ("README.md", "CONTRIBUTING.md", "environments/README.md")
+        for name in DOCUMENTS
         if (ROOT / name).is_file()
         for number, (language, body) in enumerate(FENCE.findall((ROOT / name).read_text()), 1)
         if language == "python"

@@ -13,15 +13,21 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from agent.evolution import canaries
-from agent.evolution import evaluate as gate
 from agent.evolution.acquire import generate, plan, slots
+from agent.evolution.acquire.absolute_zero import proposals
 from agent.evolution.acquire.select import choose
 from agent.evolution.correct import corrections
+from agent.evolution.evaluate import gate
+from agent.evolution.evaluate.account import account
+from agent.evolution.evaluate.preference import preference
 from agent.evolution.feedback import calibrate, verdicts
 from agent.evolution.play import fair, measure
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.retry import retry
-from agent.evolution.scores import family_rates, propose_objective, score
+from agent.evolution.scores import check_objectives, family_rates, propose_objective, score
+from agent.evolution.solutions import solve
+from agent.evolution.solutions.base import PLACE as SOLVE
+from agent.evolution.solutions.settings import SAMPLE
 from agent.evolution.update import groups, merge
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
@@ -56,15 +62,28 @@ def evolve(run: Run) -> Generation:
     for split in SPLITS:
         run.tasks(split)  # none in one of them? say so now
     canaries.check(run)
+    check_objectives(run)
     generate.check(run)
     run.publish()
     run.memory.check()
+    verdicts.check(run)
     corrections.check(run)
+    solve.check(run)
     incumbent = run.incumbent() or first_generation(run)
+    budget = run.config.token_budget
     while incumbent.n < run.config.generations:
+        if budget is not None and (spent := learning_tokens(run)) >= budget:
+            run.print(f"the token budget is spent ({spent:,} of {budget:,}): no further generation")
+            break
         incumbent = one_generation(run, incumbent)
         run.print(two_by_two(incumbent))
     return incumbent
+
+
+def learning_tokens(run: Run) -> int:
+    """What practice, writing and training took so far; what the gate measures is not among it."""
+    phases = [phase for g in run.generations() for phase in g.tokens.items()]
+    return sum(tokens for phase, tokens in phases if phase != "evaluate")
 
 
 def one_generation(run: Run, incumbent: Generation) -> Generation:
@@ -106,7 +125,7 @@ def first_generation(run: Run) -> Generation:
         played = measure(run, "generation 0 · gate", "gate", "", BASE)
         tasks = fair(run.tasks("gate"), [played])
         successes = [played[task.id] for task in tasks]
-        families = sorted({task.family for task in run.tasks("gate")})
+        proposal = propose_objective(run, 0, "", BASE)
     return run.conclude(
         Generation(
             n=0,
@@ -118,9 +137,10 @@ def first_generation(run: Run) -> Generation:
             reason="the agent before any evolution",
             cells={"incumbent": score(tasks, successes)},
             families=family_rates(tasks, successes),
-            objective={family: 1 / len(families) for family in families},  # look everywhere first
+            objective=proposal.weights,
             tokens={"evaluate": run.tokens("gate/")},
             seconds={"evaluate": run.seconds("0/evaluate")},
+            details={"objective": proposal.told},
         )
     )
 
@@ -153,7 +173,8 @@ def acquire(
         generation=n,
         memory=incumbent.memory,
         weak=weak,
-        evolved=incumbent.weights != BASE,
+        # A method says who tries what: the base does not explore beside it.
+        evolved=incumbent.weights != BASE and settings.solve.how == SAMPLE,
         canaries=planted,
         look_again=lambda task: run.memory.again(
             task, incumbent.memory, incumbent.weights, learning=True
@@ -164,10 +185,11 @@ def acquire(
     )
     label = f"generation {n} · acquire"
     explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
-    tried_ = run.episodes(label, episodes.incumbent, incumbent.weights)
+    tried_ = solve.solved(run, n, incumbent, label, episodes.incumbent)
     planned = [a for a in episodes.incumbent if a.phase != CANARY]
     explored, tried_ = canaries.without(explored), canaries.without(tried_)
-    return explored + tried_ + retry(run, n, incumbent, planned, tried_)
+    further = retry(run, n, incumbent, planned, tried_) if settings.retries else []
+    return explored + tried_ + further
 
 
 def acquired(run: Run, before: int) -> list[Trajectory]:
@@ -239,7 +261,10 @@ def new_weights(
         )
     start = incumbent.weights if settings.begin == "incumbent" else BASE
     believed = not canaries.judge(run, n)  # else nothing that it makes is learnt from either
-    made_up = synthesised(run, n, incumbent.weights, known) if believed else []
+    made_up = []
+    if believed:
+        weights = incumbent.weights
+        made_up = [*synthesised(run, n, weights, known), *proposals(run, n, weights)]
     if settings.replay.rewrite and believed:
         solutions, experience = rewritten(run, n, start, solutions, experience)
     policy = run.policy(incumbent.weights)
@@ -333,9 +358,11 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
     else:
         reason = "; ".join(["nothing new to test", *remarks])
     memory, weights = agents[chosen]
+    proposal = propose_objective(run, n, memory, weights)
     if memory == incumbent.memory:
         memory = candidate.trial
-    return Generation(
+    shown = chosen if chosen != "incumbent" else gate.foremost(comparisons)
+    decided = Generation(
         n=n,
         parent=incumbent.n,
         weights=weights,
@@ -345,7 +372,7 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
         reason=reason,
         cells={cell: score(tasks, own) for cell, own in successes.items()},
         families=family_rates(tasks, successes[chosen]),
-        objective=propose_objective(run.tasks("gate"), played[chosen]),
+        objective=proposal.weights,
         details={
             "candidate": {"memory": candidate.memory, "weights": candidate.weights},
             "threshold": threshold,
@@ -360,8 +387,12 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
                 for c in comparisons
             ],
             "remarks": list(remarks),
+            "objective": proposal.told,
         },
     )
+    # What is told beside the gate: it decides nothing, and nothing learns from it.
+    beside = preference(run, n, shown, agents) | account(run, incumbent, decided, shown, agents)
+    return decided.model_copy(update={"details": decided.details | beside})
 
 
 def retention(
@@ -391,13 +422,15 @@ def phase_tokens(run: Run, n: int) -> dict[str, int]:
     """Tokens per phase: produced, and in the update also those read in training."""
     trained = [run.ledger.get(Note, f"{what}/{n}") for what in ("trained", "verifier")]
     trained += [note for _, note in run.ledger.all(Note, f"trained/{n}/")]
-    said = [note for _, note in run.ledger.all(Note, f"said/{n}/")]
-    making = generate.tokens(run, n)
-    spent = sum(int(str(note.data.get("tokens", 0))) for note in [*said, *trained] if note)
+    trained_on = sum(int(str(note.data.get("tokens", 0))) for note in trained if note)
+    making, solving = generate.tokens(run, n), run.said_tokens(f"{n}/{SOLVE}/")
+    said = run.said_tokens(f"{n}/") - run.said_tokens(f"{n}/evaluate/")
+    judged = sum(run.said_tokens(f"{m}/evaluate/") for m in range(1, n + 1))
     # An agent is measured once, whichever generation asks first; the rest is this one's.
     earlier = sum(g.tokens.get("evaluate", 0) for g in run.generations())
+    tried = run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/")
     return {
-        "acquire": run.tokens(f"{n}/acquire/") + run.tokens(f"{n}/{CANARY}/") + making.all,
-        "update": run.tokens(f"{n}/probe/") + spent - making.said,
-        "evaluate": run.tokens("gate/") + run.tokens("retention/") - earlier,
+        "acquire": tried + making.all + solving,
+        "update": run.tokens(f"{n}/probe/") + trained_on + said - making.said - solving,
+        "evaluate": run.tokens("gate/") + run.tokens("retention/") + judged - earlier,
     }

@@ -141,8 +141,7 @@ def majority(samples: Sequence[Trajectory]) -> float:
 def evolution_tokens(run: Run) -> int:
     """Tokens that evolution produced, reflections included: everything but the test."""
     episodes = sum(t.produced_tokens for _, t in run.ledger.all(Trajectory) if t.phase != "test")
-    said = sum(int(str(n.data["tokens"])) for _, n in run.ledger.all(Note, "said/"))
-    return episodes + said
+    return episodes + run.said_tokens("")
 
 
 def summarise(run: Run, tested: Mapping[str, Any] = {}) -> dict[str, Any]:

@@ -35,6 +35,13 @@ def measure(
     return {t.task: float(t.success) for t in played if t.failure is None}
 
 
+def episodes_of(run: Run, split: Split, memory: str, weights: str) -> dict[str, Trajectory]:
+    """An agent's unbroken episodes so far on a split's tasks, by task id, in the tasks' order."""
+    agent = arm(run.ledger, run.config.memory, memory, weights)
+    found = ((task.id, run.done(f"{split}/{agent}/{task.id}")) for task in run.tasks(split))
+    return {task: t for task, t in found if t is not None}
+
+
 def fair(tasks: Sequence[Task], outcomes: Sequence[Mapping[str, float]]) -> list[Task]:
     """The tasks that every agent played to an end; only these are compared.
 

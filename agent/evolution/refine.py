@@ -15,10 +15,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agent.choices import OneOf
 from agent.evolution.votes import elected
 from environments.base import FULL_REWARD, ROUNDING
 from memory.records import Trajectory
@@ -33,6 +34,8 @@ Correct = Literal[
     "isr-llm",
     "rationalise",
     "self-debug",
+    "interpreter",
+    "blocks",
     "redraft",
     "verify",
 ]
@@ -59,7 +62,7 @@ class RefineSettings(BaseModel):
             even without full reward (Self-Talk, 2401.05033, §3.3).
         agreement: see ``filters``.
         correct: how what no try of a task solved is tried again; each is a function in
-            ``agent/evolution/correct``.
+            ``agent/evolution/correct``, or one of your own, ``package.module:function``.
         rounds: most further tries of a task.
         carried: of so many rounds, the last ones, drafts and critiques stand before the task.
         critique_tokens: most tokens of a critique.
@@ -79,7 +82,7 @@ class RefineSettings(BaseModel):
     subgoal: str = ""
     subgoals: float = 1.0
     agreement: float = Field(0.5, ge=0, le=1)
-    correct: Correct = "none"
+    correct: Annotated[str, OneOf(get_args(Correct))] = "none"
     rounds: int = Field(1, ge=1)
     carried: int = Field(2, ge=1)
     critique_tokens: int = Field(96, ge=8)

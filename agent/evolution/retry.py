@@ -40,7 +40,7 @@ def retry(
     """
     settings = run.config.acquire
     first: dict[str, tuple[Assignment, Trajectory]] = {}
-    judged = {t.slot: t for t in seen(run, incumbent.weights, played)} if settings.retries else {}
+    judged = {t.slot: t for t in seen(run, incumbent.weights, played)}
     for assignment, trajectory in zip(planned, played, strict=True):
         if (t := judged.get(trajectory.slot)) is not None:
             first.setdefault(assignment.task.id, (assignment, t))

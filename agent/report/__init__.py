@@ -117,6 +117,73 @@ def made_up(generation: Generation) -> str:
     )
 
 
+def preferred(generation: Generation) -> list[str]:
+    """Per opponent, what the judge prefers: the candidate, and how far the verifier agrees."""
+    told = mapping(generation.details.get("preference"))
+    lines = []
+    for opponent, found in mapping(told.get("against")).items():
+        win_rate, agreement = (rate_of(found.get(key)) for key in ("win_rate", "agreement"))
+        if win_rate is None:
+            continue
+        steady = number(found.get("steady"))
+        line = (
+            f"{told.get('candidate')} against {opponent}, by judge {told.get('judge')} "
+            f"({told.get('how')}): wins {write_number(win_rate.mean)} {write_interval(win_rate)} "
+            f"of {win_rate.n} tasks ({found.get('wins')} won, {found.get('ties')} tied, "
+            f"{found.get('losses')} lost)"
+        )
+        if steady is not None:
+            line += f"; both orders agree on {write_number(steady)}"
+        if agreement is not None:
+            line += (
+                f"; agrees with the environment on {write_number(agreement.mean)} "
+                f"{write_interval(agreement)} of {agreement.n}"
+            )
+        lines.append(line)
+    return lines
+
+
+def aimed(generation: Generation) -> str:
+    """What the next generation practises for; "" for records that do not say it."""
+    told = mapping(generation.details.get("objective"))
+    parts = []
+    for own in map(mapping, told.get("followed") or ()):
+        share = number(own.get("share")) or 0.0
+        if not share:
+            continue
+        what = ", ".join([*own.get("abilities", ()), *own.get("families", ())]) or "all families"
+        measure = f" by {own['metric']}" if own.get("metric") else ""
+        first = _FIRST.get(str(own.get("propose")), "")
+        part = f"{own.get('direction')}{measure} in {what}, {first}"
+        parts.append(part + (f" ({share:.0%})" if share < 1 else ""))
+    most = sorted(generation.objective.items(), key=lambda item: (-item[1], item[0]))[:3]
+    families = ", ".join(f"{family} {weight:.0%}" for family, weight in most if weight)
+    return f"next: {'; '.join(parts)}: {families}" if parts else ""
+
+
+_FIRST = {
+    "weakest": "weakest first",
+    "learnability": "p(1-p) first",
+    "regret": "what was forgotten first",
+    "everywhere": "everywhere",
+}
+
+
+def beside(generation: Generation) -> list[str]:
+    """What is told of a generation beside its gate, a line each."""
+    told = (made_up(generation), judged(generation), *preferred(generation), aimed(generation))
+    return [line for line in told if line]
+
+
+def accounted(generation: Generation) -> list[tuple[str, list[str]]]:
+    """What a generation learnt and lost: sentences, each with the slots of its episodes."""
+    told = mapping(generation.details.get("account"))
+    return [
+        (str(sentence["text"]), [str(slot) for slot in sentence["episodes"]])
+        for sentence in told.get("sentences") or ()
+    ]
+
+
 def in_order(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     """Every key of the mappings once, in order of first appearance."""
     return list(dict.fromkeys(key for m in mappings for key in m))

@@ -17,12 +17,12 @@ from typing import Any
 from agent.report import (
     CELLS,
     Rate,
+    accounted,
     arm_label,
     arms_in_order,
+    beside,
     charts,
     in_order,
-    judged,
-    made_up,
     mapping,
     number,
     phase_costs,
@@ -294,21 +294,31 @@ def _generation(generation: Generation) -> str:
     decision = escape(generation.decision)
     if generation.decision == "promoted":
         decision += f": {escape(arm_label(generation.cell))}"
-    said = filter(None, (made_up(generation), judged(generation)))
-    judge = "".join(f'<p class="reason">{escape(text)}</p>' for text in said)
+    told = "".join(f'<p class="reason">{escape(text)}</p>' for text in beside(generation))
+    told += _account(generation)
     details = ""
     if generation.details:
         listed = "".join(
             f"<dt>{escape(k.replace('_', ' '))}</dt><dd>{escape(_compact(v))}</dd>"
             for k, v in generation.details.items()
+            if k != "account"
         )
         details = f"<details><summary>numbers behind it</summary><dl>{listed}</dl></details>"
     return (
         f'<article class="card"><div class="head"><h3>Generation {generation.n}</h3>'
         f'<span class="decision {generation.decision}">{decision}</span></div>'
         f'{table if generation.cells else ""}<p class="reason">{escape(generation.reason)}</p>'
-        f"{judge}{details}</article>"
+        f"{told}{details}</article>"
     )
+
+
+def _account(generation: Generation) -> str:
+    """What was learnt and lost, each sentence with its episodes (`instar episodes` lists them)."""
+    rows = "".join(
+        f"<li>{escape(text)} {' '.join(f'<code>{escape(slot)}</code>' for slot in episodes)}</li>"
+        for text, episodes in accounted(generation)
+    )
+    return f'<ul class="account">{rows}</ul>' if rows else ""
 
 
 def _two_cell(generation: Generation, name: str) -> str:

@@ -18,11 +18,11 @@ from rich.text import Text
 
 from agent.report import (
     Rate,
+    accounted,
     arm_label,
     arms_in_order,
+    beside,
     in_order,
-    judged,
-    made_up,
     mapping,
     number,
     phase_costs,
@@ -61,8 +61,7 @@ def two_by_two(generation: Generation) -> Panel:
     if generation.reason:
         decision.append(f": {generation.reason}")
     body.append(decision)
-    told = filter(None, (made_up(generation), judged(generation)))
-    body.extend(Text(said, "dim") for said in told)
+    body.extend(Text(said, "dim") for said in beside(generation))
     if costs := phase_costs([generation]):
         body.append(_costs(costs))
     return Panel(
@@ -72,6 +71,15 @@ def two_by_two(generation: Generation) -> Panel:
         border_style=style,
         expand=False,
     )
+
+
+def account_page(generation: Generation) -> Text:
+    """What a generation learnt and lost, each sentence above the episodes that show it."""
+    made = Text()
+    for text, episodes in accounted(generation):
+        made.append(f"{_harmless(text)}\n")
+        made.append("".join(f"    {_harmless(slot)}\n" for slot in episodes), "dim")
+    return made or Text("nothing is told of this generation", "dim")
 
 
 def _cell(generation: Generation, name: str) -> Text:

@@ -255,12 +255,17 @@ def weighted(tokens: Tokens, batch: Batch) -> Tensor:
 
 
 def dpo(tokens: Tokens, settings: DpoSettings, batch: Batch) -> Tensor:
-    """Direct preference optimisation over whole trajectories (2305.18290, eq. 7), and NLL."""
-    sign = tokens.advantage[tokens.example]
+    """Direct preference optimisation over whole trajectories (2305.18290, eq. 7), and NLL.
+
+    Both count as much as the pair does.
+    """
+    sign, own = tokens.advantage[tokens.example], tokens.weight[tokens.example]
     margin = _per_unit(tokens, (tokens.logprobs - tokens.reference) * sign)
-    found = -F.logsigmoid(settings.beta * margin).sum() / batch.units
+    weight = torch.zeros_like(margin)
+    weight[tokens.unit] = tokens.weight
+    found = -(weight * F.logsigmoid(settings.beta * margin)).sum() / batch.units
     if settings.nll:
-        found = found - settings.nll * tokens.logprobs[sign > 0].sum() / batch.chosen
+        found = found - settings.nll * (tokens.logprobs * own)[sign > 0].sum() / batch.chosen
     return found
 
 

@@ -50,11 +50,14 @@ class DpoSettings(_Settings):
             fails without supervised training first; training begins at the base here, so the
             two go together.
         pairs_per_task: at most.
+        weigh: a pair counts as much as its rewards differ (DLMA's pairs, 2402.11907); one whose
+            failure has no lower reward does not count.
     """
 
     beta: float = Field(0.1, gt=0)
     nll: float = Field(1.0, ge=0)
     pairs_per_task: int = Field(4, ge=1)
+    weigh: bool = False
 
 
 class KtoSettings(_Settings):

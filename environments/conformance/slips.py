@@ -15,6 +15,7 @@ from environments.tools import RESERVED, undocumented
 _VALUES: dict[str, type | tuple[type, ...]] = {
     "turns": int, "seconds": (int, float), "max_new_tokens": int, "example": (tuple, list),
     "prompt": str, "name": str, "description": str, "done": bool,
+    "abilities": (tuple, list, dict, str),
 }  # fmt: skip
 _OTHER_NAMES = {"max_turns": "turns", "max_tokens": "max_new_tokens", "timeout": "seconds"}
 _ALIKE = 0.85

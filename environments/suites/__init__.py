@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from environments.abilities import tagged
 from environments.base import Suite, SuiteError
 from environments.plain import SUPPLIED, PlainSuite, is_plain
 from environments.sandbox.base import Sandbox
@@ -33,6 +34,7 @@ SUITES: dict[str, str] = {
     "scienceworld": "environments.suites.scienceworld:ScienceWorld",
     "spider": "environments.suites.spider:Spider",
     "textworld-express": "environments.suites.textworld_express:TextWorldExpress",
+    "triplets": "environments.suites.triplets:Triplets",
     "verifiers": "environments.adapters.verifiers:Verifiers",
 }
 SUITE_PARTS = ("name", "description", "briefing", "tasks", "environment")
@@ -44,12 +46,12 @@ def suite_names() -> list[str]:
 
 
 def describe_suites(name: str | None = None) -> list[dict[str, Any]]:
-    """Name, description and options (with their defaults) of the shipped suites, or of one.
+    """Name, description, abilities and options (with defaults) of the shipped suites, or of one.
 
     Raises:
         SuiteError: no suite has that name.
     """
-    described = []
+    described, tags = [], tagged()
     for each in suite_names() if name is None else [name]:
         make = _find(each)
         parameters = inspect.signature(make).parameters.values()
@@ -58,6 +60,7 @@ def describe_suites(name: str | None = None) -> list[dict[str, Any]]:
             {
                 "name": each,
                 "description": about.partition("\n")[0],
+                "abilities": tags.get(each, []),
                 "options": {
                     p.name: _jsonable(p.default) for p in parameters if p.name != "sandbox"
                 },

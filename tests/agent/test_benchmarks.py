@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,10 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import _gold
 import collapse
+import methods
+import suites
+import tables
+from _common import standing
 from _evolved import Seed, aggregate, correct
 from evolution import held
 
@@ -76,6 +81,84 @@ def test_own_successes_against_gold() -> None:
     assert near["all"]["margin"]["mean"] == pytest.approx(0.9 - 0.85)
     assert held([seed(0, {"weights": 10, "gold": 20})])["unseen"]["margin"]["high"] < 0
     assert held([seed(0, {"weights": 10})]) == {}
+
+
+# --- suites ---
+
+
+def line(solved: int) -> dict[str, Any]:
+    """What the unevolved agent does on a suite."""
+    return {"tasks": 4, "samples": 2, "greedy": solved, "sampled": solved, "seconds": 1.0,
+            "families": {"f": solved / 8}}  # fmt: skip
+
+
+def test_only_the_named_suites_rows_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "base.json"
+    asked: list[tuple[str, list[str]]] = []
+
+    def base(name: str, settings: list[str], quick: bool) -> dict[str, Any]:
+        asked.append((name, settings))
+        if name == "miniwob":
+            raise KeyboardInterrupt
+        return line(len(asked))
+
+    def run(*arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["suites.py", "--base", *arguments, "--json", str(file)])
+        suites.main()
+        found: dict[str, Any] = json.loads(file.read_text())["suites"]
+        return found
+
+    monkeypatch.setattr(suites, "base", base)
+    first = run("mbpp", "household")
+    figures = json.loads(file.read_text())
+    for own in figures["suites"].values():  # as they were before rows had a commit of their own
+        del own["commit"]
+    file.write_text(json.dumps(figures | {"note": "slow", "commit": "abc"}))
+    second = run("household", "suite.options.steps=3", "acquire.samples=2")
+    assert asked[-1] == ("household", ["suite.options.steps=3", "acquire.samples=2"])
+    assert list(second) == ["mbpp", "household"]
+    assert (second["mbpp"]["sampled"], second["household"]["sampled"]) == (1, 3)
+    assert second["mbpp"] == first["mbpp"] | {"note": "slow", "commit": "abc"}
+    assert second["household"]["settings"] == asked[-1][1] and "note" not in second["household"]
+    shown = tables.suites_base(json.loads(file.read_text()))
+    assert "`abc`" in shown and "`mbpp`: slow." in shown
+    with pytest.raises(KeyboardInterrupt):  # stopped half-way: what is done stays
+        run("lifelong-db", "miniwob", "banking77")
+    assert list(json.loads(file.read_text())["suites"]) == ["mbpp", "household", "lifelong-db"]
+    with pytest.raises(SystemExit, match="holds figures of a full run"):
+        run("mbpp", "--quick")
+    file.write_text("[]")
+    with pytest.raises(SystemExit, match="no figures of suites"):
+        run("mbpp")
+
+
+def test_settings_of_ones_own_have_runs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    solved = seed(0, dict.fromkeys(("base", "memory", "weights", "both"), 4))
+
+    def evolve(folder: Path, settings: list[str], recipe: str) -> None:
+        asked.append((folder.name, settings, recipe))
+
+    monkeypatch.setattr(suites, "evolve", evolve)
+    monkeypatch.setattr(suites, "read", lambda folder, number: solved)
+    file = tmp_path / "suites.json"
+    arguments = ["textworld", "suite.options.steps=30", "--seeds", "1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["suites.py", *arguments])
+    with pytest.raises(SystemExit):
+        suites.main()
+    assert "give --name" in capsys.readouterr().err and not asked
+    monkeypatch.setattr(sys, "argv", ["suites.py", *arguments, "--name", "far"])
+    suites.main()
+    settings = ["suite.options.steps=30", "seed=0"]
+    assert asked == [("bench-suite-far-textworld-s0", settings, "textworld")]
+    figures = json.loads(file.read_text())
+    assert figures["suites"]["textworld"]["settings"] == settings[:1]
+    rows = tables.suites_families(figures).splitlines()
+    assert rows[2:] == [f"| `textworld` | {f} | 0.20 | 0.20 | 0.20 | 0.20 |" for f in "xyz"]
 
 
 # --- gold ---
@@ -177,3 +260,46 @@ def test_a_course_over_several_seeds() -> None:
     assert told["largest_fall"] == pytest.approx(0.5)
     assert told["lost"]["retention"]["mean"] == pytest.approx(-0.5)
     assert told["against_prefix"]["mean"] == pytest.approx(-0.2)
+
+
+# --- recipes on the same budget ---
+
+
+@pytest.mark.parametrize("suite", list(methods.SUITES))
+def test_every_method_gets_tasks_for_its_budget(suite: str) -> None:
+    every = methods.methods()
+    assert every[0] == "instar" and not {"quickstart", "banking77"} & set(every)
+    for name in every:
+        config = methods.configured(suite, name, 1, 24_000, quick=False)
+        assert (config.token_budget, config.seed, config.gate.enabled) == (24_000, 1, True)
+        assert config.acquire.tasks == config.acquire.first_tasks
+        assert methods.LEAST_TASKS <= config.acquire.tasks <= methods.MOST_TASKS
+        assert methods.outlives(config), f"{name}: nothing outlives its task"
+    few, many = (methods.configured(suite, n, 0, 24_000, False) for n in ("rft", "star"))
+    assert few.acquire.samples > many.acquire.samples and few.acquire.tasks < many.acquire.tasks
+
+
+def test_methods_are_compared_task_by_task() -> None:
+    costs = {"tokens": 10, "gate_tokens": 4, "seconds": 1.0, "items": 2, "characters": 9,
+             "promoted": 1, "generations": 2}  # fmt: skip
+    families = {t: t[0] for t in TASKS}
+
+    def solves(n: int) -> dict[str, float]:
+        return {t: float(int(t[1:]) < n) for t in TASKS}
+
+    def ran(success: Mapping[str, float]) -> list[dict[str, Any]]:
+        return [costs | {"success": success}]
+
+    base = [{"success": solves(4), "best_of_n": solves(5), "samples": 3, "families": families}]
+    forgets = {t: float(int(t[1:]) >= 2 and int(t[1:]) < 14) for t in TASKS}
+    cells = {"instar": ran(solves(12)), "rft": ran(forgets), "star": [{"why": "no gold"}]}
+    figures = methods.told(base, cells)
+    assert figures["missing"] == {"star": "no gold"} and "star" not in figures["arms"]
+    assert figures["arms"]["instar"]["mean"] == 0.6 and figures["arms"]["instar"]["lost"] == 0
+    assert figures["arms"]["rft"]["lost"] == 0.5
+    assert figures["contrasts"]["base"]["mean"] == pytest.approx(0.4)
+    assert figures["contrasts"]["base"]["p_holm"] < 0.05
+    assert standing(figures) == "first"
+    better = methods.told(base, cells | {"rft": ran(solves(18))})
+    assert standing(better) == "behind rft"
+    assert standing(methods.told(base, cells | {"rft": ran(solves(13))})).startswith("tied")

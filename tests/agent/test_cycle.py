@@ -317,6 +317,24 @@ def test_more_generations_continue(copied: Path, evolve_toy: Evolve) -> None:
     assert verify(copied)[1] == []
 
 
+def test_no_generation_begins_once_the_token_budget_is_spent(
+    tmp_path: Path, evolve_toy: Evolve
+) -> None:
+    """What practice and updates take counts, the gate's episodes do not; more budget goes on."""
+    folder = tmp_path / "run"
+    first = evolve_toy(folder, "generations=3", "token_budget=1", UNTESTED)["generations"]
+    assert [g["n"] for g in first] == [0, 1]
+    with open_ledger(folder) as opened:
+        tokens = dict(opened.last(Generation)[1].tokens)  # type: ignore[index]
+    assert tokens.pop("evaluate") > 0
+    spent = sum(tokens.values())
+    again = evolve_toy(folder, "generations=3", f"token_budget={spent}", UNTESTED)["generations"]
+    assert [g["n"] for g in again] == [0, 1]
+    more = evolve_toy(folder, "generations=3", f"token_budget={spent + 1}", UNTESTED)["generations"]
+    assert [g["n"] for g in more] == [0, 1, 2]
+    assert verify(folder)[1] == []
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [("seed=2", "seed"), ("acquire.tasks=4", "acquire"), ("gate.enabled=false", "gate")],

@@ -18,6 +18,7 @@ from agent.evolution.acquire.select import (
     choose,
     easy_to_hard,
     farthest_first,
+    in_order,
     k_centre,
     learnable,
     tally,
@@ -27,7 +28,7 @@ from agent.made_tasks import Made, notes_of
 from agent.run import Run
 from environments.base import Task
 from memory.embed import HashEmbedder, Vectors
-from memory.records import Generation
+from memory.records import Generation, Trajectory
 from tests.agent.test_tasks import practised
 
 
@@ -106,6 +107,26 @@ def test_easy_tasks_come_first_and_hard_ones_later() -> None:
     assert names(easy_to_hard(choice(unknown, 1, stage=0.3))) == ["aaa"]
 
 
+def test_a_stream_is_practised_in_its_order() -> None:
+    """Each generation goes on where the last one stopped, then from the beginning again."""
+    pool = [task(name, family) for name, family in zip("hgfedcba", "fgfgfgfg", strict=True)]
+    experience: list[Trajectory] = []
+    for n, expected in enumerate(("hgf", "edc", "bah", "gfe"), 1):
+        got = in_order(choice(pool, 3, tried=tally(experience), seed=n))
+        assert "".join(names(got)) == expected
+        # Some need more tries than others, and one of these breaks: no matter.
+        for number, one in enumerate(got):
+            experience += [
+                practised(one.id, False).model_copy(update={"slot": f"{n}/acquire/{one.id}/{i}"})
+                for i in range(1 + number)
+            ]
+        experience.append(practised(got[0].id, True).model_copy(
+            update={"slot": f"{n}/acquire/x", "failure": {"source": "sandbox", "message": "gone"}}
+        ))  # fmt: skip
+    assert "".join(names(in_order(choice(pool, 99, tried={})))) == "hgfedcba"
+    assert "".join(names(by_weights(choice(pool, 3, weights={"f": 0.5, "g": 0.5})))) != "hgf"
+
+
 def test_every_rule_is_there() -> None:
     assert set(SELECTORS) == set(Select.__args__)  # type: ignore[attr-defined]
 
@@ -158,4 +179,4 @@ def test_broken_tries_do_not_count() -> None:
         update={"failure": {"source": "sandbox", "message": "gone"}}
     )
     experience = [practised("a", True), practised("a", False), broken]
-    assert tally(experience) == {"a": Tried(2, 1)}
+    assert tally(experience) == {"a": Tried(2, 1, 1)}

@@ -76,3 +76,21 @@ def test_the_cycle_runs(name: str, tmp_path: Path) -> None:
     assert summary["test"]["base"]["n"] > 0
     checked, problems = verify(tmp_path / "run")
     assert problems == [] and checked
+
+
+def test_a_stream_is_practised_in_its_order(tmp_path: Path) -> None:
+    """Each generation's tasks are the next ones of the data, whatever their families."""
+    data = str(data_folder() / "lifelong_agentbench")
+    counts = {"train": 20, "gate": 1, "retention": 1, "test": 1}
+    tree = SMALL | {
+        "generations": 2,
+        "suite": {"name": "lifelong-db", "options": {"data": data}, "tasks": counts},
+        "acquire": {"tasks": 8, "first_tasks": 5, "samples": 1, "select": "in-order"},
+    }
+    with Run(tmp_path / "run", validate(tree, "lifelong-db"), quiet=True) as run:
+        assert evolve(run).n == 2
+        stream = [task.id for task in run.tasks("train")]
+        for n, expected in ((1, stream[:5]), (2, stream[5:13])):
+            played = {t.task for _, t in run.ledger.all(Trajectory, f"{n}/acquire/")}
+            assert played == set(expected)
+        assert len({t.family for t in run.tasks("train")}) > 3

@@ -149,6 +149,11 @@ def test_gold_solutions_are_worth_the_full_reward(load: Callable[..., Mcp]) -> N
     replay(suite)
 
 
+def test_over_stdio_it_conforms(load: Callable[..., Mcp]) -> None:
+    """On servers of their own episodes cannot meet, even those that leave notes."""
+    assert check_suite(load(TASKS[1:2], tools=["read", "write"])) == []
+
+
 def test_over_http(load: Callable[..., Mcp], address: str) -> None:
     suite = load(url=address, tools=["add", "read", "write"])
     assert check_suite(suite, limit=1) == []  # the others leave notes on the shared server

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from environments.sandbox import docker as backend
-from environments.sandbox import make_sandbox
+from environments.sandbox import image, make_sandbox
 from environments.sandbox.base import Limits, SandboxFailure, SandboxUnavailable
 from environments.sandbox.docker import LABEL, DockerSandbox, connect, sweep_containers
 from environments.sandbox.image import ensure_image
@@ -124,6 +124,50 @@ def test_the_image_is_made_once_and_of_the_host(nothing_leaks: Path) -> None:
         sandbox.close()
     finally:
         client.images.remove(name, force=True)
+        client.close()
+
+
+# Stands in for Debian's base image: without what the Dockerfile makes, and with an installer that
+# notes what it is asked for, since the test has no network.
+BASE = f"""
+FROM {backend.IMAGE}
+USER 0:0
+RUN rm -rf /work && printf '#!/bin/sh\\necho "$@" >> /usr/asked\\n' > /usr/bin/apt-get \\
+    && chmod 755 /usr/bin/apt-get
+"""
+
+
+def test_the_dockerfile_makes_an_image_that_works(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, name = "instar-sandbox-base:test", "instar-sandbox-built:test"
+    file = folder / "Dockerfile"
+    written = image.DOCKERFILE.read_text()
+    monkeypatch.setattr(image, "DOCKERFILE", file)
+    client = connect()
+    try:
+        file.write_text(BASE)
+        assert ensure_image(base, "registry") == f"{base} was built from Dockerfile"
+        lines = [f"FROM {base}" if line.startswith("FROM ") else line
+                 for line in written.splitlines()]  # fmt: skip
+        file.write_text("\n".join(lines))
+        assert ensure_image(name) == f"{name} was built from Dockerfile"
+        config = client.api.inspect_image(name)["Config"]
+        assert (config["User"], config["WorkingDir"]) == ("65534:65534", "/work")
+        sandbox = DockerSandbox(LIMITS, image=name)
+        asked = run(sandbox, "print(open('/usr/asked').read())").split()
+        sandbox.write("left", b"x")
+        code = "import os; print(os.getuid(), os.getcwd(), os.listdir())"
+        assert run(sandbox, code) == "65534 /work ['left']\n"
+        sandbox.close()
+        assert asked == ["update", "install", "-y", "--no-install-recommends", "python3"]
+        file.write_text("FROM no-such-registry.invalid/image:1\n")
+        with pytest.raises(SandboxUnavailable, match=r"cannot be built .*--from host"):
+            ensure_image(f"{name}-2", "registry")
+    finally:
+        for made in (name, base):
+            if client.images.list(made):
+                client.images.remove(made, force=True)
         client.close()
 
 

@@ -173,7 +173,7 @@ def test_any_file_in_one_of_the_forms(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(json.dumps, records)))
     suite = load("jsonl-code", data=str(path))
-    assert len(suite.tasks()) == 2 and failures(suite) == []
+    assert len(suite.tasks()) == 2 and failures(suite) == [] == check_suite(suite)
 
 
 @pytest.mark.parametrize(

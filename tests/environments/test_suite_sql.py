@@ -64,6 +64,21 @@ def test_a_written_query_may_differ_from_gold() -> None:
     environment.close()
 
 
+def in_the_datas_order(data: Path) -> None:
+    """A stream: what is asked later builds on skills that were asked for before."""
+    records = map(json.loads, (data / "db_bench_data.jsonl").open())
+    asked = [record["instruction"].strip() for record in records]
+    places = [
+        asked.index(task.prompt.rpartition("\nTable: ")[0])
+        for task in load("lifelong-db", data=str(data)).tasks()
+    ]
+    assert places == sorted(places) and len(places) > 10
+
+
+def test_the_stream_keeps_the_datas_order() -> None:
+    in_the_datas_order(Path(LIFELONG))
+
+
 def test_ids_depend_on_what_a_database_holds_and_not_on_where_it_lies(tmp_path: Path) -> None:
     shutil.copytree(SPIDER, tmp_path / "moved")
     ids = [task.id for task in load("spider", data=SPIDER).tasks()]
@@ -164,3 +179,4 @@ def test_the_full_sets(data_root: Path) -> None:
     families = Counter(task.family for task in lifelong.tasks())
     assert len(lifelong.tasks()) == 495 and len(families) == 9
     assert failures(spider, 20) == [] == failures(lifelong, 10)
+    in_the_datas_order(data_root / "lifelong_agentbench")

@@ -275,6 +275,19 @@ def test_light_and_dark_by_key_and_for_good(page: Page) -> None:
     page.run("localStorage.clear()")
 
 
+def test_an_account_leads_to_its_episodes(page: Page, run: Followed) -> None:
+    page.look(1280, 900)
+    page.go("generation/2")
+    assert "What was learnt and lost" in page.text()
+    (first, second) = page.all("main li a.mono")
+    assert second.text.startswith("2/")
+    slot = first.text
+    first.click()
+    page.until("return document.querySelector('.talk') !== null")
+    assert page.run("return location.hash") == f"#/episode/{quote(slot, safe='')}"
+    assert page.complaints() == []
+
+
 def test_hostile_texts_are_texts(page: Page, run: Followed) -> None:
     """In lists, on item, episode and generation pages, in diffs and on the map."""
     page.look(1280, 900)

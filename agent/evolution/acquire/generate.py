@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from agent.config import ConfigError
 from agent.evolution.acquire import free, knowledge
+from agent.evolution.acquire.absolute_zero import absolute_zero
 from agent.evolution.acquire.drafts import PLACE, Author, Draft, note_of
 from agent.evolution.acquire.near import Shelf, like_any, measured
 from agent.evolution.acquire.proof import proved
@@ -37,12 +38,14 @@ WRITERS: dict[How, Callable[[Author], list[Draft]]] = {
     "documents": knowledge.documents,
     "tools": knowledge.tools,
     "schema": knowledge.schema,
+    "absolute-zero": absolute_zero,
 }
 NEEDS: dict[How, frozenset[str]] = {  # what a suite's tasks have to be graded by
     "metamath": frozenset({"answer"}),
     "code-llama": frozenset({"tests", "solution"}),
     "documents": frozenset({"answer"}),
     "schema": frozenset({"database", "schema", "query"}),
+    "absolute-zero": frozenset({"program", "inputs", "outputs"}),
 }
 
 
@@ -75,6 +78,11 @@ def check(run: Run) -> None:
         raise ConfigError(
             f"{how}: it trains a writer, which needs update_weights.enabled=true and "
             "update_weights.objective=sft"
+        )
+    if settings.how == "absolute-zero" and learns.objective not in ("weighted", "grpo"):
+        raise ConfigError(
+            f"{how}: a proposal is learnt by its reward, which needs update_weights.objective="
+            "weighted or grpo"
         )
     if settings.how == "documents":
         folder = Path(settings.documents)

@@ -286,7 +286,8 @@ def _tries(author: Author, tasks: dict[str, Task]) -> dict[str, list[Trajectory]
     }
     label = f"generation {author.n} · new tasks are tried"
     every = [assignment for own in planned.values() for assignment in own]
-    played = {t.slot: t for t in run.episodes(label, every, author.weights)} if every else {}
+    tries = run.episodes(label, every, author.weights) if every else []
+    played = dict(zip((a.slot for a in every), tries, strict=True))
     return {key: [played[a.slot] for a in own] for key, own in planned.items()}
 
 

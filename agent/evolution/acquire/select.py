@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 class Tried(NamedTuple):
-    """How a task went so far: unbroken tries, and how many of them solved it."""
+    """How a task went so far: unbroken tries, how many solved it, in how many generations."""
 
     tries: int = 0
     solved: int = 0
+    generations: int = 0
 
 
 class Choice(NamedTuple):
@@ -61,7 +62,8 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
     settings = run.config.acquire
     tried = tally(experience)
     count = settings.first_tasks if n == 1 else settings.tasks
-    pool = run.tasks("train")
+    aims = incumbent.objective  # families at 0 are of no objective; new ones are looked at
+    pool = [task for task in run.tasks("train") if aims.get(task.family, 1.0) > 0]
     made = [task for task in pool if task.id in run.made]
     few = min(len(made), round(settings.generate.share * count))
     chosen: list[Task] = []
@@ -70,7 +72,7 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
         choice = Choice(
             tasks,
             number,
-            _weights(incumbent.objective, tasks) if tasks is made else incumbent.objective,
+            _weights(aims, tasks) if tasks is made else aims,
             tried,
             run.config.seed + n,
             min(1.0, n / run.config.generations),
@@ -83,10 +85,17 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
 def tally(experience: Sequence[Trajectory]) -> dict[str, Tried]:
     """How tasks went, by id."""
     tried: dict[str, Tried] = {}
+    known: set[tuple[str, str]] = set()
     for t in experience:
         if t.failure is None:
             before = tried.get(t.task, Tried())
-            tried[t.task] = Tried(before.tries + 1, before.solved + t.success)
+            round_ = (t.task, t.slot.partition("/")[0])
+            tried[t.task] = Tried(
+                before.tries + 1,
+                before.solved + t.success,
+                before.generations + (round_ not in known),
+            )
+            known.add(round_)
     return tried
 
 
@@ -154,11 +163,25 @@ def easy_to_hard(choice: Choice) -> list[Task]:
     return sorted(open_, key=lambda t: choice.tried.get(t.id, Tried()).tries)[: choice.wanted]
 
 
+def in_order(choice: Choice) -> list[Task]:
+    """The tasks one after the other, as the suite has them, whatever their families.
+
+    A generation goes on where the last one stopped: first comes what fewest generations tried.
+    After the last task the first one is next.
+    """
+
+    def rounds(task: Task) -> int:
+        return choice.tried.get(task.id, Tried()).generations
+
+    return sorted(choice.pool, key=rounds)[: choice.wanted]
+
+
 SELECTORS: dict[Select, Callable[[Choice], list[Task]]] = {
     "weights": by_weights,
     "k-centre": k_centre,
     "easy-to-hard": easy_to_hard,
     "learnability": learnable,
+    "in-order": in_order,
 }
 
 

@@ -6,11 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
+from agent.evolution.solutions.settings import SolveSettings
 from agent.policies.endpoint import EndpointSettings
 from memory.recall import RecallSettings
 from memory.records import Kind, Trust
 
-Select = Literal["weights", "k-centre", "easy-to-hard", "learnability"]
+Select = Literal["weights", "k-centre", "easy-to-hard", "learnability", "in-order"]
 How = Literal[
     "none",
     "self-instruct",
@@ -23,6 +24,7 @@ How = Literal[
     "documents",
     "tools",
     "schema",
+    "absolute-zero",
 ]
 
 
@@ -117,7 +119,9 @@ class AcquireSettings(BaseModel):
         carried: at most so many of those notes, the last ones; 0 asks for none, and a further
             try is one more sample.
         note_tokens: most tokens of such a note.
-        select: which train tasks are practised.
+        solve: how they are tried, where it is not by samples alone.
+        select: which train tasks are practised; ``in-order`` is for streams, whose tasks come one
+            after the other as the data has them.
         generate: which tasks are made up for them.
         canaries: tasks per generation that cannot be solved, mixed in with the others (see
             `agent.evolution.canaries`): where one is "solved", nothing that the generation tried
@@ -140,6 +144,7 @@ class AcquireSettings(BaseModel):
     retries: int = Field(0, ge=0)
     carried: int = Field(3, ge=0)
     note_tokens: int = Field(48, ge=8)
+    solve: SolveSettings = SolveSettings()
     select: Select = "weights"
     generate: GenerateSettings = GenerateSettings()
     canaries: int = Field(0, ge=0)

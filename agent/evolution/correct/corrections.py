@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from agent.choices import found
 from agent.config import ConfigError
 from agent.evolution.acquire import TRY
+from agent.evolution.correct.blocks import by_blocks
 from agent.evolution.correct.critiques import constitutional, critic, rci, self_refine
-from agent.evolution.correct.execution import isr_llm, self_debug
+from agent.evolution.correct.execution import interpreter, isr_llm, self_debug
 from agent.evolution.correct.uncritical import rationalise, redraft, verify_passes
 from agent.evolution.feedback.verdicts import seen
-from agent.evolution.refine import Correct
 from agent.evolution.update.writers.base import Situation
 from agent.loop import Assignment
 from agent.run import Run
@@ -25,7 +26,7 @@ Corrector = Callable[[Situation, Sequence[Trajectory], int], dict[str, list[Memo
 """(who is asked, the tries, the round) → by slot, what stands before the task in its next try;
 a try without any is left as it is."""
 
-CORRECTORS: dict[Correct, Corrector] = {
+CORRECTORS: dict[str, Corrector] = {
     "self-refine": self_refine,
     "constitutional": constitutional,
     "rci": rci,
@@ -33,19 +34,23 @@ CORRECTORS: dict[Correct, Corrector] = {
     "isr-llm": isr_llm,
     "rationalise": rationalise,
     "self-debug": self_debug,
+    "interpreter": interpreter,
+    "blocks": by_blocks,
     "redraft": redraft,
     "verify": verify_passes,
 }
 
-HINTED: frozenset[Correct] = frozenset({"rationalise"})  # a solution of the task stands in view
+HINTED: frozenset[str] = frozenset({"rationalise"})  # a solution of the task stands in view
 
 
 def check(run: Run) -> None:
     """Whether the configured correction can be had.
 
     Raises:
-        ConfigError: rationalisation without known answers.
+        ConfigError: rationalisation without known answers, or no such function.
     """
+    if run.config.refine.correct != "none":
+        found(run.config.refine.correct, CORRECTORS, "refine.correct")
     if run.config.refine.correct == "rationalise" and not hasattr(run.suite, "gold"):
         raise ConfigError(
             f"refine.correct=rationalise: suite {run.config.suite.name} has no gold solutions to "
@@ -67,6 +72,7 @@ def corrected(
     settings = run.config.refine
     if settings.correct == "none":
         return []
+    correct = found(settings.correct, CORRECTORS, "refine.correct")
     tasks = {task.id: task for task in run.tasks("train")}
     recent = [t for t in experience if t.slot.startswith(f"{n}/") and t.task in tasks]
     solved = {t.task for t in recent if t.success}
@@ -88,7 +94,7 @@ def corrected(
         if not wrong:
             break
         situation = Situation(run, n, incumbent.weights, wrong, (), {}, ())
-        notes = CORRECTORS[settings.correct](situation, wrong, round_)
+        notes = correct(situation, wrong, round_)
         run.memory.add([item for own in notes.values() for item in own])
         again = [t for t in wrong if notes.get(t.slot)]
         if not again:

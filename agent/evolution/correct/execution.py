@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SHOWN = 400  # characters of what a program says, and of a trace
 EVENTS = 40  # lines of a trace
+_ERROR = re.compile(r"\b\w*(?:Error|Exception)\b|\btime ?out\b|took too long")
 
 # Runs a program and tells line by line what changed, as a debugger would.
 _TRACER = """
@@ -78,6 +79,24 @@ def self_debug(
     return notes
 
 
+def interpreter(
+    situation: Situation, tries: Sequence[Trajectory], round_: int
+) -> dict[str, list[MemoryItem]]:
+    """The program is mended by what the interpreter says, and nothing else is said of it.
+
+    Source: SelfEvolve, arXiv 2306.02907, §3.2. What runs without an error is left as it is.
+    """
+    found = {t.slot: evidence(situation.run, t) for t in tries}
+    return {
+        t.slot: [
+            draft(situation, t),
+            note(situation, t, f"The interpreter says: {found[t.slot]} Mend the program."),
+        ]
+        for t in tries
+        if _ERROR.search(found[t.slot])
+    }
+
+
 def isr_llm(
     situation: Situation, tries: Sequence[Trajectory], round_: int
 ) -> dict[str, list[MemoryItem]]:
@@ -109,7 +128,7 @@ def evidence(run: Run, t: Trajectory) -> str:
     code = code_of(t)
     if code is None:
         return t.steps[-1].observation[:SHOWN]
-    return _executed(run, t.slot, _with_tests(code, t.prompt))[-SHOWN:]
+    return executed(run, t.slot, with_tests(code, t.prompt))[-SHOWN:]
 
 
 def trace(run: Run, t: Trajectory) -> str:
@@ -117,11 +136,11 @@ def trace(run: Run, t: Trajectory) -> str:
     code = code_of(t)
     if code is None:
         return ""
-    job = json.dumps(_with_tests(code, t.prompt))
-    return _executed(run, t.slot, _TRACER.format(job=job, events=EVENTS))[-SHOWN:]
+    job = json.dumps(with_tests(code, t.prompt))
+    return executed(run, t.slot, _TRACER.format(job=job, events=EVENTS))[-SHOWN:]
 
 
-def _executed(run: Run, slot: str, program: str) -> str:
+def executed(run: Run, slot: str, program: str) -> str:
     """What a program prints and raises; run once, since it may say something else next time."""
     key = f"ran/{slot}/{content_hash(program)[:16]}"
     note = run.ledger.get(Note, key)
@@ -138,7 +157,7 @@ def _executed(run: Run, slot: str, program: str) -> str:
     return str(note.data["said"])
 
 
-def _with_tests(code: str, prompt: str) -> str:
+def with_tests(code: str, prompt: str) -> str:
     """A program and, where the task shows tests, those."""
     shown = [line.strip() for line in prompt.splitlines() if re.match(r"\s*assert\b", line)]
     return "\n".join([code, *(line for line in shown if _parses(line))])

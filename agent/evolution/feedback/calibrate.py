@@ -8,7 +8,7 @@ from statistics import fmean
 from agent.evolution.feedback.verdicts import stored
 from agent.run import Run
 from agent.stats import rate
-from memory.records import Note, Trajectory
+from memory.records import Trajectory
 
 
 def calibration(run: Run, generation: int) -> dict[str, object]:
@@ -52,11 +52,7 @@ def calibration(run: Run, generation: int) -> dict[str, object]:
 
 def apart(run: Run, generation: int, tokens: Mapping[str, int]) -> dict[str, int]:
     """Tokens per phase, what feedback and corrections were asked told apart from the update."""
-    asked = sum(
-        int(str(note.data["tokens"]))
-        for what in ("feedback", "correct")
-        for _, note in run.ledger.all(Note, f"said/{generation}/{what}/")
-    )
+    asked = sum(run.said_tokens(f"{generation}/{what}/") for what in ("feedback", "correct"))
     if not asked:
         return dict(tokens)
     first = {"acquire": tokens["acquire"], "refine": asked}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from agent.evolution.feedback.base import (
     UNDECIDED,
@@ -78,7 +79,7 @@ def compared(bench: Bench) -> dict[str, Verdict]:
     points: Counter[str] = Counter()
     played: Counter[str] = Counter()
     for a, b in pairs:
-        there, back = _preferred(answers[_match(a, b)]), _preferred(answers[_match(b, a)])
+        there, back = preferred(answers[_match(a, b)]), preferred(answers[_match(b, a)])
         first = points_of(there, back)
         for t, won in ((a, first), (b, 1 - first)):
             points[t.slot] += won  # type: ignore[assignment]  # halves count too
@@ -121,15 +122,18 @@ def _match(a: Trajectory, b: Trajectory) -> str:
 
 
 def _comparison(a: Trajectory, b: Trajectory) -> str:
-    return (
-        f"Task:\n{quoted(a.prompt)}\n\nA. {attempt(a)}\n\nB. {attempt(b)}\n\n"
-        "Which attempt is better, A or B? Write the letter alone."
-    )
+    return f"{both(a, b)}\n\nWhich attempt is better, A or B? Write the letter alone."
 
 
-def _preferred(said: str) -> str | None:
-    letters = re.findall(r"\b[AB]\b", said)
-    return letters[-1] if letters else None
+def both(a: Trajectory, b: Trajectory) -> str:
+    """A task and two attempts at it, without their scores."""
+    return f"Task:\n{quoted(a.prompt)}\n\nA. {attempt(a)}\n\nB. {attempt(b)}"
+
+
+def preferred(said: str, letters: Sequence[str] = ("A", "B")) -> str | None:
+    """The last of the letters that stands alone in an answer."""
+    found = re.findall(rf"\b[{''.join(letters)}]\b", said)
+    return str(found[-1]) if found else None
 
 
 def by_principles(bench: Bench) -> dict[str, Verdict]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.choices import OneOf
 from agent.policies.endpoint import EndpointSettings
 
 By = Literal[
@@ -36,7 +37,8 @@ class FeedbackSettings(BaseModel):
             ``consistency``: the answer that most tries gave. ``self-verification``: the answer
             from which the task's own numbers can be told. ``tests``: programs and generated tests
             that agree (CodeT). ``constitution``: whether principles are kept. ``usefulness``:
-            whether what a try teaches helps with other tasks (LSX). README.md tells more.
+            whether what a try teaches helps with other tasks (LSX). Or a function of your own,
+            ``package.module:function``. README.md tells more.
         judge: the endpoint of ``judge``; if it is set, ``pairwise`` and ``constitution`` ask it
             too, else the policy.
         scale: ratings go from 0 to this.
@@ -54,7 +56,7 @@ class FeedbackSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    by: By = "environment"
+    by: Annotated[str, OneOf(get_args(By))] = "environment"
     judge: EndpointSettings = EndpointSettings()
     scale: int = Field(5, ge=1, le=100)
     passes: float = Field(0.8, gt=0, le=1)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from agent.choices import found
 from agent.evolution.feedback.agreement import consistent, self_verified
 from agent.evolution.feedback.base import Bench, Verdict
 from agent.evolution.feedback.codet import agreeing
 from agent.evolution.feedback.judges import by_principles, compared, rated_by_judge, rated_by_self
-from agent.evolution.feedback.settings import By
 from agent.evolution.feedback.usefulness import useful
 from agent.run import Run
 from memory.credit import generation_of
 from memory.records import Note, Trajectory
 
-JUDGES: dict[By, Callable[[Bench], dict[str, Verdict]]] = {
+JUDGES: dict[str, Callable[[Bench], dict[str, Verdict]]] = {
     "self-judge": rated_by_self,
     "judge": rated_by_judge,
     "pairwise": compared,
@@ -26,10 +26,21 @@ JUDGES: dict[By, Callable[[Bench], dict[str, Verdict]]] = {
 }
 
 
+def check(run: Run) -> None:
+    """Whether the configured feedback can be had.
+
+    Raises:
+        ConfigError: it is no such function.
+    """
+    if run.config.feedback.by != "environment":
+        found(run.config.feedback.by, JUDGES, "feedback.by")
+
+
 def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Trajectory]:
     """Tries with the reward and success that are learnt from, instead of the environment's.
 
-    Those that broke stay as they are; those of which nothing could be said are left out.
+    Those that broke stay as they are; those of which nothing could be said are left out. What a
+    method of solving says of its own tries (``label``) holds whoever gives feedback.
 
     Args:
         run: the run; verdicts that it does not hold yet are made and stored.
@@ -38,16 +49,24 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
             together, where they are held against each other.
     """
     if run.config.feedback.by == "environment":
-        return list(experience)
+        if not run.ledger.count(Note, "verdict/"):
+            return list(experience)
+        return [t for each in experience if (t := _as_judged(run, each)) is not None]
     judged = [t for t in experience if t.failure is None and t.steps]
     for generation in sorted({generation_of(t.slot) for t in judged}):
         own = [t for t in judged if generation_of(t.slot) == generation]
         new = [t.slot for t in own if stored(run, t.slot) is None]
         if not new:
             continue
-        verdicts = JUDGES[run.config.feedback.by](Bench(run, generation, weights, own))
-        run.ledger.append_many([(f"verdict/{slot}", _note(verdicts[slot])) for slot in new])
+        judge = found(run.config.feedback.by, JUDGES, "feedback.by")
+        verdicts = judge(Bench(run, generation, weights, own))
+        label(run, {slot: verdicts[slot] for slot in new})
     return [t for each in experience if (t := _as_judged(run, each)) is not None]
+
+
+def label(run: Run, verdicts: Mapping[str, Verdict]) -> None:
+    """Note what is said of tries, by slot; nothing else will judge them."""
+    run.ledger.append_many([(f"verdict/{slot}", _note(v)) for slot, v in verdicts.items()])
 
 
 def stored(run: Run, slot: str) -> Verdict | None:

@@ -64,14 +64,20 @@ def pairs(
     for task in sorted({*won, *lost}):
         better = [sequences(t, whole=False) for t in won.get(task, ())]
         worse = _distinct([sequences(t, whole=True) for t in reversed(lost.get(task, ()))])
-        found = [(b, w) for w in worse for b in better if b and w and _prompt(b) == _prompt(w)]
-        if not found:
+        found = [
+            (b, w, b[0].reward - w[0].reward if settings.weigh else 1.0)
+            for w in worse
+            for b in better
+            if b and w and _prompt(b) == _prompt(w)
+        ]
+        counting = [pair for pair in found if pair[2] > 0]
+        if not counting:
             reason = "all wrong" if not better else "all right" if not worse else "unlike prompts"
-            silent.setdefault(reason, []).append(task)
-        for better_, worse_ in found[: settings.pairs_per_task]:
+            silent.setdefault("no preference" if found else reason, []).append(task)
+        for better_, worse_, weight in counting[: settings.pairs_per_task]:
             unit = f"pair {count}"
-            examples += [e._replace(advantage=1.0, unit=unit) for e in better_]
-            examples += [e._replace(advantage=-1.0, unit=unit) for e in worse_]
+            examples += [e._replace(advantage=1.0, unit=unit, weight=weight) for e in better_]
+            examples += [e._replace(advantage=-1.0, unit=unit, weight=weight) for e in worse_]
             count += 1
     return Lessons(examples, count, silent)
 

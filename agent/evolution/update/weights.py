@@ -24,7 +24,7 @@ from agent.training.merging import MergeSettings
 from agent.training.packing import Example
 from agent.training.settings import GroupSettings, LoraSettings
 from agent.training.verifier import VerifierSettings
-from memory.records import REWRITE, Step, Trajectory
+from memory.records import COMPOSED, CORRECTION, REWRITE, Step, Trajectory
 
 Prompt = Literal["bare", "acting"]
 
@@ -198,8 +198,10 @@ def conversations(
         prompt: whether what memory added is left out or kept.
         whole: keep the turns with an error too: what a policy is to be judged by is all it did.
     """
-    if trajectory.phase == REWRITE:
-        prompt = "bare"  # a solution of the very task stood in view
+    if trajectory.phase in (REWRITE, COMPOSED):
+        prompt = "bare"  # a solution of the very task stood in view, or what nobody acted under
+    elif trajectory.phase == CORRECTION:
+        prompt = "acting"  # what is corrected is the question
     steps = trajectory.steps
     starts = [i for i, step in enumerate(steps) if not i or step.anew is not None]
     stretches = zip(starts, [*starts[1:], len(steps)], strict=True)

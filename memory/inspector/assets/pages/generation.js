@@ -41,6 +41,7 @@ export async function generationPage(to, { link }) {
       Object.keys(g.families).length ? card(el("h3", null, parent ? "Families, gained and lost" : "Families"),
         el("p", { class: "note", css: { "margin-bottom": ".6rem" } }, parent ? "Gate success, the generation before (hollow) and this one." : "Gate success."),
         familyChanges(parent ? parent.families : {}, g.families)) : null),
+    account(g, link),
     changed(told, to.params.event, link),
     played(told, n, link));
   const go = (where) => () => where !== undefined && (location.hash = link("generation", where));
@@ -49,11 +50,19 @@ export async function generationPage(to, { link }) {
 }
 
 function details(g) {
-  const entries = Object.entries(g.details);
+  const entries = Object.entries(g.details).filter(([name]) => name !== "account");
   if (!entries.length) return null;
   const say = (v) => (typeof v === "number" ? Number(v.toPrecision(4)) : typeof v === "string" ? v : JSON.stringify(v, null, 1));
   return el("details", { css: { "margin-top": ".8rem" } }, el("summary", null, "the numbers behind it"),
     entries.map(([name, value]) => [el("p", { class: "dim" }, name.replaceAll("_", " ")), el("pre", { class: "text" }, say(value))]));
+}
+
+// What was learnt and lost, each sentence with the episodes that show it.
+function account(g, link) {
+  const { sentences = [], by } = g.details.account || {};
+  if (!sentences.length) return null;
+  return section("What was learnt and lost", by === "policy" ? "In the agent's own words; only sentences that name their episodes." : "", card(
+    el("ul", null, sentences.map((s) => el("li", null, s.text, s.episodes.map((slot) => [" ", el("a", { href: link("episode", slot), class: "mono" }, slot)]))))));
 }
 
 function changed({ generation: g, events }, opened, link) {

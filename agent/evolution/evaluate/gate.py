@@ -1,4 +1,4 @@
-"""Evaluate: the gate. Promote the best cell of memory × weights, or keep the incumbent.
+"""The gate. Promote the best cell of memory × weights, or keep the incumbent.
 
 Candidates go live only if a paired test on held-out gate tasks shows that they are better,
 and only if what was mastered before is retained on tasks kept for just that question.
@@ -87,6 +87,12 @@ def ranked(comparisons: Sequence[Comparison], settings: GateSettings) -> list[Co
         return (-best if best - c.mean <= settings.tie else -c.mean, -CELLS.index(c.cell))
 
     return sorted(passed, key=order)
+
+
+def foremost(comparisons: Sequence[Comparison]) -> str:
+    """The candidate with the best mean, passed or not; "" without any."""
+    best = max(comparisons, key=lambda c: (c.mean, CELLS.index(c.cell)), default=None)
+    return best.cell if best else ""
 
 
 def explain(comparison: Comparison, threshold: float) -> str:

@@ -1,0 +1,1 @@
+"""Methods, one file each: its name is what ``acquire.solve.how`` says, its ``solve`` does it."""

@@ -1,0 +1,121 @@
+"""The documented example: one file and one YAML are a method that does what it says."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.config import ConfigError, load_config
+from agent.evolution.correct.base import note
+from agent.evolution.cycle import evolve
+from agent.evolution.update.writers.base import Situation
+from agent.recipe_parts import recipe
+from agent.run import Run
+from agent.run_folder import open_ledger
+from agent.training.adapter import read_manifest
+from agent.verify import verify
+from memory.ledger import Ledger
+from memory.records import MemoryItem, Note, Trajectory
+from tests.agent import pupils
+from tests.agent.doors import question
+from tests.agent.methods import LIVE
+from tests.agent.test_feedback import PUPIL
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```\w+ (\S+\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def wordy(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
+    """Right half of the time, in as many words as chance will have it."""
+    code = pupils.code_for(question(prompt)) if chance.random() < 0.5 else "print(undefined)"
+    return f"{code}  # {'so ' * chance.randrange(1, 9)}\n```\n"
+
+
+def mended(
+    situation: Situation, tries: Sequence[Trajectory], round_: int
+) -> dict[str, list[MemoryItem]]:
+    """A correction of one's own: it tells the pupil to mend doubles, and nothing else."""
+    return {
+        t.slot: [note(situation, t, f"MEND it, round {round_}.")]
+        for t in tries
+        if t.family == "double"
+    }
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example's files, as a reader would save them, in a folder that Python finds."""
+    for name, body in BLOCK.findall((ROOT / "agent/evolution/README.md").read_text()):
+        (tmp_path / name).write_text(body)
+    assert {p.name for p in tmp_path.iterdir()} == {"brevity.py", "brevity.yaml"}
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def trained_on(folder: Path) -> set[str]:
+    return set(read_manifest(folder / "generations" / "001" / "adapter")["sources"])
+
+
+def right(ledger: Ledger) -> list[Trajectory]:
+    return [t for _, t in ledger.all(Trajectory, "1/acquire/") if t.success]
+
+
+def test_the_documented_method_learns_from_the_shortest(example: Path, toy_yaml: Path) -> None:
+    settings = [*LIVE, *PUPIL, "policy.model=tests.agent.test_added_method:wordy"]
+    for name, layers in (
+        ("with", [toy_yaml, example / "brevity.yaml"]),
+        ("without", [toy_yaml]),
+    ):
+        config = load_config(layers, [*settings, "acquire.samples=6"])
+        with Run(example / name, config, quiet=True) as opened:
+            evolve(opened)
+    with open_ledger(example / "with") as ledger:
+        tries = right(ledger)
+        least = {t.task: min(o.produced_tokens for o in tries if o.task == t.task) for t in tries}
+        assert any(count > 1 for count in Counter(t.task for t in tries).values())
+        learnt = [t for t in tries if t.slot in trained_on(example / "with")]
+        assert learnt and all(t.produced_tokens == least[t.task] for t in learnt)
+        assert ledger.count(Note, "verdict/1/") == 36
+    with open_ledger(example / "without") as ledger:
+        learnt = [t for t in right(ledger) if t.slot in trained_on(example / "without")]
+        assert any(t.produced_tokens > least[t.task] for t in learnt)
+
+
+def test_a_correction_of_ones_own_corrects(toy_yaml: Path, tmp_path: Path) -> None:
+    own = ("policy.model=tests.agent.pupils:pupil", "acquire.samples=1", "agent.turns=1")
+    correct = "refine.correct=tests.agent.test_added_method:mended"
+    with Run(
+        tmp_path / "run", load_config(toy_yaml, [*LIVE, *PUPIL, *own, correct]), quiet=True
+    ) as r:
+        evolve(r)
+    with open_ledger(tmp_path / "run") as ledger:
+        again = {s: t for s, t in ledger.all(Trajectory, "1/acquire/") if "/try-" in s}
+        assert again and {t.family for t in again.values()} == {"double"}
+        assert all(t.success and "test_added_method:mended-1" in s for s, t in again.items())
+        assert trained_on(tmp_path / "run") == set(again)
+    assert verify(tmp_path / "run")[1] == []
+
+
+def test_the_documented_recipe_is_one_like_others(example: Path, toy_yaml: Path) -> None:
+    found = recipe(str(example / "brevity.yaml"))
+    assert found.phase == "feedback" and found.choices["feedback.by"] == ["brevity:brief"]
+    assert found.description == "Brevity: of a task's right tries only the shortest is learnt from."
+    shutil.rmtree(example / "__pycache__", ignore_errors=True)
+    for by, says in (
+        ("brevity:long", "feedback.by=brevity:long: cannot be imported: .*no attribute 'long'"),
+        ("nowhere:brief", "feedback.by=nowhere:brief: cannot be imported: No module named"),
+    ):
+        config = load_config(toy_yaml, [f"feedback.by={by}"])
+        with (
+            Run(example / "wrong", config, quiet=True) as opened,
+            pytest.raises(ConfigError, match=says),
+        ):
+            evolve(opened)
+        assert not (example / "wrong" / "generations").exists()  # said before anything is done
+        shutil.rmtree(example / "wrong")
