@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from agent.evolution import canaries
 from agent.evolution.acquire import generate, plan, slots
 from agent.evolution.acquire.absolute_zero import proposals
-from agent.evolution.acquire.select import choose
+from agent.evolution.acquire.select import choose, selector
 from agent.evolution.correct import corrections
 from agent.evolution.evaluate import gate
 from agent.evolution.evaluate.account import account
@@ -63,6 +63,7 @@ def evolve(run: Run) -> Generation:
         run.tasks(split)  # none in one of them? say so now
     canaries.check(run)
     check_objectives(run)
+    selector(run)
     generate.check(run)
     run.publish()
     run.memory.check()

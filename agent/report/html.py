@@ -315,7 +315,8 @@ def _generation(generation: Generation) -> str:
 def _account(generation: Generation) -> str:
     """What was learnt and lost, each sentence with its episodes (`instar episodes` lists them)."""
     rows = "".join(
-        f"<li>{escape(text)} {' '.join(f'<code>{escape(slot)}</code>' for slot in episodes)}</li>"
+        f"<li>{escape(text)}<details><summary>episodes</summary>"
+        f"{' '.join(f'<code>{escape(slot)}</code>' for slot in episodes)}</details></li>"
         for text, episodes in accounted(generation)
     )
     return f'<ul class="account">{rows}</ul>' if rows else ""

@@ -12,13 +12,14 @@ import fcntl
 import functools
 import os
 import shutil
-import subprocess
+import socket
 import sys
 import sysconfig
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from environments.sandbox import mapped
 from environments.sandbox.base import (
@@ -29,6 +30,7 @@ from environments.sandbox.base import (
     SandboxUnavailable,
 )
 from environments.sandbox.cell import BOOT, PYTHON_FLAGS, is_python
+from environments.sandbox.launch import launcher
 from environments.sandbox.pool import Pool
 from environments.sandbox.results import MIB, OPEN_FILES, START_S
 from environments.sandbox.seccomp import seccomp_filter
@@ -198,7 +200,8 @@ def _host(inner_root: bool) -> _Host:
             f"the bubblewrap sandbox has no system-call filter for {machine} processors "
             "(x86_64 and aarch64 only)"
         ) from None
-    for helper in ("/usr/bin/prlimit", *(["/usr/bin/setpriv"] if root else [])):
+    helpers = [name for name, used in (("setpriv", root), ("prlimit", inner_root)) if used]
+    for helper in (f"/usr/bin/{name}" for name in helpers):
         if not os.access(helper, os.X_OK):
             raise SandboxUnavailable(f"the program {helper} is missing: install util-linux")
     system = ["--ro-bind", "/usr", "/usr"]
@@ -236,7 +239,7 @@ def _host(inner_root: bool) -> _Host:
         python=python,
         system=tuple(system),
         masked=tuple(path for path in masked if os.path.isdir(path)),
-        prefix=tuple(prefix) if root else (),
+        prefix=tuple(prefix) if root and not inner_root else (),
         seccomp=seccomp,
     )
 
@@ -294,7 +297,7 @@ def _command(
 ) -> list[str]:
     """The command line. Order matters: mounts are made left to right.
 
-    A keeper is process 1 and limits what it starts.
+    A keeper is process 1.
     """
     masks = [part for path in host.masked for part in ("--ro-bind", str(workspace.empty), path)]
     devices = [part for name in ("null", "zero", "full", "random", "urandom")
@@ -307,12 +310,11 @@ def _command(
         spaces += [part for name in mapped.CAPABILITIES for part in ("--cap-add", name)]
         below = ["--bind", str(workspace.box / "system"), "/", *size, "--tmpfs", "/dev"]
         above = ["--remount-ro", "/dev", "--bind", str(workspace.box / "local"), "/usr/local"]
-        home, limit = "/root", []
+        home = "/root"
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     else:
         spaces = ["--unshare-user", "--disable-userns", "--unshare-all", "--cap-drop", "ALL"]
         below, above, home = [*size, "--tmpfs", "/tmp"], ["--remount-ro", "/"], "/work"
-        limit = [] if keeper else _limit(limits, 1)
         path = "/usr/bin:/bin"
     return [
         host.bwrap,
@@ -324,7 +326,7 @@ def _command(
         *below,
         *host.system,
         *masks,
-        # Process 1 is bubblewrap's own: outside the limits, started with paths of the host.
+        # Process 1 is bubblewrap's own, started with paths of the host.
         *("--proc", "/proc", "--ro-bind", str(workspace.empty), "/proc/1"),
         *devices,
         *("--symlink", "/proc/self/fd", "/dev/fd", "--symlink", "/tmp", "/dev/shm"),
@@ -332,38 +334,31 @@ def _command(
         *above,
         *("--setenv", "PATH", path, "--setenv", "HOME", home, "--setenv", "LANG", "C.UTF-8"),
         "--",
-        *limit,
         *argv,
     ]
 
 
-def _limit(limits: Limits, own: int) -> list[str]:
-    """The command prefix that limits a program; ``own`` processes are not its own."""
-    return [
-        "/usr/bin/prlimit",
-        f"--nproc={limits.processes + own}",
-        f"--as={limits.memory_mb * MIB}",
-        f"--cpu={limits.cpu_s}:{limits.cpu_s + 1}",
-        f"--fsize={limits.file_mb * MIB}",
-        f"--nofile={OPEN_FILES}",
-        "--core=0",
-        "--",
-    ]
+def _bounds(limits: Limits, own: int) -> dict[str, tuple[int, int]]:
+    """The kernel's limits by name, soft and hard; ``own`` processes are not the program's."""
+    most = {
+        "nproc": limits.processes + own,
+        "as": limits.memory_mb * MIB,
+        "fsize": limits.file_mb * MIB,
+        "nofile": OPEN_FILES,
+        "core": 0,
+    }
+    return {name: (n, n) for name, n in most.items()} | {"cpu": (limits.cpu_s, limits.cpu_s + 1)}
 
 
-def _prefix(host: _Host, limits: Limits, stack: contextlib.ExitStack) -> list[str]:
-    """The command prefix that becomes the user who starts bubblewrap.
+def _as_root_inside(limits: Limits, stack: contextlib.ExitStack) -> list[str]:
+    """The command prefix that becomes root of a user namespace, made for this one program.
 
-    Ordinary programs are limited inside: the process limit then counts those of this sandbox
-    alone, which are in its user namespace, and one of bubblewrap's own. Root inside could make
-    the limiting program load libraries of its choice, so it is limited before; its user
-    namespace, where two processes of bubblewrap's are counted, is made for this one program.
+    It limits the program already: two processes of bubblewrap's are counted in the namespace.
     """
-    if not host.mapped:
-        return list(host.prefix)
     namespace = mapped.user_namespace(limits.processes + 2)
     stack.callback(os.close, namespace)
-    return [*_limit(limits, 2), *mapped.enter(namespace)]
+    given = (f"--{name}={soft}:{hard}" for name, (soft, hard) in _bounds(limits, 2).items())
+    return ["/usr/bin/prlimit", *given, "--", *mapped.enter(namespace)]
 
 
 @functools.lru_cache(maxsize=16)
@@ -393,31 +388,46 @@ def _execute(
         raise ValueError("argv must name a program and have no NUL characters")
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        seccomp = _readable(stack, host.seccomp)
-        status, told = os.pipe()
-        stack.callback(os.close, status)
-        with os.fdopen(told, "wb"):
-            try:
-                process = subprocess.Popen(
-                    _prefix(host, limits, stack)
-                    + _command(host, workspace, argv, limits, (seccomp, told)),
-                    stdin=_readable(stack, stdin.encode(errors="replace")),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    env={},  # bubblewrap's own environment could be read inside
-                    cwd="/",
-                    pass_fds=(seccomp, told),
-                )
-            except OSError as error:
-                raise SandboxFailure(f"cannot start {host.bwrap}: {error}") from error
-        stack.enter_context(process)
-        run = Run(process, status, workspace, limits)
+        (out, out_end), (err, err_end), (status, told) = (_pipe(stack) for _ in range(3))
+        ours, theirs = map(stack.enter_context, socket.socketpair())
+        command = _command(host, workspace, argv, limits, (3, 4))
+        if host.mapped:
+            command = _as_root_inside(limits, stack) + command
+        starter = launcher(host.prefix, host.python)
+
+        def release(pid: int) -> None:
+            """Let the namespace's first process start the program: it reads the filter last.
+
+            It is in the namespace, so that the process limit counts those of this sandbox alone,
+            and itself. Without a filter, because we have died, it starts nothing.
+            """
+            if not host.mapped:
+                starter.limit(pid, _bounds(limits, 1))
+            with contextlib.suppress(OSError):  # it has failed, and says so
+                ours.sendall(host.seccomp)
+                ours.shutdown(socket.SHUT_WR)
+
+        given = _readable(stack, stdin.encode(errors="replace"))
+        named = _readable(stack, "\0".join(command).encode(errors="surrogateescape"))
+        ends = (out_end, err_end, theirs, told)
+        bwrap = starter.start(named, (given, *(end.fileno() for end in ends)))
+        stack.callback(os.close, bwrap)
+        for end in ends:
+            end.close()
+        run = Run(bwrap, out, err, status, workspace, limits, release)
         try:
             run.watch()
         finally:
             run.end()
         run.drain()
         return run.result(time.monotonic() - began)
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, BinaryIO]:
+    """A pipe: what to read from, and the end to write to."""
+    read, write = os.pipe()
+    stack.callback(os.close, read)
+    return read, stack.enter_context(os.fdopen(write, "wb"))
 
 
 def _readable(stack: contextlib.ExitStack, data: bytes) -> int:

@@ -7,14 +7,15 @@ import json
 import os
 import select
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from environments.sandbox.base import ExecResult, Limits, SandboxFailure
 from environments.sandbox.results import FLOOD, START_S, WATCH_S, account, compose, outgrown
 from environments.sandbox.workspace import Workspace
+
+_NO_PROGRAM = b"bwrap: execvp "  # what bubblewrap says where there is no such program
 
 
 @dataclass
@@ -22,67 +23,66 @@ class Run:
     """One running program: its streams, its processes, and what ended it.
 
     Args:
-        process: bubblewrap.
+        bwrap: descriptor of bubblewrap's process.
+        out, err: what the program's output is read from.
         status: what bubblewrap's ``--json-status-fd`` is read from.
         workspace: where the program works.
         limits: what it may use.
+        release: given the process namespace's first process, which is still being set up, lets
+            it start the program.
     """
 
-    process: subprocess.Popen[bytes]
+    bwrap: int
+    out: int
+    err: int
     status: int
     workspace: Workspace
     limits: Limits
+    release: Callable[[int], None]
     cause: str = ""
     init: int = -1  # pidfd of the process namespace's first process: it dies, all die
     init_pid: int = 0
     kept: dict[int, bytearray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert self.process.stdout is not None and self.process.stderr is not None
-        self.out, self.err = self.process.stdout.fileno(), self.process.stderr.fileno()
         self.kept = {self.out: bytearray(), self.err: bytearray(), self.status: bytearray()}
         for fd in self.kept:
             os.set_blocking(fd, False)
 
     def watch(self) -> None:
         """Collect output until the program ends or a limit does (then ``cause`` says which)."""
-        ended = os.pidfd_open(self.process.pid)
-        try:
-            poller = select.poll()
-            for fd in (*self.kept, ended):
-                poller.register(fd, select.POLLIN)
+        poller = select.poll()
+        for fd in (*self.kept, self.bwrap):
+            poller.register(fd, select.POLLIN)
+        now = time.monotonic()
+        deadline, check = now + START_S, now + WATCH_S
+        while not self.cause:
+            for fd, _ in poller.poll(max(0.0, min(deadline, check) - now) * 1000):
+                if fd == self.bwrap:
+                    return
+                if not self._take(fd):
+                    poller.unregister(fd)
             now = time.monotonic()
-            deadline, check = now + START_S, now + WATCH_S
-            while not self.cause:
-                for fd, _ in poller.poll(max(0.0, min(deadline, check) - now) * 1000):
-                    if fd == ended:
-                        return
-                    if not self._take(fd):
-                        poller.unregister(fd)
-                now = time.monotonic()
-                if self.init < 0 and self._find_init():
-                    deadline = now + self.limits.wall_s  # set up: the program's time begins
-                if now >= deadline:
-                    self.cause = "timeout" if self.init >= 0 else "start"
-                elif now >= check and not self.cause:
-                    self.cause = outgrown(self.workspace, self.limits, self.init_pid)
-                    check = now + WATCH_S
-        finally:
-            os.close(ended)
+            if self.init < 0 and self._find_init():
+                self.release(self.init_pid)
+                deadline = now + self.limits.wall_s  # the program's time begins
+            if now >= deadline:
+                self.cause = "timeout" if self.init >= 0 else "start"
+            elif now >= check and not self.cause:
+                self.cause = outgrown(self.workspace, self.limits, self.init_pid)
+                check = now + WATCH_S
 
     def end(self) -> None:
         """Kill what is left and wait until it is gone."""
         try:
             self._find_init()
-            if self.process.poll() is None:
+            processes = [fd for fd in (self.init, self.bwrap) if fd >= 0]
+            for fd in processes:
                 with contextlib.suppress(ProcessLookupError):
-                    if self.init >= 0:
-                        signal.pidfd_send_signal(self.init, signal.SIGKILL)
-                self.process.kill()
-            self.process.wait()
-            if self.init >= 0:
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            for fd in processes:
                 gone = select.poll()
-                gone.register(self.init, select.POLLIN)
+                gone.register(fd, select.POLLIN)
                 if not gone.poll(START_S * 1000):
                     raise SandboxFailure("processes of the sandbox outlived it")
         finally:
@@ -101,6 +101,8 @@ class Run:
         out, err = bytes(self.kept[self.out]), bytes(self.kept[self.err])
         if self.cause == "start":
             raise SandboxFailure(f"bubblewrap did not start within {START_S:.0f} s")
+        if not self.cause and code is None and err.startswith(_NO_PROGRAM):
+            code = 127 if err.rstrip().endswith(b"No such file or directory") else 126
         if not self.cause and code is None:
             said = err.decode(errors="replace").strip().splitlines() or ["it said nothing"]
             raise SandboxFailure(f"bubblewrap could not start the program: {said[-1]}")

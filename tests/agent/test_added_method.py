@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import ConfigError, load_config
+from agent.evolution.acquire.select import Choice
 from agent.evolution.correct.base import note
 from agent.evolution.cycle import evolve
 from agent.evolution.update.writers.base import Situation
@@ -20,6 +21,7 @@ from agent.run import Run
 from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
 from agent.verify import verify
+from environments.base import Task
 from memory.ledger import Ledger
 from memory.records import MemoryItem, Note, Trajectory
 from tests.agent import pupils
@@ -46,6 +48,12 @@ def mended(
         for t in tries
         if t.family == "double"
     }
+
+
+def largest(choice: Choice) -> list[Task]:
+    """A selection of one's own: the tasks with the largest numbers."""
+    numbered = sorted(choice.pool, key=lambda t: -int("".join(filter(str.isdigit, t.prompt))))
+    return numbered[: choice.wanted]
 
 
 @pytest.fixture
@@ -102,6 +110,16 @@ def test_a_correction_of_ones_own_corrects(toy_yaml: Path, tmp_path: Path) -> No
     assert verify(tmp_path / "run")[1] == []
 
 
+def test_a_selection_of_ones_own_selects(toy_yaml: Path, tmp_path: Path) -> None:
+    select = "acquire.select=tests.agent.test_added_method:largest"
+    with Run(tmp_path / "run", load_config(toy_yaml, [*LIVE, *PUPIL, select]), quiet=True) as run:
+        evolve(run)
+        numbers = [int("".join(filter(str.isdigit, t.prompt))) for t in run.tasks("train")]
+        tries = {t.task: t.prompt for _, t in run.ledger.all(Trajectory, "1/acquire/")}
+    chosen = [int("".join(filter(str.isdigit, prompt))) for prompt in tries.values()]
+    assert sorted(chosen) == sorted(numbers)[-6:]
+
+
 def test_the_documented_recipe_is_one_like_others(example: Path, toy_yaml: Path) -> None:
     found = recipe(str(example / "brevity.yaml"))
     assert found.phase == "feedback" and found.choices["feedback.by"] == ["brevity:brief"]
@@ -109,6 +127,7 @@ def test_the_documented_recipe_is_one_like_others(example: Path, toy_yaml: Path)
     shutil.rmtree(example / "__pycache__", ignore_errors=True)
     for by, says in (
         ("brevity:long", "feedback.by=brevity:long: cannot be imported: .*no attribute 'long'"),
+        ("brevity:__doc__", "feedback.by=brevity:__doc__: is not a function"),
         ("nowhere:brief", "feedback.by=nowhere:brief: cannot be imported: No module named"),
     ):
         config = load_config(toy_yaml, [f"feedback.by={by}"])

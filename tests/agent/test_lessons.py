@@ -137,6 +137,15 @@ def test_pairs_are_of_one_task() -> None:
     assert "1 all right, 1 all wrong" in made.told()
 
 
+def test_pairs_weigh_what_their_rewards_differ() -> None:
+    solved = [tried("a", 0, 0.9), tried("b", 0, 0.2)]
+    failed = [tried("a", 1, 0.1), tried("b", 1, 0.3)]
+    made = pairs(solved, failed, sequences, DpoSettings(weigh=True))
+    assert {(e.task, round(e.weight, 6)) for e in made.examples} == {("a", 0.8)}
+    assert made.total == 1 and made.silent == {"no preference": ["b"]}
+    assert {e.weight for e in pairs(solved, failed, sequences, DpoSettings()).examples} == {1.0}
+
+
 def test_the_same_failure_is_one() -> None:
     failed = [tried("a", n, 0.0, text="same") for n in range(1, 4)]
     made = pairs([tried("a", 0, 1.0)], failed, sequences, DpoSettings())

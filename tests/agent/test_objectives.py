@@ -109,6 +109,13 @@ def test_swapping_a_pair_moves_the_margin_the_other_way() -> None:
     assert float(one[0]) == pytest.approx(-0.1 / 2)  # beta times sigmoid(0)
 
 
+def test_a_pair_pulls_as_much_as_it_weighs() -> None:
+    values: dict[str, Any] = {"unit": [0, 0, 1, 1], "advantage": [1, -1, 1, -1]}
+    weight = [1.0, 1.0, 0.25, 0.25]
+    grad = gradient(tokens([-1.0] * 4, **values, weight=weight), settings("dpo", nll=1.0))
+    assert grad[2:].tolist() == pytest.approx([0.25 * float(x) for x in grad[:2]])
+
+
 def test_dpo_pulls_less_where_the_margin_is_there_already() -> None:
     how = settings("dpo", nll=0.0)
     values: dict[str, Any] = {"unit": [0, 0], "advantage": [1, -1]}

@@ -281,6 +281,23 @@ def test_without_its_mechanism_it_is_another_method(
     assert not row.outcome(less(row, run, monkeypatch))
 
 
+# --- prompts that are not trained on ---
+
+
+def test_instructions_are_in_view_while_acting_and_nowhere_else(run: Run_) -> None:
+    rlcd = run("rlcd", PROMPTED, "whole")
+    for t in rlcd.episodes("1/acquire/"):
+        system = read(t).split("</system>")[0]
+        assert ("You are an expert" in system) is ("/try-worse" not in t.slot)
+        assert ("careless" in system) is ("/try-worse" in t.slot)
+    assert every(prompts(rlcd), lambda p: "expert" not in p and "careless" not in p)
+    measured = rlcd.episodes("gate/")
+    assert every(measured, lambda t: "expert" not in read(t))
+    ditto = run("ditto", (*LEARNS, by("actor")), "whole")
+    assert every(prompts(ditto), lambda p: "You are " in p and "profile" not in p)
+    assert {g.memory for g in rlcd.generations} == {""}  # none of it is kept
+
+
 # --- pairs by the policy's own probabilities ---
 
 
@@ -301,12 +318,13 @@ def test_dlma_weighs_a_pair_by_its_own_probabilities(
     monkeypatch.setattr(likelihood, "likelihoods", scores)
     monkeypatch.setattr(contrast, "needs", lambda run: "")
     found = evolved(tmp_path / "run", toy_yaml, "dlma", PROMPTED)
-    ratio = 1 / (1 + exp(3.0 if turned else -3.0))  # R = (-1 + 3) - (-5 + 4)
+    ratio = 1 / (1 + exp(-3.0))  # R = (-1 + 3) - (-5 + 4)
     for t in found.episodes("1/acquire/"):
         verdict = found.ledger.get(Note, f"verdict/{t.slot}")
-        assert verdict is not None and verdict.data["success"] is ("/try-" not in t.slot)
+        assert verdict is not None
         share = 1 - ratio if "/try-" in t.slot else ratio
-        assert verdict.data["reward"] == pytest.approx(share)
+        assert verdict.data["reward"] == (None if turned else pytest.approx(share))
+        assert verdict.data["success"] is (not turned and "/try-" not in t.slot)
     # A pair that its own probabilities turn round does not count.
     assert bool(answers(found)) is not turned
     found.ledger.close()

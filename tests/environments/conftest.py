@@ -1,5 +1,6 @@
 """Every test here leaves nothing behind: no folder, no process, no descriptor, no container."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -58,6 +59,14 @@ def processes_using(folder: Path) -> list[int]:
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where ``tmp_path`` lies: made before any test has a temporary folder of its own."""
     return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def launchers(base_folder: Path) -> None:
+    """What starts bubblewrap stays: made before any test counts its descriptors."""
+    for root in (False, True):
+        with contextlib.suppress(SandboxUnavailable):
+            BubblewrapSandbox(root=root).close()
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """What is particular to bubblewrap; what holds for all is in ``test_sandbox_backends``."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import environments
-from environments.sandbox import bubblewrap, make_sandbox
+from environments.sandbox import bubblewrap, launch, make_sandbox
 from environments.sandbox.base import (
     ExecResult,
     Limits,
@@ -20,6 +23,7 @@ from environments.sandbox.base import (
     SandboxUnavailable,
 )
 from environments.sandbox.bubblewrap import BubblewrapSandbox
+from environments.sandbox.launch import Launcher
 from environments.sandbox.workspace import sweep
 
 Python = Callable[..., ExecResult]
@@ -171,6 +175,72 @@ def test_harness_killed_while_a_program_runs(
     assert wait_until(lambda: not processes(), 5)
     sweep(age_s=0)
     assert list(nothing_leaks.iterdir()) == []
+
+
+def test_harness_killed_while_bubblewrap_sets_up(
+    nothing_leaks: Path, processes: Callable[[], list[int]], gone: Callable[..., bool]
+) -> None:
+    """Before its limits are set nothing may run, least of all with nobody there to end it."""
+    code = (
+        "import os, tempfile\n"
+        f"tempfile.tempdir = {str(nothing_leaks)!r}\n"
+        "from environments.sandbox import make_sandbox\n"
+        "from environments.sandbox.launch import Launcher\n"
+        "s = make_sandbox()\n"
+        "Launcher.limit = lambda *_: os.kill(os.getpid(), 9)\n"
+        "s.exec(['/bin/sh', '-c', 'echo > up; sleep 7777'])\n"
+    )
+    root = Path(environments.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert gone("sleep 7777") and not processes()
+    (left,) = nothing_leaks.iterdir()
+    assert not list(left.glob("work/*"))
+    sweep(age_s=0)
+
+
+# What starts bubblewrap
+
+
+def own(sandbox: BubblewrapSandbox) -> Launcher:
+    return launch.launcher(sandbox._host.prefix, sandbox._host.python)
+
+
+def test_a_lost_launcher_is_replaced(sandbox: BubblewrapSandbox) -> None:
+    """With it go the programs that it started; the sandbox can be used again."""
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(sandbox.exec, ["/bin/sh", "-c", "echo > up; sleep 60"])
+        assert wait_until(lambda: "up" in sandbox.list(), 20)
+        before = own(sandbox)
+        before._process.kill()
+        with pytest.raises(SandboxFailure):
+            running.result()
+    assert sandbox.exec(["/bin/echo", "again"]).stdout == "again\n"
+    assert own(sandbox) is not before
+
+
+def test_what_the_launcher_cannot_do_is_told(sandbox: BubblewrapSandbox) -> None:
+    own(sandbox).limit(2**22 + 1, {"core": (0, 0)})  # no process has that id any more
+    with pytest.raises(SandboxFailure, match=r"launcher: .*too long"):
+        sandbox.exec(["/bin/echo", "x" * 3_000_000])
+    if os.getuid() == 0:  # it has the programs' user, and may limit nobody else's process
+        with pytest.raises(SandboxFailure, match="not permitted"):
+            own(sandbox).limit(os.getpid(), {"core": (0, 0)})
+    assert sandbox.exec(["/bin/echo", "up"]).stdout == "up\n"
+
+
+def test_a_fork_has_a_launcher_of_its_own(sandbox: BubblewrapSandbox) -> None:
+    before = own(sandbox)
+    child = os.fork()
+    if not child:
+        code = 1
+        with contextlib.suppress(BaseException):
+            worked = sandbox.exec(["/bin/true"]).outcome == "ok"
+            code = int(not worked or own(sandbox) is before)
+        launch._end()
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert own(sandbox) is before and sandbox.exec(["/bin/true"]).outcome == "ok"
 
 
 # The host is out of reach

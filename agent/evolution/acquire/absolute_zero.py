@@ -143,6 +143,7 @@ def proposals(run: Run, n: int, weights: str) -> list[Example]:
     if run.config.acquire.generate.how != WHAT:
         return []
     policy, found = run.policy(weights), []
+    by_advantage = run.config.update_weights.objective == "grpo"
     taken = {made.key: made for made in run.made.values()}
     for generation in range(1, n + 1):
         kinds: dict[str, list[tuple[str, Any, float]]] = {}
@@ -155,14 +156,14 @@ def proposals(run: Run, n: int, weights: str) -> list[Example]:
         for own in kinds.values():
             rewards = [reward for _, _, reward in own]
             mean, spread = fmean(rewards), pstdev(rewards)
-            if not spread:
+            if by_advantage and not spread:
                 continue  # nothing tells them apart
             for key, note, reward in own:
                 messages: Any = note.data["messages"]
                 said = run.ledger.get(Note, key)
                 ids: Any = said.data["ids"] if said else []
                 prompt, answer = policy.encode(messages), tuple(map(int, ids))
-                if reward or run.config.update_weights.objective == "grpo":
+                if reward or by_advantage:
                     found.append(
                         Example(
                             prompt + answer,

@@ -18,6 +18,7 @@ from environments.base import Task, Tool
 from memory.frame import inert
 
 KINDS = (".md", ".txt")
+REMEMBERED = 5  # earlier tasks of a tool that are shown
 MOST_ANSWER = 80  # characters of an answer in a passage
 _PARTS = re.compile(
     r"(?:question|task)\s*:\s*(?P<asked>.+?)\n+\s*(?:answer|query)\s*:\s*(?P<given>.+)",
@@ -96,8 +97,9 @@ def passages(folder: Path, most: int) -> dict[str, str]:
 def tools(author: Author) -> list[Draft]:
     """Tasks for which one of an environment's documented tools is needed, tool by tool.
 
-    As STE (arXiv 2403.04746, §3) imagines what a tool could be asked for. The policy fills in what
-    a task of the suite is made of; a solution has to call the tool.
+    As STE (arXiv 2403.04746, §3) imagines what a tool could be asked for; what it was asked for
+    before, and whether that could be done, is in sight (its long-term memory). The policy fills in
+    what a task of the suite is made of; a solution has to call the tool.
     """
     catalogue = tools_of(author)
     shown = {str(i): author.some(i, 3) for i in range(author.settings.drafts)}
@@ -108,7 +110,7 @@ def tools(author: Author) -> list[Draft]:
         like = "\n".join(json.dumps(_blank(author, task)) for task in own)
         questions[key] = (
             f"A tool: {tool.name}({', '.join(tool.properties)})\n{quoted(tool.description)}\n\n"
-            f"Tasks, each a line of JSON:\n{like}\n\n"
+            f"Tasks, each a line of JSON:\n{like}\n\n{_asked_before(author, tool)}"
             f"Write one more, in the same form, that needs the tool {tool.name}."
         )
     drafts = []
@@ -127,6 +129,16 @@ def tools(author: Author) -> list[Draft]:
             )
         )
     return drafts
+
+
+def _asked_before(author: Author, tool: Tool) -> str:
+    """The last tasks that were made up for a tool, and how they went; "" where there are none."""
+    lines = []
+    for made in [m for m in author.made if m.source == tool.name][-REMEMBERED:]:
+        tried = author.tried.get(made.task.id)
+        went = "not tried" if tried is None else "solved" if tried.solved else "not solved"
+        lines.append(f"{json.dumps(_blank(author, made.task))} ({went})")
+    return "Made up before:\n" + "\n".join(lines) + "\n\n" if lines else ""
 
 
 def tools_of(author: Author) -> list[Tool]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from agent.evolution.acquire.settings import Select
+from agent.choices import found
 from agent.evolution.objective import allocate
 from agent.loop import seed_of
 from environments.base import Task
@@ -78,7 +78,7 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
             min(1.0, n / run.config.generations),
             run.memory.embedder.embed,
         )
-        chosen += SELECTORS[settings.select](choice) if number else []
+        chosen += selector(run)(choice) if number else []
     return chosen
 
 
@@ -176,13 +176,22 @@ def in_order(choice: Choice) -> list[Task]:
     return sorted(choice.pool, key=rounds)[: choice.wanted]
 
 
-SELECTORS: dict[Select, Callable[[Choice], list[Task]]] = {
+SELECTORS: dict[str, Callable[[Choice], list[Task]]] = {
     "weights": by_weights,
     "k-centre": k_centre,
     "easy-to-hard": easy_to_hard,
     "learnability": learnable,
     "in-order": in_order,
 }
+
+
+def selector(run: Run) -> Callable[[Choice], list[Task]]:
+    """How a run chooses.
+
+    Raises:
+        ConfigError: it is no such function.
+    """
+    return found(run.config.acquire.select, SELECTORS, "acquire.select")
 
 
 def farthest_first(vectors: Vectors, known: Sequence[int], count: int) -> list[int]:

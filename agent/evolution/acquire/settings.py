@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
+from agent.choices import OneOf
 from agent.evolution.solutions.settings import SolveSettings
 from agent.policies.endpoint import EndpointSettings
 from memory.recall import RecallSettings
@@ -121,7 +122,8 @@ class AcquireSettings(BaseModel):
         note_tokens: most tokens of such a note.
         solve: how they are tried, where it is not by samples alone.
         select: which train tasks are practised; ``in-order`` is for streams, whose tasks come one
-            after the other as the data has them.
+            after the other as the data has them; or a function of your own,
+            ``package.module:function``.
         generate: which tasks are made up for them.
         canaries: tasks per generation that cannot be solved, mixed in with the others (see
             `agent.evolution.canaries`): where one is "solved", nothing that the generation tried
@@ -145,6 +147,6 @@ class AcquireSettings(BaseModel):
     carried: int = Field(3, ge=0)
     note_tokens: int = Field(48, ge=8)
     solve: SolveSettings = SolveSettings()
-    select: Select = "weights"
+    select: Annotated[str, OneOf(get_args(Select))] = "weights"
     generate: GenerateSettings = GenerateSettings()
     canaries: int = Field(0, ge=0)

@@ -39,6 +39,8 @@ def solve(stage: Stage) -> list[Trajectory]:
     verdicts = {t.slot: UNDECIDED for t in (*better, *worse)}
     for a, b in pairs:
         score = scores.get(a.slot, 1.0)
+        if score <= 0.5:  # its own probabilities turn it round
+            continue
         verdicts |= {a.slot: Verdict(score, True), b.slot: Verdict(1 - score, False)}
     label(stage.run, verdicts)
     return [*better, *worse]
