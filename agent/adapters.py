@@ -318,12 +318,16 @@ def _told(
 
 
 def _kinds(ledger: Ledger, sources: Sequence[str]) -> dict[str, list[str]]:
-    """The sources by what they are; in a rewrite a solution of the task stood in view."""
-    kinds: dict[str, list[str]] = {"episodes": [], "rewrites": [], MADE_UP: []}
+    """The sources by what they are: in a rewrite a solution of the task stood in view, and tasks
+    are what a writer of tasks has learnt.
+    """
+    kinds: dict[str, list[str]] = {"episodes": [], "rewrites": [], MADE_UP: [], "tasks": []}
     known = ledger.get_many(Trajectory, sources)
     for slot in sources:
         shown = slot in known and known[slot].phase == REWRITE
-        kind = MADE_UP if slot.startswith("said/") else "rewrites" if shown else "episodes"
+        kind = "rewrites" if shown else "episodes"
+        if slot.startswith("said/"):
+            kind = MADE_UP if slot.endswith("/answer") else "tasks"
         kinds[kind].append(slot)
     return kinds
 

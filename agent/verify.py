@@ -42,6 +42,7 @@ from memory.records import (
 LEARNING = ("acquire", CANARY, "probe", REWRITE, COMPOSED, CORRECTION)
 BATCH = ("acquire", CANARY)
 REHEARSED = re.compile(r"said/(\d+)/synthesised/\d+/answer")  # an answer to a made-up task
+TAUGHT = re.compile(r"said/\d+/generate/ada-instruct-taught/\d+")  # a task that a writer learnt
 
 
 def verify(folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -225,7 +226,7 @@ def _sources(
     slots: tuple[str, ...] | list[str],
     *,
     learns: bool = True,
-    rehearses: bool = False,
+    said: bool = False,
 ) -> Iterator[str]:
     """What is wrong with the sources of something.
 
@@ -234,16 +235,22 @@ def _sources(
         what: has them, for the message.
         slots: they are episodes.
         learns: nothing may come from a batch that is void.
-        rehearses: they may also be the policy's own answers to made-up tasks.
+        said: they may also be notes: the policy's own answers to made-up tasks, and train tasks
+            that a writer of tasks has learnt.
     """
     void = history.void(ledger)
     for slot in slots:
-        note = ledger.get(Note, slot) if rehearses else None
-        if note is not None and (found := REHEARSED.fullmatch(slot)):
-            if int(found[1]) in void:
+        note = ledger.get(Note, slot) if said else None
+        if note is not None and (answer := REHEARSED.fullmatch(slot)):
+            if int(answer[1]) in void:
                 yield f"{what} comes from {slot}, of a batch that is void"
             elif not note.data.get("ids") and slot not in ledger.erased(Note):
                 yield f"{what} comes from {slot}, where nothing was answered"
+            continue
+        if note is not None and TAUGHT.fullmatch(slot):
+            task = str(note.data.get("task", ""))
+            if split_of(task) != "train" and slot not in ledger.erased(Note):
+                yield f"{what} comes from {slot}, a {split_of(task)} task"
             continue
         source = ledger.get(Trajectory, slot)
         if source is None:
@@ -279,7 +286,7 @@ def _adapters(ledger: Ledger, folder: Path) -> Iterator[str]:
                         yield f"{place}: its member {member} is another adapter"
             except (AdapterError, KeyError) as error:
                 yield str(error)
-        yield from _sources(ledger, f"adapter {version}", slots, rehearses=True)
+        yield from _sources(ledger, f"adapter {version}", slots, said=True)
         yield from _made_from(ledger, folder, version, note, slots)
 
 

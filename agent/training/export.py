@@ -137,7 +137,7 @@ def model_card(told: Mapping[str, Any], form: As) -> str:
     gate = [line for test in told["gate"] for line in _gate(test)]
     families = ", ".join(f"{family} {n}" for family, n in sorted(told["families"].items()))
     parents = ", ".join(told["parents"])
-    judged = {kind: own for kind, own in told["kinds"].items() if kind != MADE_UP}
+    judged = {kind: told["kinds"][kind] for kind in ("episodes", "rewrites")}
     made_up = amounts({MADE_UP: told["kinds"][MADE_UP]})
     made_up = f" {made_up} with the model's own answers, which nobody judged." if made_up else ""
     return "\n".join(
