@@ -34,6 +34,7 @@ from agent.run_folder import BASE, LEDGER
 from agent.training.packing import Example
 from agent.training.settings import DpoSettings
 from agent.verify import verify
+from memory.erase import extent
 from memory.ledger import Ledger
 from memory.records import COMPOSED, Note, Trajectory
 from tests.agent.methods import Evolved, Row, Run_, evolved, less, read, runs
@@ -371,6 +372,9 @@ def test_the_audit_asks_what_it_is_made_of(run: Run_, tmp_path: Path) -> None:
     assert whole.generations[1].tokens["acquire"] == sum(
         t.produced_tokens for t in whole.episodes("1/acquire/")
     ) + sum(int(str(n.data["tokens"])) for _, n in whole.ledger.all(Note, "said/1/solve/"))
+    old_slots = [t.slot.removesuffix("/try-explain") for t in made]
+    forgotten = extent(whole.ledger, episodes=old_slots[:1])
+    assert made[0].slot in forgotten.episodes  # what is made of an episode goes with it
     copy = shutil.copytree(whole.folder, tmp_path / "run")
     with Ledger(copy / LEDGER) as ledger:
         slot = f"{made[0].slot}-other"
