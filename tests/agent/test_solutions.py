@@ -40,6 +40,7 @@ from memory.records import COMPOSED, Note, Trajectory
 from tests.agent.methods import Evolved, Row, Run_, evolved, less, read, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_refinement import KNOWN, LEARNS, SCORED, TOY, families, sources, tries
+from tests.real import data_folder
 
 HERE = "tests.agent.solvers"
 
@@ -428,3 +429,30 @@ def test_mistakes_in_settings_are_told_in_a_line(toy_yaml: Path, tmp_path: Path)
             pytest.raises(ConfigError, match=told),
         ):
             evolve(opened)
+
+
+# --- a real suite ---
+
+
+def test_references_of_a_real_suite_are_carried_out(tmp_path: Path) -> None:
+    """MBPP's own solutions pass its hidden tests, turn by turn as an agent would write them."""
+    settings = [
+        f"suite.options={{data: {data_folder() / 'mbpp'}}}",
+        "suite.tasks={train: 2, gate: 1, retention: 1, test: 1}",
+        "policy={engine: scripted, context: 100000}",
+        by("coder"),
+        "memory.embedder=hash",
+        "acquire.first_tasks=3",
+        "generations=1",
+        "update_weights.min_examples=1",
+    ]
+    with Run(tmp_path / "run", load_config(["mbpp", "spin"], settings), quiet=True) as opened:
+        evolve(opened)
+        played = [t for _, t in opened.ledger.all(Trajectory, "1/acquire/")]
+        references = [t for t in played if t.phase == COMPOSED]
+        assert len(references) == 3 and all(t.success and len(t.steps) == 1 for t in references)
+        gold = {opened.suite.gold(t)[0].arguments["code"] for t in opened.tasks("train")}  # type: ignore[attr-defined]
+    (learnt_,) = (tmp_path / "run").glob(f"generations/001/adapter/{LEARNT}")
+    said = [answer.removesuffix("\n```\n") for _, answer in json.loads(learnt_.read_text())]
+    assert said and all(any(code.strip() == own for code in gold) for own in said)
+    assert verify(tmp_path / "run")[1] == []
