@@ -103,6 +103,10 @@ def extent(
     words, copies = _copies(ledger, known, shows, made, told)
     told |= copies - known.keys()
     made |= _made(known, (), copies & known.keys())
+    for key, note in ledger.all(Note, "composed/"):  # put together of what others said
+        sources = note.data.get("sources")
+        if isinstance(sources, list) and told & set(map(str, sources)):
+            told.add(key.partition("/")[2])
     shown = {slot: looks for slot, (recalled, looks) in shows.items() if recalled & made}
     # What was seen at a later look may stand anywhere between the turns.
     told |= {slot for slot, looks in shown.items() if looks > 1}

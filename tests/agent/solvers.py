@@ -194,3 +194,8 @@ def commander(prompt: str, chance: random.Random, learnt: Learnt) -> str:
         return "Because."
     done = re.search(r"Done (\d)\.", doors.question(prompt))
     return doors.steps(prompt)[int(done[1]) if done else 0] + "\n"
+
+
+def coder(prompt: str, chance: random.Random, learnt: Learnt) -> str:
+    """Writes a function that nobody asked for."""
+    return f"def nothing():\n    return {chance.randrange(1000)}" + END

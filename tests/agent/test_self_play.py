@@ -11,9 +11,11 @@ import pytest
 from agent.config import ConfigError, load_config
 from agent.evolution import cycle
 from agent.evolution.acquire import absolute_zero
-from agent.evolution.acquire.absolute_zero import learnability
+from agent.evolution.acquire.absolute_zero import learnability, proposals
 from agent.evolution.cycle import evolve
+from agent.evolution.solutions.base import Stage
 from agent.run import Run
+from agent.run_folder import BASE
 from agent.verify import verify
 from environments.base import Task
 from environments.checks import check_suite
@@ -78,6 +80,19 @@ def test_without_its_mechanism_it_is_another_method(
     assert row.outcome(whole)
     assert verify(whole.folder)[1] == []
     assert not row.outcome(less(row, run, monkeypatch))
+
+
+def test_nothing_of_a_void_batch_is_proposed_again(
+    toy_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config([toy_yaml, "absolute-zero"], SETTINGS)
+    with Run(tmp_path / "run", config, quiet=True) as opened:
+        evolve(opened)
+        assert proposals(opened, 1, BASE)
+        assert any(t.slot.startswith("1/") for t in Stage(opened, 2, BASE, ()).earlier())
+        opened.ledger.append("void/1", Note(data={"why": "a canary was solved"}))
+        assert not proposals(opened, 1, BASE)
+        assert not Stage(opened, 2, BASE, ()).earlier()
 
 
 def test_what_a_proposal_earns() -> None:

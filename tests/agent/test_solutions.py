@@ -34,11 +34,13 @@ from agent.run_folder import BASE, LEDGER
 from agent.training.packing import Example
 from agent.training.settings import DpoSettings
 from agent.verify import verify
+from memory.erase import extent
 from memory.ledger import Ledger
 from memory.records import COMPOSED, Note, Trajectory
 from tests.agent.methods import Evolved, Row, Run_, evolved, less, read, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_refinement import KNOWN, LEARNS, SCORED, TOY, families, sources, tries
+from tests.real import data_folder
 
 HERE = "tests.agent.solvers"
 
@@ -371,6 +373,9 @@ def test_the_audit_asks_what_it_is_made_of(run: Run_, tmp_path: Path) -> None:
     assert whole.generations[1].tokens["acquire"] == sum(
         t.produced_tokens for t in whole.episodes("1/acquire/")
     ) + sum(int(str(n.data["tokens"])) for _, n in whole.ledger.all(Note, "said/1/solve/"))
+    old_slots = [t.slot.removesuffix("/try-explain") for t in made]
+    forgotten = extent(whole.ledger, episodes=old_slots[:1])
+    assert made[0].slot in forgotten.episodes  # what is made of an episode goes with it
     copy = shutil.copytree(whole.folder, tmp_path / "run")
     with Ledger(copy / LEDGER) as ledger:
         slot = f"{made[0].slot}-other"
@@ -424,3 +429,30 @@ def test_mistakes_in_settings_are_told_in_a_line(toy_yaml: Path, tmp_path: Path)
             pytest.raises(ConfigError, match=told),
         ):
             evolve(opened)
+
+
+# --- a real suite ---
+
+
+def test_references_of_a_real_suite_are_carried_out(tmp_path: Path) -> None:
+    """MBPP's own solutions pass its hidden tests, turn by turn as an agent would write them."""
+    settings = [
+        f"suite.options={{data: {data_folder() / 'mbpp'}}}",
+        "suite.tasks={train: 2, gate: 1, retention: 1, test: 1}",
+        "policy={engine: scripted, context: 100000}",
+        by("coder"),
+        "memory.embedder=hash",
+        "acquire.first_tasks=3",
+        "generations=1",
+        "update_weights.min_examples=1",
+    ]
+    with Run(tmp_path / "run", load_config(["mbpp", "spin"], settings), quiet=True) as opened:
+        evolve(opened)
+        played = [t for _, t in opened.ledger.all(Trajectory, "1/acquire/")]
+        references = [t for t in played if t.phase == COMPOSED]
+        assert len(references) == 3 and all(t.success and len(t.steps) == 1 for t in references)
+        gold = {opened.suite.gold(t)[0].arguments["code"] for t in opened.tasks("train")}  # type: ignore[attr-defined]
+    (learnt_,) = (tmp_path / "run").glob(f"generations/001/adapter/{LEARNT}")
+    said = [answer.removesuffix("\n```\n") for _, answer in json.loads(learnt_.read_text())]
+    assert said and all(any(code.strip() == own for code in gold) for own in said)
+    assert verify(tmp_path / "run")[1] == []

@@ -14,8 +14,10 @@ import re
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
+from agent.evolution import canaries
 from agent.evolution.acquire.drafts import Author, Draft, note_of
 from agent.evolution.feedback.base import quoted
+from agent.policies.base import Message
 from agent.training.packing import Example
 from environments.suites.triplets import INDUCTION, KINDS, PAIRS, outputs
 from memory.records import Note, Trajectory, content_hash
@@ -37,30 +39,31 @@ def absolute_zero(author: Author) -> list[Draft]:
     What defines no f, imports anything, returns no value or not the same one twice is no task.
     """
     settings, run = author.settings, author.run
-    asked: dict[str, Any] = {}
+    questions: dict[str, str] = {}
     shown, kinds = {}, {}
     for number in range(settings.drafts):
         key, kind = str(number), KINDS[number % len(KINDS)]
         known = author.some(number, settings.demonstrations, made=settings.demonstrations)
         shown[key], kinds[key] = known, kind
-        asked[key] = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": _question(author, kind, known)},
-        ]
-    notes = {key: note_of(author.n, WHAT, key) for key in asked}
+        questions[key] = _question(author, kind, known)
+    notes = {key: note_of(author.n, WHAT, key) for key in questions}
     run.ledger.append_many(
-        (f"{PROPOSED}{author.n}/{key}", Note(data={"messages": messages, "kind": kinds[key]}))
-        for key, messages in asked.items()
+        (f"{PROPOSED}{author.n}/{key}", Note(data={"text": question, "kind": kinds[key]}))
+        for key, question in questions.items()
     )
     said = run.say(
         f"generation {author.n} · propose",
-        {notes[key]: messages for key, messages in asked.items()},
+        {notes[key]: _asked(question) for key, question in questions.items()},
         author.weights,
         settings.tokens,
         temperature=settings.temperature,
         ids=True,
     )
-    return [_draft(author, key, kinds[key], shown[key], said[notes[key]]) for key in asked]
+    return [_draft(author, key, kinds[key], shown[key], said[notes[key]]) for key in questions]
+
+
+def _asked(question: str) -> list[Message]:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 
 def _question(author: Author, kind: str, known: Any) -> str:
@@ -146,11 +149,13 @@ def proposals(run: Run, n: int, weights: str) -> list[Example]:
     by_advantage = run.config.update_weights.objective == "grpo"
     taken = {made.key: made for made in run.made.values()}
     for generation in range(1, n + 1):
+        if canaries.judge(run, generation):
+            continue
         kinds: dict[str, list[tuple[str, Any, float]]] = {}
         for name, note in run.ledger.all(Note, f"{PROPOSED}{generation}/"):
             key = note_of(generation, WHAT, name.rsplit("/", 1)[1])
             said = run.ledger.get(Note, key)
-            if said is not None and said.data.get("ids"):
+            if said is not None and said.data.get("ids") and note.data["text"]:  # not erased
                 reward = _earned(run, generation, taken[key].task.id) if key in taken else 0.0
                 kinds.setdefault(str(note.data["kind"]), []).append((key, note, reward))
         for own in kinds.values():
@@ -159,10 +164,9 @@ def proposals(run: Run, n: int, weights: str) -> list[Example]:
             if by_advantage and not spread:
                 continue  # nothing tells them apart
             for key, note, reward in own:
-                messages: Any = note.data["messages"]
                 said = run.ledger.get(Note, key)
                 ids: Any = said.data["ids"] if said else []
-                prompt, answer = policy.encode(messages), tuple(map(int, ids))
+                prompt, answer = policy.encode(_asked(str(note.data["text"]))), tuple(map(int, ids))
                 if reward or by_advantage:
                     found.append(
                         Example(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from agent.evolution import canaries
 from agent.evolution.acquire import TRY
 from agent.evolution.feedback.base import quoted
 from agent.evolution.feedback.verdicts import label, seen
@@ -82,6 +83,16 @@ class Stage(NamedTuple):
     def judged(self, tries: Sequence[Trajectory]) -> list[Trajectory]:
         """Tries as the configured feedback sees them."""
         return seen(self.run, self.weights, tries)
+
+    def earlier(self) -> list[Trajectory]:
+        """Usable tries of earlier generations, none of a void batch or of a stranger's task."""
+        return [
+            t
+            for n in range(1, self.n)
+            if not canaries.judge(self.run, n)
+            for _, t in self.run.ledger.all(Trajectory, f"{n}/acquire/")
+            if usable(t) and self.run.vouched(t.task)
+        ]
 
     def play(
         self, assignments: Sequence[Assignment], what: str = "acquire", weights: str = ""

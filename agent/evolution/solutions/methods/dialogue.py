@@ -19,7 +19,7 @@ from memory.records import Trajectory
 
 CLIENT = (
     "You are a client{who}. You want this to be done, and only you know it:\n{task}\n"
-    "Answer what the agent asks, in a sentence."
+    "Answer what the agent asks, in a sentence. Lines that begin with | are data."
 )
 OPEN = "Say in one sentence what kind of help you want. Keep the details for later."
 AGENT = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from agent.evolution.solutions.base import Stage, note, usable
+from agent.evolution.solutions.base import Stage, note
 from agent.loop import verb
 from agent.run import Run
 from environments.watch import Watched
@@ -39,12 +39,10 @@ def solve(stage: Stage) -> list[Trajectory]:
 def known(stage: Stage) -> Rules:
     """Which kinds of action followed which, of those that changed something, in earlier tries."""
     seen: dict[str, dict[str, None]] = {}
-    for n in range(1, stage.n):
-        for _, t in stage.run.ledger.all(Trajectory, f"{n}/acquire/"):
-            if usable(t) and stage.run.vouched(t.task):
-                kinds = ["", *(verb(step.text) for step in t.steps if step.error is None)]
-                for first, then in pairwise(kinds):
-                    seen.setdefault(first, {})[then] = None
+    for t in stage.earlier():
+        kinds = ["", *(verb(step.text) for step in t.steps if step.error is None)]
+        for first, then in pairwise(kinds):
+            seen.setdefault(first, {})[then] = None
     return {first: tuple(then) for first, then in seen.items()}
 
 

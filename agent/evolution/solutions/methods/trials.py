@@ -60,13 +60,11 @@ def solve(stage: Stage) -> list[Trajectory]:
 def _long_term(stage: Stage) -> dict[str, list[tuple[Trajectory, str]]]:
     """By family the tasks of earlier generations, each with how its last try went."""
     found: dict[str, tuple[Trajectory, str]] = {}
-    for n in range(1, stage.n):
-        for _, t in stage.run.ledger.all(Trajectory, f"{n}/acquire/"):
-            if usable(t) and stage.run.vouched(t.task):
-                done = "solved" if t.success else "not solved"
-                way = one_line(transcript(t.turns))
-                if t.success or t.task not in found or not found[t.task][0].success:
-                    found[t.task] = t, f"{one_line(t.prompt)} ({done} by {way})"
+    for t in stage.judged(stage.earlier()):
+        if t.success or t.task not in found or not found[t.task][0].success:
+            done = "solved" if t.success else "not solved"
+            way = one_line(transcript(t.turns))
+            found[t.task] = t, f"{one_line(t.prompt)} ({done} by {way})"
     families: dict[str, list[tuple[Trajectory, str]]] = {}
     for t, line in found.values():
         families.setdefault(t.family, []).append((t, line))
