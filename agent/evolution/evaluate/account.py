@@ -114,16 +114,14 @@ def _practised(run: Run, n: int) -> Iterable[Sentence]:
     void = history.void(run.ledger)
     if n in void:
         return
-    known: set[str] = set()
-    first: dict[str, Trajectory] = {}
-    for generation in range(1, n + 1):
-        for _, t in run.ledger.all(Trajectory, f"{generation}/acquire/"):
-            if not t.success or t.failure is not None or generation in void:
-                continue
-            if generation < n:
-                known.add(t.task)
-            elif t.task not in known:
-                first.setdefault(t.task, t)
+    solved: dict[int, dict[str, Trajectory]] = {m: {} for m in range(1, n + 1) if m not in void}
+    for generation, own in solved.items():
+        tries = dict(run.ledger.all(Trajectory, f"{generation}/acquire/"))
+        for _, t in sorted(tries.items()):  # whichever ended first
+            if t.success and t.failure is None:
+                own.setdefault(t.task, t)
+    known = {task for generation, own in solved.items() if generation < n for task in own}
+    first = {task: t for task, t in solved[n].items() if task not in known}
     if first:
         families = _counted(t.family for t in first.values())
         yield Sentence(
@@ -139,8 +137,9 @@ def _remembered(run: Run, before: Generation, now: Generation) -> Iterable[Sente
     for each in history.compare(run.ledger, before, now):
         key = each.group, each.item.kind.value, each.after == "shadow"
         groups.setdefault(key, []).append(each)
-    for (group, kind, trial), own in groups.items():
-        slots = [slot for d in own for slot in (d.change.because or d.item.sources)]
+    for key, own in sorted(groups.items(), key=lambda g: (history.GROUPS.index(g[0][0]), g[0])):
+        group, kind, trial = key
+        slots = sorted(slot for d in own for slot in (d.change.because or d.item.sources))
         families = _counted(d.item.family or "any" for d in own)
         yield Sentence(
             f"Memory: {_many(len(own), kind, kind + 's')} {group}"
