@@ -252,7 +252,11 @@ def test_what_is_no_answer_to_a_made_up_task_is_no_source(
         note = ledger.get(Note, f"adapter/{manifest(folder, 2)['version']}")
         assert note is not None
         ledger.append("said/2/synthesised/99/answer", Note(data={"text": "", "tokens": 0}))
-        for source in (key.removesuffix("/answer"), "said/2/synthesised/99/answer", "said/2/x"):
+        taught = "said/2/generate/ada-instruct-taught/0"  # what a writer of tasks learnt
+        held_out = next(task.id for task in SUITE.tasks() if task.prompt == MEASURED)
+        ledger.append(taught, Note(data={"text": MEASURED, "tokens": 0, "task": held_out}))
+        prompt = key.removesuffix("/answer")
+        for source in (prompt, "said/2/synthesised/99/answer", "said/2/x", taught):
             told = {"sources": [source], "folder": note.data["folder"]}
             ledger.append(f"adapter/a{source[-9:]}", Note(data=told))
         item = MemoryItem(
@@ -261,7 +265,7 @@ def test_what_is_no_answer_to_a_made_up_task_is_no_source(
         ledger.append(item.id, item)
     problems = verify(folder)[1]
     assert any("comes from said/2/x, which is not in the ledger" in p for p in problems)
-    prompt = key.removesuffix("/answer")
+    assert any(f"comes from {taught}, a gate task" in p for p in problems)
     assert any(f"comes from {prompt}, which is not in the ledger" in p for p in problems)
     assert any("99/answer, where nothing was answered" in p for p in problems)
     assert any(p.startswith("memory item") and f"{key}, which is not in" in p for p in problems)
