@@ -52,7 +52,13 @@ NEEDS: dict[str, dict[str, str]] = {
         "constitution": "judge",
         "tests": "programs",
     },
-    "refine.correct": {"rationalise": "gold", "self-debug": "programs"},
+    "refine.correct": {
+        "rationalise": "gold",
+        "self-debug": "programs",
+        "interpreter": "programs",
+        "blocks": "programs",
+    },
+    "acquire.solve.how": {"reference": "gold", "trials": "tools", "rules": "valid actions"},
     "acquire.generate.how": {
         "metamath": "answers",
         "code-llama": "tests",
@@ -64,8 +70,11 @@ NEEDS: dict[str, dict[str, str]] = {
     "evaluate.judge": {"self": "judge", "endpoint": "judge"},
 }
 """What a choice cannot do without, by the setting's path. A judge is a model that grades: the
-policy itself, unless an endpoint is set; ``answers``, ``gold``, ``tests``, ``programs``, ``tools``
-and ``database`` are the suite's to have."""
+policy itself, unless an endpoint is set; ``answers``, ``gold``, ``tests``, ``programs``, ``tools``,
+``valid actions`` and ``database`` are the suite's to have."""
+
+LABELS = {"acquire.solve.how": frozenset({"contrast", "reference", "debate"})}
+"""Choices that say themselves which try is the better one, so that no feedback is needed."""
 
 
 class Part(NamedTuple):
@@ -147,10 +156,19 @@ def enabled(config: Config, phase: str) -> bool:
 
 def needs(config: Config) -> tuple[str, ...]:
     """What a configuration cannot do without (see `NEEDS`); a teacher, where one is set."""
-    found = []
-    for phase, own in parts(config).items():
-        if enabled(config, phase):
-            found += [NEEDS.get(p.path, {}).get(choice) for p in own for choice in p.chosen]
+    every = {phase: own for phase, own in parts(config).items() if enabled(config, phase)}
+    labelled = any(
+        LABELS.get(part.path, frozenset()) & set(part.chosen)
+        for own in every.values()
+        for part in own
+    )
+    found = [
+        NEEDS.get(part.path, {}).get(choice)
+        for phase, own in every.items()
+        for part in own
+        for choice in part.chosen
+        if not (labelled and phase == "feedback")
+    ]
     teacher = bool(config.acquire.generate.teacher.url)
     return tuple(dict.fromkeys(filter(None, [*found, "teacher" if teacher else None])))
 

@@ -16,7 +16,7 @@ from agent.evolution.acquire.settings import How, Select
 from agent.evolution.feedback.settings import By
 from agent.evolution.objective import Direction, Propose
 from agent.evolution.refine import Correct
-from agent.recipe_parts import IDLE, NEEDS, PHASES, SUITES, enabled, needs, parts, recipe
+from agent.recipe_parts import IDLE, LABELS, NEEDS, PHASES, SUITES, enabled, needs, parts, recipe
 from agent.report.picture import CHOSEN, OPEN, OTHER, picture
 from agent.training.settings import Objective
 
@@ -48,6 +48,9 @@ def drawn(name: str) -> str:
         ("self-debug", "refine", "2304.05128", {"verifier", "programs"}),
         ("diverse-evol", "acquire", "2311.08182", {"verifier"}),
         ("reflexion", "acquire", "2303.11366", {"verifier"}),
+        ("spin", "acquire", "2401.01335", {"gold"}),
+        ("rlcd", "acquire", "2307.12950", set()),
+        ("ldb", "refine", "2402.16906", {"verifier", "programs"}),
         ("chateval", "evaluate", "2308.07201", {"verifier", "judge"}),
         ("quickstart", SUITES, "", {"verifier"}),
     ],
@@ -97,6 +100,8 @@ def test_all_that_can_be_chosen_is_there() -> None:
     # What is said of choices is said of choices that there are.
     for path, known in NEEDS.items():
         assert known.keys() <= set(every[path].options)
+    for path, labelling in LABELS.items():
+        assert labelling <= set(every[path].options)
     for path, (other, value) in IDLE.items():
         assert path in every and value in every[other].options
 
