@@ -6,15 +6,18 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from io import StringIO
 from math import exp
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from agent.config import ConfigError, load_config
 from agent.evolution.correct import blocks, execution
 from agent.evolution.cycle import evolve
-from agent.evolution.solutions import compose, likelihood
+from agent.evolution.solutions import base, compose, likelihood
+from agent.evolution.solutions.base import Stage
 from agent.evolution.solutions.methods import (
     contrast,
     debate,
@@ -28,16 +31,17 @@ from agent.evolution.solutions.methods import (
 from agent.evolution.solutions.settings import methods
 from agent.evolution.update import lessons
 from agent.evolution.votes import answer_of
+from agent.loop import Assignment
 from agent.policies.scripted import LEARNT
 from agent.run import Run
-from agent.run_folder import BASE, LEDGER
+from agent.run_folder import BASE, LEDGER, open_ledger
 from agent.training.packing import Example
 from agent.training.settings import DpoSettings
 from agent.verify import verify
 from memory.erase import extent
 from memory.ledger import Ledger
 from memory.records import COMPOSED, Note, Trajectory
-from tests.agent.methods import Evolved, Row, Run_, evolved, less, read, runs
+from tests.agent.methods import LIVE, Evolved, Row, Run_, evolved, less, read, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_refinement import KNOWN, LEARNS, SCORED, TOY, families, sources, tries
 from tests.real import data_folder
@@ -395,8 +399,13 @@ def test_reasons_stand_before_actions_of_any_form() -> None:
 
 def test_a_reason_cannot_stand_before_a_bare_command(toy_yaml: Path, tmp_path: Path) -> None:
     """What the reason would change is left out, and nothing is learnt from it."""
-    settings = (*PATHS, "agent.constrain=false", by("commander"), "generations=1")
-    found = evolved(tmp_path / "run", toy_yaml, "a3t", settings)
+    settings = (*LIVE, *PATHS, "agent.constrain=false", by("commander"), "generations=1")
+    told = StringIO()
+    config = load_config([toy_yaml, "a3t"], settings)
+    with Run(tmp_path / "run", config, console=Console(file=told, width=400)) as opened:
+        evolve(opened)
+    assert "these are bare commands" in told.getvalue()
+    found = Evolved(tmp_path / "run", open_ledger(tmp_path / "run"))
     spoilt = [t for t in found.episodes("1/acquire/") if t.phase == COMPOSED]
     verdicts = [found.ledger.get(Note, f"verdict/{t.slot}") for t in spoilt]
     assert spoilt and all(v is not None and v.data["reward"] is None for v in verdicts)
@@ -429,6 +438,19 @@ def test_mistakes_in_settings_are_told_in_a_line(toy_yaml: Path, tmp_path: Path)
             pytest.raises(ConfigError, match=told),
         ):
             evolve(opened)
+
+
+def test_the_readme_s_example_is_a_method(toy_yaml: Path, tmp_path: Path) -> None:
+    text = (Path(compose.__file__).parent / "README.md").read_text()
+    (body,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {**vars(base), "quoted": base.quoted}
+    exec(body, names)
+    with Run(tmp_path / "run", load_config([toy_yaml], [by("mender")]), quiet=True) as opened:
+        task = opened.tasks("train")[0]
+        planned = [Assignment(f"1/acquire/{task.id}/0", task, "train", "acquire")]
+        (t,) = names["solve"](Stage(opened, 1, BASE, planned))
+        assert "- MEND the name." in read(t)
+        assert opened.ledger.get(Note, f"said/1/solve/second-opinion/{task.id}") is not None
 
 
 # --- a real suite ---

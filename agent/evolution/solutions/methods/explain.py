@@ -56,4 +56,9 @@ def solve(stage: Stage) -> list[Trajectory]:
         if not same_actions(t, taken[each.sources[0]].turns)
     }
     label(stage.run, spoilt)  # no reason can stand before a bare command
+    if reasoned and len(spoilt) == len(reasoned):
+        stage.run.print(
+            f"generation {stage.n}: with a reason before it no action is what it was (these are "
+            "bare commands), so nothing is learnt: take another acquire.solve.how for this suite"
+        )
     return [*tries, *reasoned]
