@@ -41,7 +41,8 @@ from memory.records import (
 
 LEARNING = ("acquire", CANARY, "probe", REWRITE, COMPOSED, CORRECTION)
 BATCH = ("acquire", CANARY)
-REHEARSED = re.compile(r"said/(\d+)/synthesised/\d+/answer")  # an answer to a made-up task
+# What the policy said and learns again: answers to made-up tasks, tasks that it proposed.
+OWN_WORDS = re.compile(r"said/(\d+)/(?:synthesised/\d+/answer|generate/absolute-zero/\d+)")
 TAUGHT = re.compile(r"said/\d+/generate/ada-instruct-taught/\d+")  # a task that a writer learnt
 
 
@@ -235,17 +236,17 @@ def _sources(
         what: has them, for the message.
         slots: they are episodes.
         learns: nothing may come from a batch that is void.
-        said: they may also be notes: the policy's own answers to made-up tasks, and train tasks
-            that a writer of tasks has learnt.
+        said: they may also be notes: the policy's own words, and train tasks that a writer of
+            tasks has learnt.
     """
     void = history.void(ledger)
     for slot in slots:
         note = ledger.get(Note, slot) if said else None
-        if note is not None and (answer := REHEARSED.fullmatch(slot)):
-            if int(answer[1]) in void:
+        if note is not None and (own := OWN_WORDS.fullmatch(slot)):
+            if int(own[1]) in void:
                 yield f"{what} comes from {slot}, of a batch that is void"
             elif not note.data.get("ids") and slot not in ledger.erased(Note):
-                yield f"{what} comes from {slot}, where nothing was answered"
+                yield f"{what} comes from {slot}, where nothing was said"
             continue
         if note is not None and TAUGHT.fullmatch(slot):
             task = str(note.data.get("task", ""))

@@ -12,6 +12,7 @@ from agent.config import load_config
 from agent.evolution.cycle import evolve
 from agent.run import Run
 from agent.run_folder import open_ledger
+from agent.verify import verify
 from memory import history
 from memory.ledger import Ledger
 from memory.records import Generation, MemoryChange, MemoryItem, Status, Trajectory
@@ -91,6 +92,14 @@ def less(row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch) -> Evolved:
     place, name, instead = row.without
     monkeypatch.setattr(place, str(name), instead)
     return run(row.recipe, row.settings, row.mechanism)
+
+
+def needs_its_mechanism(row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that a row's outcome is the method's, and not what is left without its mechanism."""
+    whole = run(row.recipe, row.settings, "whole")
+    assert row.outcome(whole)
+    assert verify(whole.folder)[1] == []
+    assert not row.outcome(less(row, run, monkeypatch))
 
 
 def read(t: Trajectory) -> str:

@@ -28,7 +28,7 @@ from memory.embed import HashEmbedder
 from memory.frame import shown
 from memory.records import Kind, MemoryItem, Status, StopReason, Trajectory, Worth
 from tests.agent import doors
-from tests.agent.methods import Evolved, Row, Run_, less, read, runs
+from tests.agent.methods import Evolved, Row, Run_, needs_its_mechanism, read, runs
 from tests.agent.test_paging import DAYS, play, stretches, text
 from tests.memory.drafts import draft_of, make
 
@@ -466,8 +466,7 @@ run = pytest.fixture(scope="module")(runs)
 def test_without_its_mechanism_it_is_another_method(
     row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert row.outcome(run(row.recipe, row.settings, "whole"))
-    assert not row.outcome(less(row, run, monkeypatch))
+    needs_its_mechanism(row, run, monkeypatch)
 
 
 def test_every_method_has_rows() -> None:

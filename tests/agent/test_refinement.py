@@ -16,10 +16,9 @@ from agent.evolution.cycle import evolve
 from agent.evolution.feedback import agreement, codet
 from agent.policies.scripted import LEARNT
 from agent.run import Run
-from agent.verify import verify
 from memory.records import Kind, MemoryItem, Note, Trajectory
 from memory.transfer import export
-from tests.agent.methods import Evolved, Row, Run_, evolved, less, read, runs
+from tests.agent.methods import Evolved, Row, Run_, evolved, needs_its_mechanism, read, runs
 from tests.agent.test_mechanisms import every
 from tests.real import data_folder
 
@@ -197,10 +196,7 @@ run = pytest.fixture(scope="module")(runs)
 def test_without_its_mechanism_it_is_another_method(
     row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(row.recipe, row.settings, "whole")
-    assert row.outcome(whole)
-    assert verify(whole.folder)[1] == []
-    assert not row.outcome(less(row, run, monkeypatch))
+    needs_its_mechanism(row, run, monkeypatch)
 
 
 # --- hints ---

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from agent.config import load_config
+from agent.config import Config, load_config
 from agent.run_folder import open_ledger
-from agent.verify import verify
 from memory.records import MemoryItem, Note, Trajectory
+from tests.agent.killed import Child, Whole, evolving, killed
 from tests.agent.methods import LIVE
-from tests.agent.test_crash import APPEND, at, contents, driven, episodes
+from tests.agent.test_crash import APPEND, at, contents, episodes
 from tests.agent.test_refinement import FUNCTIONS, LEARNS
 
-Child = Callable[..., dict[str, Any]]
 SMALL = ("suite.tasks={train: 6, gate: 1, retention: 1, test: 1}", "test.best_of_max=1")
 RUNS = {
     "constitutional-ai": (*LEARNS, "generations=2", "acquire.tasks=3"),
@@ -38,38 +35,14 @@ POINTS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def child(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-    """Evolve a recipe in a process of its own, killed at a point if one is given."""
-    place = tmp_path_factory.mktemp("config")
-
-    def go(recipe: str, folder: Path, kill: dict[str, Any] | None = None) -> dict[str, Any]:
-        config = place / f"{recipe}.yaml"
-        if not config.exists():
-            settings = load_config([toy_yaml, recipe], [*LIVE, *SMALL, *RUNS[recipe]])
-            config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-        return drive(config, folder, kill)
-
-    with driven() as drive:
-        yield go
+def configured(toy: Path, recipe: str) -> Config:
+    return load_config([toy, recipe], [*LIVE, *SMALL, *RUNS[recipe]])
 
 
-@pytest.fixture(scope="module")
-def whole(child: Child, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The runs that nothing interrupted."""
-    done: dict[str, Path] = {}
-
-    def run(recipe: str) -> Path:
-        if recipe not in done:
-            folder = tmp_path_factory.mktemp(recipe) / "run"
-            assert child(recipe, folder) == {"signal": None, "error": ""}
-            done[recipe] = folder
-        return done[recipe]
-
-    return run
+child, whole = evolving(configured)
 
 
-def test_the_uninterrupted_runs_have_all_there_is(whole: Callable[[str], Path]) -> None:
+def test_the_uninterrupted_runs_have_all_there_is(whole: Whole) -> None:
     with open_ledger(whole("constitutional-ai")) as ledger:
         assert ledger.count(Note, "said/2/feedback/") and ledger.count(Note, "said/1/correct/")
         assert any("/try-" in slot for slot, _ in ledger.all(Trajectory, "2/acquire/"))
@@ -79,12 +52,7 @@ def test_the_uninterrupted_runs_have_all_there_is(whole: Callable[[str], Path]) 
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_a_killed_run_goes_on(
-    name: str, child: Child, whole: Callable[[str], Path], tmp_path: Path
-) -> None:
-    recipe, kill = POINTS[name]
-    folder = tmp_path / "run"
-    assert child(recipe, folder, kill) == {"signal": 9, "error": ""}
-    assert child(recipe, folder) == {"signal": None, "error": ""}
-    assert verify(folder)[1] == []
-    assert contents(folder) == contents(whole(recipe))
+def test_a_killed_run_goes_on(name: str, child: Child, whole: Whole, tmp_path: Path) -> None:
+    choice, kill = POINTS[name]
+    folder = killed(child, choice, tmp_path / "run", kill)
+    assert contents(folder) == contents(whole(choice))

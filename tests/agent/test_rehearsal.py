@@ -267,7 +267,7 @@ def test_what_is_no_answer_to_a_made_up_task_is_no_source(
     assert any("comes from said/2/x, which is not in the ledger" in p for p in problems)
     assert any(f"comes from {taught}, a gate task" in p for p in problems)
     assert any(f"comes from {prompt}, which is not in the ledger" in p for p in problems)
-    assert any("99/answer, where nothing was answered" in p for p in problems)
+    assert any("99/answer, where nothing was said" in p for p in problems)
     assert any(p.startswith("memory item") and f"{key}, which is not in" in p for p in problems)
     assert not any("of a batch that is void" in p and key in p for p in problems)
     with Ledger(folder / "ledger.sqlite") as ledger:

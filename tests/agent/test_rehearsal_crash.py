@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from agent.config import load_config
+from agent.config import Config, load_config
 from agent.run_folder import open_ledger
-from agent.verify import verify
 from memory.records import Note, Trajectory
-from tests.agent.test_crash import APPEND, at, contents, driven, episodes
+from tests.agent.killed import Child, Whole, evolving, killed
+from tests.agent.test_crash import APPEND, at, contents, episodes
 from tests.agent.test_rehearsal import chosen_so
 
-Child = Callable[..., dict[str, Any]]
 SMALL = (
     "suite.tasks={train: 12, gate: 2, retention: 1, test: 1}", "gate.enabled=false",
     "test.best_of_max=1", "acquire.first_tasks=6",
@@ -54,35 +51,11 @@ POINTS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def child(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-    """Evolve with a choice in a process of its own, killed at a point if one is given."""
-    place = tmp_path_factory.mktemp("config")
-
-    def go(choice: str, folder: Path, kill: dict[str, Any] | None = None) -> dict[str, Any]:
-        config = place / f"{choice}.yaml"
-        if not config.exists():
-            settings = load_config(toy_yaml, [*chosen_so(choice), *SMALL])
-            config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-        return drive(config, folder, kill)
-
-    with driven() as drive:
-        yield go
+def configured(toy: Path, choice: str) -> Config:
+    return load_config(toy, [*chosen_so(choice), *SMALL])
 
 
-@pytest.fixture(scope="module")
-def whole(child: Child, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The runs that nothing interrupted."""
-    done: dict[str, Path] = {}
-
-    def run(choice: str) -> Path:
-        if choice not in done:
-            folder = tmp_path_factory.mktemp(choice) / "run"
-            assert child(choice, folder) == {"signal": None, "error": ""}
-            done[choice] = folder
-        return done[choice]
-
-    return run
+child, whole = evolving(configured)
 
 
 def adapters(folder: Path) -> dict[str, str]:
@@ -91,7 +64,7 @@ def adapters(folder: Path) -> dict[str, str]:
         return {key: str(note.data["folder"]) for key, note in ledger.all(Note, "adapter/")}
 
 
-def test_the_uninterrupted_runs_have_all_there_is(whole: Callable[[str], Path]) -> None:
+def test_the_uninterrupted_runs_have_all_there_is(whole: Whole) -> None:
     with open_ledger(whole("synthesised")) as ledger:
         assert ledger.count(Note, "said/2/synthesised/") > 13
     with open_ledger(whole("rewrite")) as ledger:
@@ -102,13 +75,8 @@ def test_the_uninterrupted_runs_have_all_there_is(whole: Callable[[str], Path]) 
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_a_killed_run_goes_on(
-    name: str, child: Child, whole: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on(name: str, child: Child, whole: Whole, tmp_path: Path) -> None:
     choice, kill = POINTS[name]
-    folder = tmp_path / "run"
-    assert child(choice, folder, kill) == {"signal": 9, "error": ""}
-    assert child(choice, folder) == {"signal": None, "error": ""}
-    assert verify(folder)[1] == []
+    folder = killed(child, choice, tmp_path / "run", kill)
     assert adapters(folder) == adapters(whole(choice))
     assert contents(folder) == contents(whole(choice))

@@ -16,13 +16,12 @@ from agent.evolution.cycle import evolve
 from agent.evolution.solutions.base import Stage
 from agent.run import Run
 from agent.run_folder import BASE
-from agent.verify import verify
 from environments.base import Task
 from environments.checks import check_suite
 from environments.sandbox import make_sandbox
 from environments.suites.triplets import KINDS, Pair, Triplets, made, outputs
 from memory.records import Note
-from tests.agent.methods import Evolved, Row, Run_, less, runs
+from tests.agent.methods import Evolved, Row, Run_, needs_its_mechanism, runs
 from tests.agent.test_mechanisms import every
 
 SETTINGS = (
@@ -76,10 +75,7 @@ run = pytest.fixture(scope="module")(runs)
 def test_without_its_mechanism_it_is_another_method(
     row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(row.recipe, row.settings, "whole")
-    assert row.outcome(whole)
-    assert verify(whole.folder)[1] == []
-    assert not row.outcome(less(row, run, monkeypatch))
+    needs_its_mechanism(row, run, monkeypatch)
 
 
 def test_nothing_of_a_void_batch_is_proposed_again(

@@ -41,7 +41,7 @@ from agent.verify import verify
 from memory.erase import extent
 from memory.ledger import Ledger
 from memory.records import COMPOSED, Note, Trajectory
-from tests.agent.methods import LIVE, Evolved, Row, Run_, evolved, less, read, runs
+from tests.agent.methods import LIVE, Evolved, Row, Run_, evolved, needs_its_mechanism, read, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_refinement import KNOWN, LEARNS, SCORED, TOY, families, sources, tries
 from tests.real import data_folder
@@ -281,10 +281,7 @@ run = pytest.fixture(scope="module")(runs)
 def test_without_its_mechanism_it_is_another_method(
     row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(row.recipe, row.settings, "whole")
-    assert row.outcome(whole)
-    assert verify(whole.folder)[1] == []
-    assert not row.outcome(less(row, run, monkeypatch))
+    needs_its_mechanism(row, run, monkeypatch)
 
 
 # --- prompts that are not trained on ---

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from agent.config import load_config
+from agent.config import Config, load_config
 from agent.run_folder import open_ledger
-from agent.verify import verify
 from memory.records import COMPOSED, Note, Trajectory
+from tests.agent.killed import Child, Whole, evolving, killed
 from tests.agent.methods import LIVE
-from tests.agent.test_crash import APPEND, at, contents, driven, episodes
+from tests.agent.test_crash import APPEND, at, contents, episodes
 from tests.agent.test_refinement import LEARNS
 from tests.agent.test_self_play import SETTINGS
 from tests.agent.test_solutions import EXPLORES, PROMPTED, by
 
-Child = Callable[..., dict[str, Any]]
 MANY = f"{APPEND}_many"
 METHODS = "agent.evolution.solutions.methods"
 SMALL = ("suite.tasks={train: 6, gate: 1, retention: 1, test: 1}", "test.best_of_max=1")
@@ -47,39 +44,15 @@ POINTS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def child(toy_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-    """Evolve a recipe in a process of its own, killed at a point if one is given."""
-    place = tmp_path_factory.mktemp("config")
-
-    def go(recipe: str, folder: Path, kill: dict[str, Any] | None = None) -> dict[str, Any]:
-        config = place / f"{recipe}.yaml"
-        if not config.exists():
-            small = () if recipe == "absolute-zero" else SMALL
-            settings = load_config([toy_yaml, recipe], [*LIVE, *small, *RUNS[recipe]])
-            config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-        return drive(config, folder, kill)
-
-    with driven() as drive:
-        yield go
+def configured(toy: Path, recipe: str) -> Config:
+    small = () if recipe == "absolute-zero" else SMALL
+    return load_config([toy, recipe], [*LIVE, *small, *RUNS[recipe]])
 
 
-@pytest.fixture(scope="module")
-def whole(child: Child, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The runs that nothing interrupted."""
-    done: dict[str, Path] = {}
-
-    def run(recipe: str) -> Path:
-        if recipe not in done:
-            folder = tmp_path_factory.mktemp(recipe) / "run"
-            assert child(recipe, folder) == {"signal": None, "error": ""}
-            done[recipe] = folder
-        return done[recipe]
-
-    return run
+child, whole = evolving(configured)
 
 
-def test_the_uninterrupted_runs_have_all_there_is(whole: Callable[[str], Path]) -> None:
+def test_the_uninterrupted_runs_have_all_there_is(whole: Whole) -> None:
     for recipe, place in (("a3t", "2/acquire/"), ("self-talk", "1/acquire/")):
         with open_ledger(whole(recipe)) as ledger:
             assert any(t.phase == COMPOSED for _, t in ledger.all(Trajectory, place))
@@ -91,15 +64,10 @@ def test_the_uninterrupted_runs_have_all_there_is(whole: Callable[[str], Path]) 
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_a_killed_run_goes_on(
-    name: str, child: Child, whole: Callable[[str], Path], tmp_path: Path
-) -> None:
-    recipe, kill = POINTS[name]
-    folder = tmp_path / "run"
-    assert child(recipe, folder, kill) == {"signal": 9, "error": ""}
-    assert child(recipe, folder) == {"signal": None, "error": ""}
-    assert verify(folder)[1] == []
-    assert settled(folder) == settled(whole(recipe))
+def test_a_killed_run_goes_on(name: str, child: Child, whole: Whole, tmp_path: Path) -> None:
+    choice, kill = POINTS[name]
+    folder = killed(child, choice, tmp_path / "run", kill)
+    assert settled(folder) == settled(whole(choice))
 
 
 def settled(folder: Path) -> dict[str, Any]:

@@ -18,9 +18,8 @@ import yaml
 from agent.evolution.final import best_of_n
 from agent.evolution.update.judge import latest
 from agent.run import Run
-from agent.verify import verify
 from memory.records import Note, Trajectory
-from tests.agent.methods import Evolved, Row, Run_, less, runs
+from tests.agent.methods import Evolved, Row, Run_, needs_its_mechanism, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_merging import NARROW, changes
 from tests.tiny import tiny_model
@@ -344,13 +343,9 @@ def told(row: Row) -> str:
 def test_without_its_mechanism_it_is_another_method(
     row: Row, run: Run_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(row.recipe, row.settings, "whole")
-    assert row.outcome(whole) and verify(whole.folder)[1] == []
-    assert not row.outcome(less(row, run, monkeypatch))
+    needs_its_mechanism(row, run, monkeypatch)
 
 
 @pytest.mark.parametrize("row", TRUE_ROWS, ids=told)
 def test_so_it_is_with_weights(row: Row, true_run: Run_, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = true_run(row.recipe, row.settings, "whole")
-    assert row.outcome(whole) and verify(whole.folder)[1] == []
-    assert not row.outcome(less(row, true_run, monkeypatch))
+    needs_its_mechanism(row, true_run, monkeypatch)
