@@ -1,6 +1,7 @@
 """Every test here leaves nothing behind: no folder, no process, no descriptor, no container."""
 
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -85,6 +86,7 @@ def nothing_leaks(
     folder.chmod(0o711)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     BubblewrapSandbox().close()  # the trial run, once
+    gc.collect()  # what earlier tests have left to be collected is not this one's
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     yield folder
     left = [path.name for path in folder.iterdir()]
@@ -92,7 +94,7 @@ def nothing_leaks(
     shutil.rmtree(folder, ignore_errors=True)
     assert not left, f"folders left behind: {left}"
     assert not running, f"processes left behind: {running}"
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors, "descriptors left open"
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors, "descriptors left open"
 
 
 def processes_named(marker: str) -> list[int]:
