@@ -79,7 +79,7 @@ def circumstances(benchmark: str) -> dict[str, Any]:
         "commit": commit(),
         "machine": machine(),
         "load": [round(load, 2) for load in os.getloadavg()],
-        "command": shlex.join(["python", str(name), *sys.argv[1:]]),
+        "command": shlex.join(["python", str(name), *sys.argv[1:]]).replace(f"{Path.home()}/", "~/"),
         "versions": {"python": sys.version.split()[0]} | {n: _version(n) for n in LIBRARIES},
     }
 
