@@ -73,13 +73,14 @@ def circumstances(benchmark: str) -> dict[str, Any]:
 
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
+    command = shlex.join(["python", str(name), *sys.argv[1:]])
     return {
         "benchmark": benchmark,
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "machine": machine(),
         "load": [round(load, 2) for load in os.getloadavg()],
-        "command": shlex.join(["python", str(name), *sys.argv[1:]]).replace(f"{Path.home()}/", "~/"),
+        "command": command.replace(f"{Path.home()}/", "~/"),
         "versions": {"python": sys.version.split()[0]} | {n: _version(n) for n in LIBRARIES},
     }
 
