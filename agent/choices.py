@@ -18,7 +18,7 @@ T = TypeVar("T")
 class OneOf:
     """Marks a text setting: one of these names, or ``package.module:function``.
 
-    Use it as ``Annotated[str, OneOf(("a", "b"))]``.
+    Use it as ``Annotated[str, OneOf(("a", "b"))]``; without names it is always one's own.
     """
 
     names: tuple[str, ...]
@@ -29,6 +29,8 @@ class OneOf:
     def _known(self, value: str) -> str:
         if value in self.names or ":" in value:
             return value
+        if not self.names:
+            raise ValueError(f"{value!r} is no import path, package.module:function")
         close = difflib.get_close_matches(value, self.names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"one of: {', '.join(self.names)}"
         raise ValueError(f"{value!r} is none of the choices ({hint}), nor package.module:function")

@@ -28,7 +28,7 @@ from agent.evolution.scores import check_objectives, family_rates, propose_objec
 from agent.evolution.solutions import solve
 from agent.evolution.solutions.base import PLACE as SOLVE
 from agent.evolution.solutions.settings import SAMPLE
-from agent.evolution.update import groups, merge
+from agent.evolution.update import groups, merge, writers
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
 from agent.evolution.update.absorb import absorb
@@ -67,6 +67,7 @@ def evolve(run: Run) -> Generation:
     generate.check(run)
     run.publish()
     run.memory.check()
+    writers.own(run.config.update_memory.write)
     verdicts.check(run)
     corrections.check(run)
     solve.check(run)

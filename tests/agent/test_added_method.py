@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from agent.config import ConfigError, load_config
+from agent.evolution.acquire.drafts import Author, Draft
 from agent.evolution.acquire.select import Choice
 from agent.evolution.correct.base import note
 from agent.evolution.cycle import evolve
-from agent.evolution.update.writers.base import Situation
+from agent.evolution.update.writers.base import Situation, Written, about
+from agent.made_tasks import MadeTasks
 from agent.recipe_parts import recipe
 from agent.run import Run
 from agent.run_folder import open_ledger
@@ -23,11 +25,13 @@ from agent.training.adapter import read_manifest
 from agent.verify import verify
 from environments.base import Task
 from memory.ledger import Ledger
-from memory.records import MemoryItem, Note, Trajectory
+from memory.records import Kind, MemoryItem, Note, Trajectory
 from tests.agent import pupils
+from tests.agent.authors import PENS
 from tests.agent.doors import question
 from tests.agent.methods import LIVE
 from tests.agent.test_feedback import PUPIL
+from tests.agent.test_task_recipes import ONE, policy
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```\w+ (\S+\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -54,6 +58,26 @@ def largest(choice: Choice) -> list[Task]:
     """A selection of one's own: the tasks with the largest numbers."""
     numbered = sorted(choice.pool, key=lambda t: -int("".join(filter(str.isdigit, t.prompt))))
     return numbered[: choice.wanted]
+
+
+def remembered(situation: Situation) -> Written:
+    """A writer of one's own: an item for each solved task that doubles, and no other."""
+    found = {s.trajectory.task: s.trajectory for s in situation.solutions}
+    items = [
+        about(t, Kind.INSIGHT, f"To double is to add: {t.prompt}", situation.generation)
+        for t in found.values()
+        if t.family == "double"
+    ]
+    return Written(items, [])
+
+
+def boxes(author: Author) -> list[Draft]:
+    """Tasks of one's own making, for the scripts of ``tests.agent.authors``."""
+    parents = author.some(0, 1)
+    return [
+        Draft(f"pens/{x}", PENS.format(x=x), parents[0].family, "pens", (parents[0].id,))
+        for x in (11, 13, 17)
+    ]
 
 
 @pytest.fixture
@@ -118,6 +142,58 @@ def test_a_selection_of_ones_own_selects(toy_yaml: Path, tmp_path: Path) -> None
         tries = {t.task: t.prompt for _, t in run.ledger.all(Trajectory, "1/acquire/")}
     chosen = [int("".join(filter(str.isdigit, prompt))) for prompt in tries.values()]
     assert sorted(chosen) == sorted(numbers)[-6:]
+
+
+def test_a_writer_of_ones_own_writes(toy_yaml: Path, tmp_path: Path) -> None:
+    write = (
+        "update_memory={enabled: true, write: {exemplars: null, reflections: null, "
+        "own: ['tests.agent.test_added_method:remembered']}}"
+    )
+    with Run(tmp_path / "run", load_config(toy_yaml, [*LIVE, *PUPIL, write]), quiet=True) as run:
+        evolve(run)
+        items = [item for _, item in run.ledger.all(MemoryItem)]
+        solved = {
+            t.task for _, t in run.ledger.all(Trajectory, "1/acquire/")
+            if t.success and t.family == "double"
+        }  # fmt: skip
+    assert solved and {item.tasks[0] for item in items} == solved
+    assert all(item.text.startswith("To double") for item in items)
+    assert verify(tmp_path / "run")[1] == []
+
+
+def test_tasks_of_ones_own_making_are_proved_and_practised(toy_yaml: Path, tmp_path: Path) -> None:
+    how = "acquire.generate={how: 'tests.agent.test_added_method:boxes', share: 1.0}"
+    config = load_config(toy_yaml, [*ONE, policy("author"), how])
+    with Run(tmp_path / "run", config, quiet=True) as run:
+        evolve(run)
+        own = list(MadeTasks(run.ledger).values())
+        tried = {t.task for _, t in run.ledger.all(Trajectory, "1/acquire/")}
+    assert own and {m.how for m in own} == {"pens"}
+    assert all(m.task.prompt.startswith("A box holds 1") for m in own)
+    assert {m.task.id for m in own} & tried
+    assert verify(tmp_path / "run")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("acquire.generate.how=nowhere:a", "acquire.generate.how=nowhere:a: cannot be imported"),
+        ("update_memory.write.own=[nowhere:a]", "write.own=nowhere:a: cannot be imported"),
+    ],
+)
+def test_what_cannot_be_imported_is_told_at_once(
+    toy_yaml: Path, tmp_path: Path, setting: str, says: str
+) -> None:
+    with (
+        Run(tmp_path / "run", load_config(toy_yaml, [setting]), quiet=True) as run,
+        pytest.raises(ConfigError, match=says),
+    ):
+        evolve(run)
+
+
+def test_a_path_that_is_none_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"'tidy' is no import path, package.module:function"):
+        load_config("quickstart", ["update_memory.write.own=[tidy]"])
 
 
 def test_the_documented_recipe_is_one_like_others(example: Path, toy_yaml: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agent.choices import found
 from agent.config import ConfigError
 from agent.evolution.acquire import free, knowledge
 from agent.evolution.acquire.absolute_zero import absolute_zero
@@ -19,7 +20,6 @@ from agent.evolution.acquire.drafts import PLACE, Author, Draft, note_of
 from agent.evolution.acquire.near import Shelf, like_any, measured
 from agent.evolution.acquire.proof import proved
 from agent.evolution.acquire.select import tally
-from agent.evolution.acquire.settings import How
 from agent.evolution.acquire.tuned import TRAINED, ada_instruct
 from agent.made_tasks import MADE, Made, notes_of
 from agent.run import Run
@@ -27,7 +27,7 @@ from environments.base import Task
 from environments.splits import split_of
 from memory.records import Generation, Note, Trajectory
 
-WRITERS: dict[How, Callable[[Author], list[Draft]]] = {
+WRITERS: dict[str, Callable[[Author], list[Draft]]] = {
     "self-instruct": free.self_instruct,
     "evol-instruct": free.evol_instruct,
     "metamath": free.metamath,
@@ -40,7 +40,7 @@ WRITERS: dict[How, Callable[[Author], list[Draft]]] = {
     "schema": knowledge.schema,
     "absolute-zero": absolute_zero,
 }
-NEEDS: dict[How, frozenset[str]] = {  # what a suite's tasks have to be graded by
+NEEDS: dict[str, frozenset[str]] = {  # what a suite's tasks have to be graded by
     "metamath": frozenset({"answer"}),
     "code-llama": frozenset({"tests", "solution"}),
     "documents": frozenset({"answer"}),
@@ -59,6 +59,7 @@ def check(run: Run) -> None:
     if settings.how == "none":
         return
     how = f"acquire.generate.how={settings.how}"
+    _writer(run)
     if not (hasattr(run.suite, "spawn") and hasattr(run.suite, "fields")):
         raise ConfigError(
             f"{how}: the suite {name} takes no tasks that are made up; give it the methods "
@@ -106,7 +107,7 @@ def generated(run: Run, n: int, incumbent: Generation, experience: Sequence[Traj
     if settings.how == "none" or run.ledger.get(Note, f"{MADE}{n}") is not None:
         return
     author = _author(run, n, incumbent.weights, incumbent.objective, experience)
-    written = WRITERS[settings.how](author)
+    written = _writer(run)(author)
     fresh, dropped = _fresh(author, written)
     taken: list[Made] = []
     while fresh and len(taken) < settings.count:
@@ -135,6 +136,10 @@ def generated(run: Run, n: int, incumbent: Generation, experience: Sequence[Traj
         "taken": len(taken),
     }
     run.ledger.append_many(notes_of(n, account, taken))
+
+
+def _writer(run: Run) -> Callable[[Author], list[Draft]]:
+    return found(run.config.acquire.generate.how, WRITERS, "acquire.generate.how")
 
 
 def account(run: Run, n: int) -> dict[str, Any]:

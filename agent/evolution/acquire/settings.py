@@ -49,6 +49,7 @@ class GenerateSettings(BaseModel):
 
     Args:
         how: by what method; README.md of this folder tells each. ``none``: no task is made up.
+            Or ``package.module:function``, from an `Author` to drafts.
         count: most tasks that a generation takes.
         drafts: how many are written for them.
         share: of a generation's tasks, so many at most are made up ones, of all generations.
@@ -71,7 +72,7 @@ class GenerateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    how: How = "none"
+    how: Annotated[str, OneOf(get_args(How))] = "none"
     count: int = Field(16, ge=1)
     drafts: int = Field(48, ge=1)
     share: float = Field(0.5, ge=0, le=1)

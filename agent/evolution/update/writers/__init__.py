@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict
 
+from agent.choices import OneOf, found
 from agent.evolution.update.writers.base import Situation, Written
 from agent.evolution.update.writers.exemplars import ExemplarSettings, exemplars
 from agent.evolution.update.writers.facts import FactSettings, facts
@@ -14,7 +18,13 @@ from agent.evolution.update.writers.workflows import WorkflowSettings, workflows
 
 
 class WriteSettings(BaseModel):
-    """What is written into memory in each generation; null switches a writer off."""
+    """What is written into memory in each generation; null switches a writer off.
+
+    Args:
+        exemplars, reflections, insights, skills, workflows, facts: the settings of each.
+        own: writers of your own, each ``package.module:function``, from a `Situation` to what is
+            `Written`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,6 +34,7 @@ class WriteSettings(BaseModel):
     skills: SkillSettings | None = None
     workflows: WorkflowSettings | None = None
     facts: FactSettings | None = None
+    own: tuple[Annotated[str, OneOf(())], ...] = ()
 
 
 def write(situation: Situation, settings: WriteSettings) -> Written:
@@ -36,6 +47,7 @@ def write(situation: Situation, settings: WriteSettings) -> Written:
         s.skills and skills(situation, s.skills),
         s.workflows and workflows(situation, s.workflows),
         s.facts and facts(situation, s.facts),
+        *(writer(situation) for writer in own(settings)),
     )
     written = Written([], [])
     for part in parts:
@@ -43,3 +55,13 @@ def write(situation: Situation, settings: WriteSettings) -> Written:
             written.items.extend(part.items)
             written.edits.extend(part.edits)
     return written
+
+
+def own(settings: WriteSettings) -> list[Callable[[Situation], Written]]:
+    """The user's own writers.
+
+    Raises:
+        ConfigError: one cannot be imported.
+    """
+    none: Mapping[str, Callable[[Situation], Written]] = {}
+    return [found(path, none, "update_memory.write.own") for path in settings.own]
