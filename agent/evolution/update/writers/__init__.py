@@ -47,14 +47,11 @@ def write(situation: Situation, settings: WriteSettings) -> Written:
         s.skills and skills(situation, s.skills),
         s.workflows and workflows(situation, s.workflows),
         s.facts and facts(situation, s.facts),
-        *(writer(situation) for writer in own(settings)),
     )
-    written = Written([], [])
-    for part in parts:
-        if part:
-            written.items.extend(part.items)
-            written.edits.extend(part.edits)
-    return written
+    every = [part for part in parts if part] + [writer(situation) for writer in own(s)]
+    return Written(
+        [i for part in every for i in part.items], [e for part in every for e in part.edits]
+    )
 
 
 def own(settings: WriteSettings) -> list[Callable[[Situation], Written]]:
