@@ -47,16 +47,30 @@ def found(name: str, known: Mapping[str, T], setting: str) -> T:
     Raises:
         ConfigError: the import path leads nowhere.
     """
-    from agent.config import ConfigError
-
     if name in known:
         return known[name]
-    module, _, attribute = name.partition(":")
+    made: T = own(name, setting)
+    return made
+
+
+def own(path: str, setting: str) -> Any:
+    """The function at an import path.
+
+    Args:
+        path: ``package.module:function``.
+        setting: where it is set, for the error.
+
+    Raises:
+        ConfigError: the path leads nowhere, or to something that cannot be called.
+    """
+    from agent.config import ConfigError
+
+    module, _, attribute = path.partition(":")
     try:
-        made: T = getattr(import_module(module), attribute)
+        made = getattr(import_module(module), attribute)
     except Exception as error:  # a module of one's own may raise anything
         told = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
-        raise ConfigError(f"{setting}={name}: cannot be imported: {told}") from error
+        raise ConfigError(f"{setting}={path}: cannot be imported: {told}") from error
     if not callable(made):
-        raise ConfigError(f"{setting}={name}: is not a function")
+        raise ConfigError(f"{setting}={path}: is not a function")
     return made

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from agent import choices
 from agent.evolution import canaries
 from agent.evolution.acquire import generate, plan, slots
 from agent.evolution.acquire.absolute_zero import proposals
@@ -68,6 +69,8 @@ def evolve(run: Run) -> Generation:
     run.publish()
     run.memory.check()
     writers.own(run.config.update_memory.write)
+    if loss := run.config.update_weights.loss:
+        choices.own(loss, "update_weights.loss")
     verdicts.check(run)
     corrections.check(run)
     solve.check(run)

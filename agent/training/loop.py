@@ -156,12 +156,19 @@ class _Step:
         """Adds up the gradients of a step's rows; its loss and its tokens."""
         import torch
 
-        from agent.training.objectives import Batch, batch_of, divergence, loss, tokens_of
+        from agent.training.objectives import (
+            Batch,
+            batch_of,
+            divergence,
+            loss,
+            of_rows,
+            tokens_of,
+        )
 
         trainee, accelerator = self.trainee, self.trainee.accelerator
         processes = accelerator.num_processes
         batch: Batch = batch_of(rows)
-        mean = self.settings.objective == "sft"  # of the rows' means, as long as there is one
+        mean = of_rows(self.settings)
         own = list(rows[accelerator.process_index :: processes])
         idle = -(-len(rows) // processes) - len(own)  # others have a row more: keep in step
         kl = self._kl(rows) if self.other else 0.0

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agent import choices
 from agent.policies.kernels import quicken_attention
 from agent.training.packing import IGNORE, Example, Row, Unit, build, common_prefix, pack
 from agent.training.settings import DpoSettings, GrpoSettings, KtoSettings, LoraSettings
@@ -51,6 +52,9 @@ class Batch(NamedTuple):
     units: int
     tokens: int
     chosen: int
+
+
+Loss = Callable[[Tokens, Batch], Tensor]
 
 
 def batch_of(rows: Sequence[Sequence[Unit]]) -> Batch:
@@ -219,14 +223,20 @@ def tokens_of(
 
 
 def loss(tokens: Tokens, settings: LoraSettings, batch: Batch, kl: float = 0.0) -> Tensor:
-    """A row's share of the configured objective; ``sft`` is the row's own mean.
+    """A row's share of the configured objective; ``sft`` (see `of_rows`) is the row's own mean.
 
     Args:
         tokens: of the row.
         settings: which objective, and its settings.
         batch: of the optimiser step.
         kl: KTO's reference point (see ``mismatched``).
+
+    Raises:
+        ConfigError: a loss of the user's own cannot be imported.
     """
+    if settings.loss is not None:
+        own: Loss = choices.own(settings.loss, "update_weights.loss")
+        return own(tokens, batch)
     if settings.objective == "sft":
         return sft(tokens)
     if settings.objective == "weighted":
@@ -238,9 +248,14 @@ def loss(tokens: Tokens, settings: LoraSettings, batch: Batch, kl: float = 0.0) 
     return grpo(tokens, settings.grpo, batch)
 
 
+def of_rows(settings: LoraSettings) -> bool:
+    """Whether a step's loss is the mean of its rows' losses, else it is their sum."""
+    return settings.objective == "sft" and settings.loss is None
+
+
 def needs_reference(settings: LoraSettings) -> bool:
-    """Whether the objective compares with the weights that training began with."""
-    return settings.objective in ("dpo", "kto", "grpo")
+    """Whether the loss compares with the weights that training began with (one's own may)."""
+    return settings.objective in ("dpo", "kto", "grpo") or settings.loss is not None
 
 
 def sft(tokens: Tokens) -> Tensor:
@@ -260,7 +275,7 @@ def dpo(tokens: Tokens, settings: DpoSettings, batch: Batch) -> Tensor:
     Both count as much as the pair does.
     """
     sign, own = tokens.advantage[tokens.example], tokens.weight[tokens.example]
-    margin = _per_unit(tokens, (tokens.logprobs - tokens.reference) * sign)
+    margin = per_unit(tokens, (tokens.logprobs - tokens.reference) * sign)
     weight = torch.zeros_like(margin)
     weight[tokens.unit] = tokens.weight
     found = -(weight * F.logsigmoid(settings.beta * margin)).sum() / batch.units
@@ -271,7 +286,7 @@ def dpo(tokens: Tokens, settings: DpoSettings, batch: Batch) -> Tensor:
 
 def kto(tokens: Tokens, settings: KtoSettings, batch: Batch, kl: float) -> Tensor:
     """Kahneman-Tversky optimisation (2402.01306, eq. 7): the gain or loss against ``kl``."""
-    ratio = _per_unit(tokens, tokens.logprobs - tokens.reference)
+    ratio = per_unit(tokens, tokens.logprobs - tokens.reference)
     sign, weight = (torch.zeros_like(ratio) for _ in range(2))
     sign[tokens.unit], weight[tokens.unit] = tokens.advantage, tokens.weight
     value = torch.sigmoid(settings.beta * sign * (ratio - kl))
@@ -294,11 +309,11 @@ def grpo(tokens: Tokens, settings: GrpoSettings, batch: Batch) -> Tensor:
         found = found + settings.kl * ratio * (torch.exp(away) - away - 1)
     if settings.aggregate == "token":
         return found.sum() / batch.tokens
-    lengths = _per_unit(tokens, torch.ones_like(found))
-    return (_per_unit(tokens, found) / lengths.clamp(min=1)).sum() / batch.units
+    lengths = per_unit(tokens, torch.ones_like(found))
+    return (per_unit(tokens, found) / lengths.clamp(min=1)).sum() / batch.units
 
 
-def _per_unit(tokens: Tokens, values: Tensor) -> Tensor:
+def per_unit(tokens: Tokens, values: Tensor) -> Tensor:
     """Sums of the tokens' values over each unit."""
     count = int(tokens.unit[-1]) + 1
     return values.new_zeros(count).index_add(0, tokens.unit[tokens.example], values)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agent.choices import OneOf
 
 Objective = Literal["sft", "weighted", "dpo", "kto", "grpo"]
 
@@ -156,8 +158,11 @@ class LoraSettings(_Settings):
     """How to train.
 
     Args:
-        objective: which loss; its own settings stand under its name (see training/README.md).
+        objective: what is learnt from, and by which loss; its own settings stand under its name
+            (see training/README.md).
         weighted, dpo, kto, grpo: settings of these objectives; ``sft`` has none.
+        loss: another loss for what the objective learns from: ``package.module:function``, from
+            the `Tokens` of a row and the `Batch` that it is a share of.
         regularise: what holds the weights near the start.
         rank, alpha, dropout: LoRA's; on all linear layers.
         learning_rate: peak, reached after ``warmup`` of the steps, then cosine to a tenth; null
@@ -178,6 +183,7 @@ class LoraSettings(_Settings):
     dpo: DpoSettings = DpoSettings()
     kto: KtoSettings = KtoSettings()
     grpo: GrpoSettings = GrpoSettings()
+    loss: Annotated[str, OneOf(())] | None = None
     regularise: RegulariseSettings = RegulariseSettings()
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
@@ -204,6 +210,8 @@ class LoraSettings(_Settings):
                 f"backend: trl does objective: sft only, not {self.objective} (its DPO and KTO "
                 "train on observations, its GRPO generates itself); take backend: own"
             )
+        if self.backend == "trl" and self.loss is not None:
+            raise ValueError("backend: trl takes no loss of your own; take backend: own")
         if self.backend == "trl" and self.regularise != RegulariseSettings():
             raise ValueError("backend: trl does not regularise; take backend: own")
         return self

@@ -179,6 +179,7 @@ def test_tasks_of_ones_own_making_are_proved_and_practised(toy_yaml: Path, tmp_p
     [
         ("acquire.generate.how=nowhere:a", "acquire.generate.how=nowhere:a: cannot be imported"),
         ("update_memory.write.own=[nowhere:a]", "write.own=nowhere:a: cannot be imported"),
+        ("update_weights.loss=nowhere:a", "update_weights.loss=nowhere:a: cannot be imported"),
     ],
 )
 def test_what_cannot_be_imported_is_told_at_once(

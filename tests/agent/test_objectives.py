@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from agent.policies.transformers import load_model
+from agent.training import objectives
 from agent.training.objectives import (
     Batch,
     Tokens,
@@ -292,6 +295,27 @@ def test_rows_do_not_change_the_loss(model: Any, objective: str) -> None:
     assert totals == pytest.approx([totals[0]] * 3, abs=1e-5)
 
 
+def test_a_loss_of_ones_own_goes_no_farther_than_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The documented example: IPO pulls a margin to 1/(2β), from either side; DPO only widens."""
+    page = (Path(objectives.__file__).parent / "README.md").read_text()
+    (code,) = re.findall(r"^```python losses.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "losses.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    ipo = LoraSettings(objective="dpo", loss="losses:ipo")
+    assert needs_reference(ipo)
+    values: dict[str, Any] = {"unit": [0, 0], "advantage": [1, -1]}
+    for margin, pull in ((3.0, -1), (5.0, 0), (9.0, 1)):
+        grad = gradient(tokens([-1.0, -1.0 - margin], [-1.0, -1.0], **values), ipo)
+        assert grad.sign().tolist() == [pull, -pull]
+        assert float(grad[0]) == pytest.approx(2 * (margin - 5.0))
+        wider = gradient(
+            tokens([-1.0, -1.0 - margin], [-1.0, -1.0], **values), settings("dpo", nll=0.0)
+        )
+        assert wider[0] < 0 < wider[1]
+
+
 def test_a_unit_is_never_split_or_cut() -> None:
     made = [[sequence(i), sequence(i + 50)] for i in range(6)]
     for row_tokens in (1, 100, 300):
@@ -319,6 +343,10 @@ def test_mismatched_takes_another_tasks_continuation() -> None:
 def test_what_trl_cannot_do_is_refused() -> None:
     with pytest.raises(ValidationError, match="backend: trl does objective: sft only, not dpo"):
         LoraSettings.model_validate({"objective": "dpo", "backend": "trl"})
+    with pytest.raises(ValidationError, match="backend: trl takes no loss of your own"):
+        LoraSettings(backend="trl", loss="losses:ipo")
+    with pytest.raises(ValidationError, match="'ipo' is no import path"):
+        LoraSettings(loss="ipo")
     with pytest.raises(ValidationError, match="truncate needs old_logprobs: recomputed"):
         settings("grpo", truncate=2.0, old_logprobs="generation")
 

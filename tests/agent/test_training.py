@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from agent.policies.base import PolicyFailure
 from agent.policies.transformers import load_model
@@ -20,7 +21,9 @@ from agent.training.adapter import check_adapter, read_manifest
 from agent.training.checkpoint import SUFFIX, Checkpoint
 from agent.training.loop import _schedule, plan
 from agent.training.lora import LoraSettings, lora_config, save, train
+from agent.training.objectives import Batch, Tokens, dpo
 from agent.training.packing import Example, build, common_prefix
+from agent.training.settings import DpoSettings
 from agent.training.verifier import best_of_n, load_verifier, train_verifier
 from memory.records import Trajectory
 from tests.agent.sequences import row_loss, sequence
@@ -108,6 +111,31 @@ def test_every_objective_learns(
     assert sum(better) / len(better) > sum(worse) / len(worse) + 0.5
     if objective in ("sft", "weighted", "dpo"):
         assert min(better) > 0
+
+
+def as_dpo(tokens: Tokens, batch: Batch) -> Tensor:
+    return dpo(tokens, DpoSettings(), batch)
+
+
+@pytest.mark.parametrize(
+    ("objective", "of_others", "loss"),
+    [
+        ("dpo", "dpo", "tests.agent.test_training:as_dpo"),
+        ("weighted", "sft", "agent.training.objectives:weighted"),
+    ],
+)
+def test_a_loss_of_ones_own_takes_its_place(
+    model: Path, examples: list[Example], tmp_path: Path, objective: str, of_others: str, loss: str
+) -> None:
+    made = of(objective, examples)
+    versions = []
+    for number, own in enumerate(
+        ({"objective": objective}, {"objective": of_others, "loss": loss}, {"objective": "sft"})
+    ):
+        how = LoraSettings.model_validate(SMALL | own | {"learning_rate": 2e-3, "epochs": 1})
+        done = train(model, made, how, tmp_path / str(number), seed=3, manifest={}, dtype="float32")
+        versions.append(done["version"])
+    assert versions[0] == versions[1] != versions[2]
 
 
 @pytest.mark.parametrize("flipped", [False, True])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.choices import OneOf, found
+from agent import choices
+from agent.choices import OneOf
 from agent.evolution.update.writers.base import Situation, Written
 from agent.evolution.update.writers.exemplars import ExemplarSettings, exemplars
 from agent.evolution.update.writers.facts import FactSettings, facts
@@ -60,5 +61,4 @@ def own(settings: WriteSettings) -> list[Callable[[Situation], Written]]:
     Raises:
         ConfigError: one cannot be imported.
     """
-    none: Mapping[str, Callable[[Situation], Written]] = {}
-    return [found(path, none, "update_memory.write.own") for path in settings.own]
+    return [choices.own(path, "update_memory.write.own") for path in settings.own]
