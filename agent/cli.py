@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.adapter_commands import adapters_app
-from agent.environment_commands import AsJson, Unsafe, check, new_env, suite_setting
+from agent.environment_commands import UNSAFE, AsJson, Unsafe, check, new_env, suite_setting
 from agent.memory_commands import episodes, memory_app
 from agent.openmp import share_cores
 from agent.recipe_commands import recipes_app
@@ -37,7 +37,6 @@ app.add_typer(adapters_app, name="adapters")
 app.add_typer(recipes_app, name="recipes")
 
 RunFolder = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run folder.")]
-UNSAFE = "[bold red]no sandbox: what the model writes runs on this machine, as you[/bold red]"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C as well
 
 

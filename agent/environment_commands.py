@@ -27,6 +27,7 @@ Unsafe = Annotated[
         help="Allow sandbox.backend=none: what the agent writes runs as you, on this machine.",
     ),
 ]
+UNSAFE = "[bold red]no sandbox: what the model writes runs on this machine, as you[/bold red]"
 
 
 def check(
@@ -49,10 +50,10 @@ def check(
     from environments.checks import examine_suite
 
     with _stdout_to_stderr():  # what the environment prints is no part of the report
-        suite = _load(what, unsafe)
+        suite, backend = _load(what, unsafe)
         report = examine_suite(suite, limit)
     if as_json:
-        found = {"ok": not report.problems, **report.model_dump(mode="json")}
+        found = {"ok": not report.problems, "sandbox": backend, **report.model_dump(mode="json")}
         typer.echo(json.dumps(found, indent=1))
     else:
         out = Console(highlight=False, soft_wrap=True)
@@ -61,6 +62,8 @@ def check(
             out.print(Text(f"PROBLEM {problem}", style="red"))
         for name, told in report.checked.items():
             out.print(Text(f"{name}: {told}"))
+        if backend == "none":
+            out.print(UNSAFE)
         number = len(report.problems)
         out.print(
             f"{number} problem{'s' * (number > 1)}" if number else "[green]all is well[/green]"
@@ -69,8 +72,8 @@ def check(
         raise typer.Exit(1)
 
 
-def _load(what: list[str], unsafe: bool) -> Suite:
-    """The suite that the words name, with its options and its sandbox."""
+def _load(what: list[str], unsafe: bool) -> tuple[Suite, str]:
+    """The suite that the words name, with its options and its sandbox, and that one's backend."""
     import yaml
 
     from agent.config import ConfigError, load_config
@@ -93,7 +96,7 @@ def _load(what: list[str], unsafe: bool) -> Suite:
     )
     if words:
         sandbox().close()  # missing or unsafe? say so now
-    return load_suite(what[0], sandbox=sandbox, options=options)
+    return load_suite(what[0], sandbox=sandbox, options=options), settings.backend
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ environments must stand is in ``environments.conformance``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from environments.base import Briefing, Suite, Task
+from environments.abilities import abilities_of
+from environments.base import Briefing, Suite, SuiteError, Task
 from environments.conformance import examine
 from environments.conformance.player import Finding
 from environments.conformance.slips import misspelt
@@ -58,8 +59,9 @@ def examine_suite(suite: Suite, limit: int = 20) -> Report:
     if not tasks:
         problems.append(Finding("The suite has no tasks.", "tasks"))
     if not tasks or not isinstance(getattr(suite, "briefing", None), Briefing):
-        return Report(problems=tuple(problem.sentence for problem in problems), checked={})
+        return Report(problems=_lines(problems), checked={})
     problems += _check_tasks(suite, tasks)
+    problems += _check_more(suite, tasks)
     counts: Counter[str] = Counter()
     found: dict[object, tuple[Finding, list[Task]]] = {}
     chosen = tasks[:: max(1, len(tasks) // limit)][:limit]
@@ -78,9 +80,14 @@ def examine_suite(suite: Suite, limit: int = 20) -> Report:
         problems.append(Finding(sentence, finding.part))
     bad = {problem.part for problem in problems}
     return Report(
-        problems=tuple(problem.sentence for problem in problems),
+        problems=_lines(problems),
         checked=_checked(suite, tasks, played, counts, bad),
     )
+
+
+def _lines(problems: list[Finding]) -> tuple[str, ...]:
+    """Each problem in one line, whatever an exception's message looks like."""
+    return tuple(" ".join(problem.sentence.split()) for problem in problems)
 
 
 def _check_about(suite: Suite) -> Iterator[Finding]:
@@ -136,12 +143,46 @@ def _check_tasks(suite: Suite, tasks: list[Task]) -> Iterator[Finding]:
         yield Finding(told, "suite")
 
 
+def _check_more(suite: Any, tasks: list[Task]) -> Iterator[Finding]:
+    """What a suite may have beside its tasks: abilities, vouched(), canary()."""
+    try:
+        abilities_of(suite.name, suite, {task.family for task in tasks})
+    except SuiteError as error:
+        yield Finding(f"{error}.", "suite")
+    for task in tasks if hasattr(suite, "vouched") else ():
+        given, wrong = _asked("vouched()", suite.vouched, task)
+        if wrong or not isinstance(given, bool):
+            told = wrong or f"vouched() returned {given!r:.60}, not True or False."
+            yield Finding(f"Task {task.id}: {told}", "tasks")
+            break
+    if hasattr(suite, "canary"):
+        made, wrong = _asked("canary()", suite.canary, tasks[0], 0)
+        alike = isinstance(made, Task) and (made.suite, made.family, made.prompt) == (
+            tasks[0].suite, tasks[0].family, tasks[0].prompt)  # fmt: skip
+        if wrong or not (made is None or alike):
+            told = wrong or "canary() returned no Task with the same prompt and family."
+            yield Finding(f"Task {tasks[0].id}: {told}", "tasks")
+
+
+def _asked(what: str, ask: Callable[..., Any], *arguments: object) -> tuple[Any, str]:
+    """What a method returned, or a sentence about what it raised."""
+    try:
+        return ask(*arguments), ""
+    except Exception as error:
+        return None, f"{what} raised {type(error).__name__}: {error}"
+
+
 def _lost_fields(suite: Any, task: Task) -> str:
     """What is wrong with a suite's ``fields`` and ``spawn``, or ""."""
-    fields = suite.fields(task) if hasattr(suite, "fields") else None
-    if not isinstance(fields, dict) or not {"prompt", "family"} <= fields.keys():
-        return "spawn() needs fields() beside it, which returns texts by name (prompt, family …)."
-    made = suite.spawn(fields)
+    try:
+        fields = suite.fields(task) if hasattr(suite, "fields") else None
+        if not isinstance(fields, dict) or not {"prompt", "family"} <= fields.keys():
+            return (
+                "spawn() needs fields() beside it, which returns texts by name (prompt, family …)."
+            )
+        made = suite.spawn(fields)
+    except Exception as error:
+        return f"fields() and spawn() raised {type(error).__name__}: {error}"
     if made is not None and not (isinstance(made, Task) and made.suite == suite.name):
         return f"spawn() returned {type(made).__name__}, no Task of the suite {suite.name!r}."
     return ""

@@ -6,7 +6,7 @@ only follows from another finding is not told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from environments.base import FULL_REWARD, Action, Suite, Task
@@ -52,7 +52,7 @@ def _tools(suite: Suite, task: Task, findings: Findings) -> None:
         findings.part = "start"
         player.start()
         findings.part = "tools"
-        tools = list(player.environment.tools)
+        tools = player.tools()
     finally:
         player.close()
     findings.counts["tools"] = len(tools)
@@ -90,7 +90,8 @@ def _plays(suite: Suite, task: Task, findings: Findings) -> None:
             if not _same_again(suite, task, record, findings):
                 break
         for left in leaks.found():
-            findings.add(f"after close() {left}; close() must end it.", part="clean-up")
+            told = f"after close() {left}; close() must end it."
+            findings.add(told, ("left", left.partition(" (")[0]), "clean-up")
         findings.counts["clean-up"] += 1
     finally:
         leaks.close()
@@ -137,7 +138,12 @@ def _gold(suite: Suite, task: Task, findings: Findings) -> list[Action] | None:
             findings.add(problem.replace(task.id, "…"), ("gold", type(error).__name__), "gold")
         return None
     findings.counts["no gold"] += gold is None
-    return None if gold is None else list(gold)
+    actions = list(gold) if isinstance(gold, Iterable) else [gold]
+    if gold is not None and not all(isinstance(action, Action) for action in actions):
+        problem = f"gold() returned {gold!r:.60}, not a sequence of Action (environments.base)."
+        findings.add(problem, "gold no action", "gold")
+        return None
+    return None if gold is None else actions
 
 
 def _judge_gold(suite: Suite, gold: list[Action], played: Record, findings: Findings) -> None:
@@ -196,8 +202,10 @@ def _play_beside(suite: Suite, task: Task, actions: Sequence[Action]) -> Record:
                 player.step(action)
         return player.record()
     finally:
-        player.close()
-        other.close()
+        try:
+            player.close()
+        finally:
+            other.close()
 
 
 def _script(actions: Sequence[Action]) -> Choose:
@@ -209,7 +217,7 @@ def _script(actions: Sequence[Action]) -> Choose:
             return None
         action, valid = actions[turn], player.valid()
         if valid:
-            tools = list(player.environment.tools)
+            tools = player.tools()
             read = [(a.tool, a.arguments) for a in (read_action(text, tools) for text in valid)]
             if (action.tool, action.arguments) not in read:
                 player.findings.add(
@@ -249,7 +257,7 @@ def _explore(tried: set[str], offered: set[str], known: Mapping[str, Any], shift
     """Something to do: tools that were not tried first, by what is valid or what types suggest."""
 
     def choose(player: Player) -> Action | None:
-        turn, tools = len(player.actions), list(player.environment.tools)
+        turn, tools = len(player.actions), player.tools()
         offered.update(tool.name for tool in tools)
         new = [tool for tool in tools if tool.name not in tried]
         if not tools or turn >= max(STEPS, min(len(tools), 5 * STEPS)):
@@ -268,7 +276,7 @@ def _explore(tried: set[str], offered: set[str], known: Mapping[str, Any], shift
 
 def _valid_action(player: Player, number: int, new: set[str]) -> Action | None:
     """One of the valid actions, each time another one; of a new tool where there is one."""
-    valid, tools = player.valid(), list(player.environment.tools)
+    valid, tools = player.valid(), player.tools()
     if not valid:
         return None
     chosen = valid[number * 7 % len(valid)]
@@ -288,7 +296,7 @@ def _garbage(suite: Suite, task: Task, findings: Findings) -> None:
     player: Player | None = None
     try:
         player = _begun(suite, task, findings)
-        for action in (*GARBAGE, *misuse(player.environment.tools)):
+        for action in (*GARBAGE, *misuse(player.tools())):
             if player is None or player.over:
                 if player is not None:
                     player.close()

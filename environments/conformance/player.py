@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from environments.base import (
     StepResult,
     Suite,
     Task,
+    Tool,
 )
 from environments.calls import write_call
 from environments.sandbox.base import SandboxUnavailable
@@ -187,7 +188,11 @@ class Player:
         return result
 
     def close(self) -> None:
-        """Close the environment, twice."""
+        """Close the environment, twice.
+
+        Raises:
+            Broken: it took too long; nothing else is played then.
+        """
         what = "close()"
         try:
             self.environment.close()
@@ -195,20 +200,34 @@ class Player:
             for made in self._made:
                 Watched(made).close()
         except Exception as error:
-            sentence = f"{what} raised {type(error).__name__}: {error}"
-            self.findings.add(sentence, (what, type(error).__name__), "clean-up")
+            if (broken := failure(what, error)).part == "limits":
+                raise broken from error
+            self.findings.add(str(broken), (what, type(error).__name__), "clean-up")
 
     def _make(self, suite: Suite, task: Task) -> Environment:
         made = suite.environment(task)
+        if not isinstance(made, Environment):
+            raise TypeError(f"environment() returned {made!r:.60}, which is no Environment")
         self._made.append(made)
         return made
 
     def valid(self) -> list[str]:
         """What the environment says can be done now."""
         given = self._ask("valid_actions", lambda: self.environment.valid_actions)
-        if isinstance(given, str) or not all(isinstance(t, str) and t.strip() for t in given):
+        many = isinstance(given, Iterable) and not isinstance(given, str)
+        texts: list[Any] = list(given) if many else [None]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
             raise Broken(f"valid_actions is {given!r:.60}, not a sequence of texts.")
-        return list(given)
+        return texts
+
+    def tools(self) -> list[Tool]:
+        """Its tools at this moment."""
+        given = self._ask("tools", lambda: self.environment.tools)
+        tools: list[Any] = list(given) if isinstance(given, Iterable) else [None]
+        if not all(isinstance(tool, Tool) for tool in tools):
+            told = f"tools is {given!r:.60}, not a sequence of Tool (environments.base)."
+            raise Broken(told, "tools", "tools")
+        return tools
 
     def _ask(self, what: str, ask: Callable[[], Any]) -> Any:
         try:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from environments.sandbox.base import DEFAULT_LIMITS, Limits, Sandbox, SandboxUnavailable
 
@@ -34,8 +37,8 @@ def make_sandbox(
         options: further keyword arguments of the backend.
 
     Raises:
-        SandboxUnavailable: for an unknown name or option, when the backend cannot work here or
-            has no root inside, or for ``none`` without ``unsafe``.
+        SandboxUnavailable: for an unknown name or option, or a value of the wrong type; when the
+            backend cannot work here or has no root inside; or for ``none`` without ``unsafe``.
     """
     if name not in SANDBOXES:
         raise SandboxUnavailable(
@@ -57,4 +60,12 @@ def make_sandbox(
             f"the sandbox {name} has no option {unknown[0]!r}; "
             f"its options: {', '.join(sorted(known)) or 'none'}"
         )
+    kinds = typing.get_type_hints(backend.__init__)
+    for option, value in given.items():
+        try:
+            TypeAdapter(kinds[option]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise SandboxUnavailable(
+                f"the sandbox {name}: option {option} is {value!r:.60}: {error.errors()[0]['msg']}"
+            ) from None
     return cast(Sandbox, backend(limits, **given))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,9 +14,9 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from environments.abilities import tagged
-from environments.base import Suite, SuiteError
+from environments.base import Suite, SuiteError, Task
 from environments.plain import SUPPLIED, PlainSuite, is_plain
-from environments.sandbox.base import Sandbox
+from environments.sandbox.base import Sandbox, SandboxFailure, SandboxUnavailable
 
 SUITES: dict[str, str] = {
     "banking77": "environments.suites.banking77:Banking77",
@@ -89,7 +90,8 @@ def load_suite(
         options: the constructor's other arguments; values must have the annotated types.
 
     Raises:
-        SuiteError: an unknown name or option, or a value of the wrong type.
+        SuiteError: an unknown name or option, a value of the wrong type; or a suite of your own
+            raised something, or its tasks are none.
     """
     make = _find(name)
     given: dict[str, Any] = {}
@@ -108,15 +110,42 @@ def load_suite(
         raise SuiteError(f"suite {name}: {error}; options: {', '.join(accepted)}") from None
     if is_plain(make):
         return PlainSuite(make, sandbox=sandbox, options=given)
-    suite = make(**given, **dict.fromkeys(supplied, sandbox))
-    if not isinstance(suite, Suite):
+    with _told(name, "making it"):
+        suite = make(**given, **dict.fromkeys(supplied, sandbox))
         lacks = [part for part in SUITE_PARTS if not hasattr(suite, part)]
+    if not isinstance(suite, Suite):
         raise SuiteError(
             f"suite {name}: {type(suite).__name__} is no suite, it has no {', '.join(lacks)}; a "
             "suite needs name, description, briefing, tasks() and environment(task), a plain "
             "class tasks, reset(), reward() and documented methods"
         )
+    if name not in SUITES:
+        _look_at_tasks(name, suite)
     return suite
+
+
+@contextlib.contextmanager
+def _told(name: str, what: str) -> Iterator[None]:
+    """Whatever a suite of one's own raises is told in one line; a shipped one's is our defect."""
+    try:
+        yield
+    except (SuiteError, SandboxFailure, SandboxUnavailable):
+        raise
+    except Exception as error:
+        if name in SUITES:
+            raise
+        raise SuiteError(f"suite {name}: {what} raised {type(error).__name__}: {error}") from error
+
+
+def _look_at_tasks(name: str, suite: Suite) -> None:
+    """Whether ``tasks()`` of a suite of one's own gives tasks."""
+    with _told(name, "tasks()"):
+        given: Any = suite.tasks()
+        tasks = list(given) if isinstance(given, Iterable) else [given]
+    if wrong := [task for task in tasks if not isinstance(task, Task)]:
+        raise SuiteError(
+            f"suite {name}: tasks() gave {wrong[0]!r:.60}, which is no Task (environments.base)"
+        )
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -129,7 +158,7 @@ def _find(name: str) -> Callable[..., Any]:
         )
     try:
         module = import_module(module_name)
-    except Exception as error:  # a module of one's own may raise anything
+    except (Exception, SystemExit) as error:  # a module of one's own may raise anything
         told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise SuiteError(f"suite {name}: cannot import {module_name!r}: {told}") from error
     found = getattr(module, attribute, None)
@@ -150,11 +179,12 @@ def _options(name: str, make: Callable[..., Any]) -> dict[str, Any]:
     target = make.__init__ if inspect.isclass(make) else make
     try:
         hints = typing.get_type_hints(target)
-    except NameError as error:
+        parameters = inspect.signature(make).parameters.values()
+    except Exception as error:  # annotations may be any expression; some builtins have no signature
         raise SuiteError(f"suite {name}: its annotations cannot be read: {error}") from None
     return {
         parameter.name: hints.get(parameter.name, Any)
-        for parameter in inspect.signature(make).parameters.values()
+        for parameter in parameters
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
 

@@ -95,7 +95,7 @@ def require_java(suite: str) -> None:
     """Raise SuiteError where there is no Java."""
     if shutil.which("java") is None:
         raise SuiteError(
-            f"the suite {suite} needs Java 11 or newer: apt-get install openjdk-17-jre-headless"
+            f"the suite {suite} needs Java 17 or newer: apt-get install openjdk-17-jre-headless"
         )
 
 

@@ -379,6 +379,16 @@ def test_what_is_left_behind(leaves: Callable[[Any], Any], says: str) -> None:
 
 
 @pytest.mark.usefixtures("tidy")
+def test_the_same_leak_in_several_tasks_is_one_line() -> None:
+    def reset(self: Any, hint: str, code: list[int]) -> str:
+        tempfile.mkdtemp(prefix="safe-")
+        return Safe.reset(self, hint, code)
+
+    (problem,) = check(limit=2, reset=reset)
+    assert "and in 1 more task: after close() a temporary file or folder is left" in problem
+
+
+@pytest.mark.usefixtures("tidy")
 def test_what_is_made_once_is_no_leak() -> None:
     def reset(self: Any, hint: str, code: list[int]) -> str:
         if not PROCESSES:
@@ -438,6 +448,9 @@ class Worlds:
         ({"tools": (*World.tools, *World.tools)}, "two of its tools have the same name"),
         ({"tools": (Tool(name="go", description="x", parameters={"properties": {"x": {}}}),)},
          "the parameter x of the tool go has no type"),
+        ({"tools": 5}, "tools is 5, not a sequence of Tool"),
+        ({"tools": ("go",)}, r"tools is \('go',\), not a sequence of Tool"),
+        ({"valid_actions": 5}, "valid_actions is 5, not a sequence of texts"),
         ({"valid_actions": ("go x", "")}, "valid_actions is .*not a sequence of texts"),
         ({"valid_actions": ("x",), "answer": StepResult(observation="no", error="bad")},
          "valid_actions offers 'x', which is refused: no"),
@@ -464,6 +477,57 @@ def test_one_hanging_task_is_enough() -> None:
     (problem,) = check_suite(suite)
     assert "start() raised EnvironmentFailure: start took longer than 0.1 s" in problem
     assert len(Hanging.started) == 1
+
+
+def test_one_hanging_close_is_enough() -> None:
+    class Hanging(World):
+        seconds = 0.1
+        closed: ClassVar[list[int]] = []
+
+        def close(self) -> None:
+            self.closed.append(1)
+            time.sleep(0.2)
+
+    suite = Worlds()
+    suite.kind = Hanging
+    (problem,) = check_suite(suite)
+    assert "close() raised EnvironmentFailure: close took longer than 0.1 s" in problem
+    assert len(Hanging.closed) == 1
+
+
+def raising(*_: Any) -> Any:
+    raise RuntimeError("not\ntoday")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ({"environment": lambda task: None}, r"environment\(\) returned None, which is no"),
+        ({"environment": raising}, r"start\(\) raised RuntimeError: not today$"),
+        ({"gold": lambda task: ["go"]}, r"gold\(\) returned \['go'\], not a sequence of Action"),
+        ({"gold": lambda task: 5}, r"gold\(\) returned 5, not a sequence of Action"),
+        ({"fields": raising, "spawn": raising}, r"^fields\(\) and spawn\(\) raised RuntimeError"),
+        ({"vouched": raising}, r"vouched\(\) raised RuntimeError: not today$"),
+        ({"vouched": lambda task: "yes"}, r"vouched\(\) returned 'yes', not True or False"),
+        ({"canary": raising}, r"canary\(\) raised RuntimeError: not today$"),
+        ({"canary": lambda task, seed: task.model_copy(update={"prompt": "c"})},
+         r"canary\(\) returned no Task with the same prompt and family"),
+        ({"abilities": ("jumping",)}, "'jumping' is no ability"),
+    ],
+)  # fmt: skip
+def test_problems_of_what_a_suite_may_have(attributes: dict[str, Any], says: str) -> None:
+    suite = Worlds()
+    vars(suite).update(attributes)
+    (problem,) = check_suite(suite)
+    assert re.search(says, problem), problem
+
+
+def test_what_a_suite_may_have() -> None:
+    suite: Any = Worlds()
+    suite.vouched = lambda task: task.prompt == "a"
+    suite.canary = lambda task, seed: task.model_copy(update={"data": {"answer": seed}})
+    suite.abilities = ("planning",)
+    assert check_suite(suite) == []
 
 
 def test_a_suite_needs_a_briefing() -> None:

@@ -111,6 +111,15 @@ def test_options_and_the_sandbox_can_be_chosen(tmp_path: Path) -> None:
     assert done.returncode == 1 and "wall_s 5" in done.stdout
 
 
+def test_a_check_without_a_sandbox_says_so(tmp_path: Path) -> None:
+    instar(tmp_path, "new-env", "shop")
+    words = ("check", "shop:Shop", "--limit", "1", "sandbox.backend=none")
+    done = instar(tmp_path, *words, "--i-know-this-is-unsafe")
+    assert done.returncode == 0 and "no sandbox: what the model writes runs on" in done.stdout
+    done = instar(tmp_path, *words, "--i-know-this-is-unsafe", "--json")
+    assert json.loads(done.stdout)["sandbox"] == "none"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -118,6 +127,7 @@ def test_options_and_the_sandbox_can_be_chosen(tmp_path: Path) -> None:
         (("check", "reasoning-gym", "sandbox.backend=box"), "unknown sandbox 'box'; choose one"),
         (("check", "reasoning-gym", "sandbox.backends=none"), "did you mean backend?"),
         (("check", "reasoning-gym", "sandbox.options={a: 1}"), "bubblewrap has no option 'a'"),
+        (("check", "reasoning-gym", "sandbox.options={pool: x}"), "option pool is 'x': Input"),
         (("check", "reasoning-gym", "suite.options.per_family=x"), 'option per_family is "x"'),
         (("check", "nowhere:Shop"), "cannot import 'nowhere'"),
         (("check", "reasoning-gym", "per_family"), "'per_family' is no option of the suite; write"),

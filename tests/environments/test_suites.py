@@ -119,6 +119,53 @@ def test_a_suite_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         load("my_pkg:Own", words="y")
 
 
+class Raises(Own):
+    """A suite of one's own with a defect in it."""
+
+    def __init__(self, early: bool = False) -> None:
+        if early:
+            raise KeyError("word")
+
+    def tasks(self) -> Any:
+        raise ValueError("no\nwords")
+
+
+class NoTasks(Own):
+    def __init__(self, none: bool = False) -> None:
+        self.none = none
+
+    def tasks(self) -> Any:
+        return None if self.none else ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("Raises", {"early": True}, "making it raised KeyError: 'word'"),
+        ("Raises", {}, "tasks\\(\\) raised ValueError: no\nwords"),
+        ("NoTasks", {}, "tasks\\(\\) gave 'a', which is no Task"),
+        ("NoTasks", {"none": True}, "tasks\\(\\) gave None, which is no Task"),
+    ],
+)
+def test_a_defect_in_a_suite_of_ones_own_is_told(
+    name: str, options: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_pkg", sys.modules[__name__])
+    with pytest.raises(SuiteError, match=f"^suite my_pkg:{name}: {says}"):
+        load(f"my_pkg:{name}", **options)
+
+
+def test_a_module_that_exits_or_a_builtin_is_no_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exits_at_once.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SuiteError, match="cannot import 'exits_at_once': SystemExit: 0"):
+        load("exits_at_once:Shop")
+    with pytest.raises(SuiteError, match="no signature"):
+        load("builtins:int")
+
+
 # Reasoning Gym
 
 
