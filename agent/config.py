@@ -240,11 +240,13 @@ class Config(_Settings):
 
     @model_validator(mode="after")
     def _judge_named(self) -> Self:
-        judge = self.feedback.judge
+        judge, teacher = self.feedback.judge, self.acquire.generate.teacher
         if self.feedback.by == "judge" and not judge.url:
             raise ValueError("feedback.by=judge needs feedback.judge.url and feedback.judge.model")
         if judge.url and not judge.model:
             raise ValueError("feedback.judge.url needs feedback.judge.model")
+        if teacher.url and not teacher.model:
+            raise ValueError("acquire.generate.teacher.url needs acquire.generate.teacher.model")
         return self
 
     @model_validator(mode="after")
@@ -317,7 +319,10 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str], label: str) -> C
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{override!r} is no override; write key=value, e.g. generations=5")
+            raise ConfigError(
+                f"{override!r} is no override; write key=value, e.g. generations=5 (recipes and "
+                "files stand before the first of them)"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -351,8 +356,10 @@ def find_recipe(source: str | Path) -> Path:
         return path
     if str(source) in recipes():
         return Path(str(resources.files("agent") / "recipes" / f"{source}.yaml"))
+    close = difflib.get_close_matches(str(source), recipes(), n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
     raise ConfigError(
-        f"{source}: no such file, and no such recipe; recipes: {', '.join(recipes())}"
+        f"{source}: no such file, and no such recipe{hint}; recipes: {', '.join(recipes())}"
     )
 
 
@@ -373,7 +380,11 @@ def _explain(error: Any) -> str:
         return f"unknown key {where} ({hint})"
     got = error.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | type(None)) else ""
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}{shown}"
+    said = error["msg"].removeprefix("Value error, ")
+    if said == error["msg"]:
+        said = f"{said[0].lower()}{said[1:]}"
+    shown = "" if repr(got) in said else shown
+    return ": ".join(filter(None, (where, f"{said}{shown}")))
 
 
 def _keys(path: Sequence[int | str]) -> list[str]:

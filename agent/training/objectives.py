@@ -232,11 +232,17 @@ def loss(tokens: Tokens, settings: LoraSettings, batch: Batch, kl: float = 0.0) 
         kl: KTO's reference point (see ``mismatched``).
 
     Raises:
-        ConfigError: a loss of the user's own cannot be imported.
+        ConfigError: a loss of the user's own cannot be imported, fails, or is not one number.
     """
     if settings.loss is not None:
-        own: Loss = choices.own(settings.loss, "update_weights.loss")
-        return own(tokens, batch)
+        own: Loss = choices.own(settings.loss, "update_weights.loss", Tensor)
+        found = own(tokens, batch)
+        if found.ndim:
+            from agent.config import ConfigError
+
+            shape = tuple(found.shape)
+            raise ConfigError(f"update_weights.loss={settings.loss}: is {shape}, not one number")
+        return found
     if settings.objective == "sft":
         return sft(tokens)
     if settings.objective == "weighted":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,6 +191,95 @@ def test_what_cannot_be_imported_is_told_at_once(
         pytest.raises(ConfigError, match=says),
     ):
         evolve(run)
+
+
+BROKEN = """
+from agent.evolution.feedback.base import Verdict
+from agent.evolution.update.writers.base import Edit, Written
+
+def fails(*given):
+    raise KeyError("gone")
+
+def nothing(*given):
+    return None
+
+def words(bench):
+    return {t.slot: "good" for t in bench.tries}
+
+def endless(bench):
+    return {t.slot: Verdict(float("nan"), True) for t in bench.tries}
+
+def silent(bench):
+    return {}
+
+def twice(choice):
+    return [*choice.pool[:1], *choice.pool[:1]]
+
+def votes(situation):
+    return Written([], [Edit("agree", "nobody", "", ())])
+"""
+
+WRITES = "update_memory={enabled: true, write: {own: ['broken:%s']}}"
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module with functions that do not do what is asked of them."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    return tmp_path / "broken.py"
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("feedback.by=broken:fails", "by=broken:fails: fails at broken.py, line 6: KeyError: 'g"),
+        ("feedback.by=broken:nothing", r"has to return dict\[str, .*Verdict\], not None"),
+        ("feedback.by=broken:words", "Verdict.*, not 'good' at 1/acquire/"),
+        ("feedback.by=broken:endless", "not nan at 1/acquire/.*reward"),
+        ("feedback.by=broken:silent", "gives no verdict on 24 of 24 tries"),
+        ("acquire.select=broken:fails", "acquire.select=broken:fails: fails at broken.py, line 6"),
+        ("acquire.select=broken:nothing", r"has to return list\[.*Task\], not None"),
+        ("acquire.select=broken:twice", "at most 6 tasks of Choice.pool, each once"),
+        ("acquire.solve.how=broken:fails", "acquire.solve.how=broken:fails: fails at broken.py"),
+        ("acquire.solve.how=broken:nothing", r"has to return list\[.*Trajectory\], not None"),
+        ("acquire.generate.how=broken:fails", "generate.how=broken:fails: fails at broken.py"),
+        ("acquire.generate.how=broken:nothing", r"has to return list\[.*Draft\], not None"),
+        ("refine.correct=broken:fails", "refine.correct=broken:fails: fails at broken.py"),
+        ("refine.correct=broken:nothing", r"has to return dict\[str, list\[.*MemoryItem\]\]"),
+        (WRITES % "fails", "update_memory.write.own=broken:fails: fails at broken.py, line 6"),
+        (WRITES % "nothing", "write.own=broken:nothing: has to return Written, not None"),
+        (WRITES % "votes", r"an edit \(agree\) names nobody, which is no item"),
+    ],
+)
+def test_a_function_that_breaks_is_told_in_a_line(
+    toy_yaml: Path, tmp_path: Path, broken: Path, setting: str, says: str
+) -> None:
+    config = load_config(toy_yaml, [*LIVE, *PUPIL, "agent.turns=1", setting])
+    with (
+        Run(tmp_path / "run", config, quiet=True) as run,
+        pytest.raises(ConfigError, match=says),
+    ):
+        evolve(run)
+
+
+def test_once_it_is_mended_the_run_goes_on(
+    toy_yaml: Path, tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(toy_yaml, [*LIVE, *PUPIL, "feedback.by=broken:fails"])
+    with Run(tmp_path / "run", config, quiet=True) as run, pytest.raises(ConfigError):
+        evolve(run)
+    with open_ledger(tmp_path / "run") as ledger:
+        tried = dict(ledger.all(Trajectory, "1/acquire/"))
+    assert tried
+    monkeypatch.delitem(sys.modules, "broken")
+    mended = "return {t.slot: Verdict(t.reward, t.success) for t in given[0].tries}  # now it does"
+    broken.write_text(BROKEN.replace('raise KeyError("gone")', mended))
+    with Run(tmp_path / "run", config, quiet=True) as run:
+        evolve(run)
+        assert dict(run.ledger.all(Trajectory, "1/acquire/")) == tried
+    assert verify(tmp_path / "run")[1] == []
 
 
 def test_a_path_that_is_none_is_told() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from agent.config import ConfigError
 from agent.policies.transformers import load_model
 from agent.training import objectives
 from agent.training.objectives import (
@@ -314,6 +316,24 @@ def test_a_loss_of_ones_own_goes_no_farther_than_it_says(
             tokens([-1.0, -1.0 - margin], [-1.0, -1.0], **values), settings("dpo", nll=0.0)
         )
         assert wider[0] < 0 < wider[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("tokens.logprobs", r"update_weights.loss=own_loss:loss: is \(2,\), not one number"),
+        ("None", "has to return Tensor, not None"),
+        ("1 / 0", "fails at own_loss.py, line 2: ZeroDivisionError"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_none_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, says: str
+) -> None:
+    (tmp_path / "own_loss.py").write_text(f"def loss(tokens, batch):\n    return {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_loss", raising=False)
+    with pytest.raises(ConfigError, match=says):
+        gradient(tokens([-1.0, -2.0], [-1.0, -1.0]), LoraSettings(loss="own_loss:loss"))
 
 
 def test_a_unit_is_never_split_or_cut() -> None:

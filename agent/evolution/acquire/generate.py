@@ -120,7 +120,7 @@ def generated(run: Run, n: int, incumbent: Generation, experience: Sequence[Traj
                 dropped[why or "one more than wanted"] += 1
                 continue
             assert proof.task is not None
-            key = note_of(n, *draft.key.split("/", 1))
+            key = note_of(n, *draft.key.partition("/")[::2])
             vouched = settings.how != "documents" or settings.vouched
             taken.append(
                 Made(
@@ -139,7 +139,7 @@ def generated(run: Run, n: int, incumbent: Generation, experience: Sequence[Traj
 
 
 def _writer(run: Run) -> Callable[[Author], list[Draft]]:
-    return found(run.config.acquire.generate.how, WRITERS, "acquire.generate.how")
+    return found(run.config.acquire.generate.how, WRITERS, "acquire.generate.how", list[Draft])
 
 
 def account(run: Run, n: int) -> dict[str, Any]:

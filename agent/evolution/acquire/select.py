@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from agent.choices import found
+from agent.config import ConfigError
 from agent.evolution.objective import allocate
 from agent.loop import seed_of
 from environments.base import Task
@@ -78,7 +79,23 @@ def choose(run: Run, n: int, incumbent: Generation, experience: Sequence[Traject
             min(1.0, n / run.config.generations),
             run.memory.embedder.embed,
         )
-        chosen += selector(run)(choice) if number else []
+        chosen += _of_pool(run, choice, selector(run)(choice)) if number else []
+    return chosen
+
+
+def _of_pool(run: Run, choice: Choice, chosen: list[Task]) -> list[Task]:
+    """What was chosen, if it is of the pool and no more than is wanted.
+
+    Raises:
+        ConfigError: a function of one's own chose something else.
+    """
+    known, ids = {task.id for task in choice.pool}, [task.id for task in chosen]
+    if not known.issuperset(ids) or len({*ids}) < len(ids) or len(ids) > choice.wanted:
+        raise ConfigError(
+            f"acquire.select={run.config.acquire.select}: has to choose at most {choice.wanted} "
+            f"tasks of Choice.pool, each once; it chose {len(ids)}, {len({*ids})} different ones, "
+            f"{len({*ids} - known)} of them not of the pool"
+        )
     return chosen
 
 
@@ -191,7 +208,7 @@ def selector(run: Run) -> Callable[[Choice], list[Task]]:
     Raises:
         ConfigError: it is no such function.
     """
-    return found(run.config.acquire.select, SELECTORS, "acquire.select")
+    return found(run.config.acquire.select, SELECTORS, "acquire.select", list[Task])
 
 
 def farthest_first(vectors: Vectors, known: Sequence[int], count: int) -> list[int]:

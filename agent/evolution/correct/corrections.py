@@ -22,7 +22,8 @@ from agent.loop import Assignment
 from agent.run import Run
 from memory.records import REWRITE, Generation, MemoryItem, Trajectory
 
-Corrector = Callable[[Situation, Sequence[Trajectory], int], dict[str, list[MemoryItem]]]
+Notes = dict[str, list[MemoryItem]]
+Corrector = Callable[[Situation, Sequence[Trajectory], int], Notes]
 """(who is asked, the tries, the round) → by slot, what stands before the task in its next try;
 a try without any is left as it is."""
 
@@ -50,7 +51,7 @@ def check(run: Run) -> None:
         ConfigError: rationalisation without known answers, or no such function.
     """
     if run.config.refine.correct != "none":
-        found(run.config.refine.correct, CORRECTORS, "refine.correct")
+        found(run.config.refine.correct, CORRECTORS, "refine.correct", Notes)
     if run.config.refine.correct == "rationalise" and not hasattr(run.suite, "gold"):
         raise ConfigError(
             f"refine.correct=rationalise: suite {run.config.suite.name} has no gold solutions to "
@@ -72,7 +73,7 @@ def corrected(
     settings = run.config.refine
     if settings.correct == "none":
         return []
-    correct = found(settings.correct, CORRECTORS, "refine.correct")
+    correct = found(settings.correct, CORRECTORS, "refine.correct", Notes)
     tasks = {task.id: task for task in run.tasks("train")}
     recent = [t for t in experience if t.slot.startswith(f"{n}/") and t.task in tasks]
     solved = {t.task for t in recent if t.success}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from agent.choices import found
+from agent.config import ConfigError
 from agent.evolution.feedback.agreement import consistent, self_verified
 from agent.evolution.feedback.base import Bench, Verdict
 from agent.evolution.feedback.codet import agreeing
@@ -33,7 +34,7 @@ def check(run: Run) -> None:
         ConfigError: it is no such function.
     """
     if run.config.feedback.by != "environment":
-        found(run.config.feedback.by, JUDGES, "feedback.by")
+        found(run.config.feedback.by, JUDGES, "feedback.by", dict[str, Verdict])
 
 
 def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Trajectory]:
@@ -58,8 +59,13 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
         new = [t.slot for t in own if stored(run, t.slot) is None]
         if not new:
             continue
-        judge = found(run.config.feedback.by, JUDGES, "feedback.by")
+        judge = found(run.config.feedback.by, JUDGES, "feedback.by", dict[str, Verdict])
         verdicts = judge(Bench(run, generation, weights, own))
+        if left := [slot for slot in new if slot not in verdicts]:
+            raise ConfigError(
+                f"feedback.by={run.config.feedback.by}: gives no verdict on {len(left)} of "
+                f"{len(new)} tries, {left[0]} among them; Verdict(None) is one that says nothing"
+            )
         label(run, {slot: verdicts[slot] for slot in new})
     return [t for each in experience if (t := _as_judged(run, each)) is not None]
 

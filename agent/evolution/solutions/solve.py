@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from agent.choices import found
+from agent import choices
 from agent.config import ConfigError
 from agent.evolution.solutions.base import Solver, Stage
 from agent.evolution.solutions.settings import SAMPLE
@@ -49,14 +49,18 @@ def check(run: Run) -> None:
             f"acquire.solve.how={settings.solve.how} says itself how often a task is tried: set "
             "acquire.retries=0"
         )
-    needs = getattr(import_module(_method(settings.solve.how).__module__), "needs", None)
-    if needs is not None and (why := needs(run)):
+    module = _method(settings.solve.how).__module__
+    if not hasattr(import_module(module), "needs"):
+        return
+    if why := choices.own(f"{module}:needs", "acquire.solve.how")(run):
         raise ConfigError(f"acquire.solve.how={settings.solve.how}: {why}")
 
 
 def _method(how: str) -> Solver:
     """The method of that name, or of that import path."""
+    if ":" in how:
+        own: Solver = choices.own(how, "acquire.solve.how", list[Trajectory])
+        return own
     name = how.replace("-", "_")
-    path = how if ":" in how else f"agent.evolution.solutions.methods.{name}:solve"
-    solver: Solver = found(path, {}, "acquire.solve.how")
-    return solver
+    shipped: Solver = import_module(f"agent.evolution.solutions.methods.{name}").solve
+    return shipped

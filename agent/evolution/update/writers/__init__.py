@@ -49,7 +49,11 @@ def write(situation: Situation, settings: WriteSettings) -> Written:
         s.workflows and workflows(situation, s.workflows),
         s.facts and facts(situation, s.facts),
     )
-    every = [part for part in parts if part] + [writer(situation) for writer in own(s)]
+    every = [part for part in parts if part]
+    every += [
+        _grounded(path, situation, writer(situation))
+        for path, writer in zip(s.own, own(s), strict=True)
+    ]
     return Written(
         [i for part in every for i in part.items], [e for part in every for e in part.edits]
     )
@@ -61,4 +65,23 @@ def own(settings: WriteSettings) -> list[Callable[[Situation], Written]]:
     Raises:
         ConfigError: one cannot be imported.
     """
-    return [choices.own(path, "update_memory.write.own") for path in settings.own]
+    return [choices.own(path, "update_memory.write.own", Written) for path in settings.own]
+
+
+def _grounded(path: str, situation: Situation, written: Written) -> Written:
+    """What one's own writer wrote, if its edits name items and episodes that it was given.
+
+    Raises:
+        ConfigError: an edit names something else.
+    """
+    from agent.config import ConfigError
+
+    items = {item.id for item in situation.known}
+    slots = {t.slot for t in (*situation.recent, *(s.trajectory for s in situation.solutions))}
+    for edit in written.edits:
+        if strange := {edit.item, *edit.others} - items | {*edit.because} - slots:
+            raise ConfigError(
+                f"update_memory.write.own={path}: an edit ({edit.does}) names {min(strange)}, "
+                "which is no item of Situation.known and no episode of recent or solutions"
+            )
+    return written
