@@ -354,7 +354,7 @@ def _index(ledger: Ledger, folder: Path) -> Iterator[str]:
     items = LedgerKeys(ledger)
     if not items:
         return
-    if (config := _settings(folder)) is None:
+    if (config := _settings(folder)) is None or config.memory.index == "exact":  # no files
         return
     try:
         embedder = load_embedder(config.memory.embedder)

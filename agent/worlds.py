@@ -6,12 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from environments.base import Suite
+from environments.calls import PYTHON
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import Sandbox
 from environments.suites import load_suite
+from environments.watch import Watched
 
 if TYPE_CHECKING:
     from agent.config import Config
+    from agent.run import Run
 
 
 def configured_suite(config: Config, *, unsafe: bool = False) -> Suite:
@@ -52,3 +55,29 @@ def refuse_unsafe(config: Config, unsafe: bool) -> None:
     """
     if config.sandbox.backend == "none" and not unsafe:
         make_sandbox("none")
+
+
+def require_programs(run: Run, setting: str) -> None:
+    """What a setting does is done with Python programs that the agent wrote.
+
+    Args:
+        run: the run.
+        setting: with its value, for the error.
+
+    Raises:
+        ConfigError: in the run's suite the agent writes none.
+    """
+    from agent.config import ConfigError
+
+    task = run.tasks("train")[0]
+    world = Watched(lambda: run.suite.environment(task), run.config.suite.seconds)
+    try:
+        world.start()
+        forms = [tool.properties.get("code") for tool in world.tools]
+    finally:
+        world.close()
+    if not any(isinstance(form, dict) and form.get("contentMediaType") == PYTHON for form in forms):
+        raise ConfigError(
+            f"{setting}: it is for suites whose agent writes Python programs, as mbpp and "
+            f"reasoning-gym; in the suite {run.config.suite.name} it writes none"
+        )

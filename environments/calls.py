@@ -40,8 +40,9 @@ class Language(NamedTuple):
     fences: tuple[str, ...]
 
 
+PYTHON = "text/x-python"
 LANGUAGES = {  # by contentMediaType
-    "text/x-python": Language("Python", ("python", "py", "")),
+    PYTHON: Language("Python", ("python", "py", "")),
     "application/sql": Language("SQL", ("sql", "")),
     "text/x-shellscript": Language("Bash", ("bash", "sh", "shell", "")),
 }

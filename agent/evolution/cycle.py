@@ -68,7 +68,7 @@ def evolve(run: Run) -> Generation:
     generate.check(run)
     run.publish()
     run.memory.check()
-    writers.own(run.config.update_memory.write)
+    writers.check(run)
     if loss := run.config.update_weights.loss:
         choices.own(loss, "update_weights.loss")
     verdicts.check(run)

@@ -150,7 +150,8 @@ def test_a_writer_of_ones_own_writes(toy_yaml: Path, tmp_path: Path) -> None:
         "update_memory={enabled: true, write: {exemplars: null, reflections: null, "
         "own: ['tests.agent.test_added_method:remembered']}}"
     )
-    with Run(tmp_path / "run", load_config(toy_yaml, [*LIVE, *PUPIL, write]), quiet=True) as run:
+    own = [*LIVE, *PUPIL, write, "memory.index=exact"]
+    with Run(tmp_path / "run", load_config(toy_yaml, own), quiet=True) as run:
         evolve(run)
         items = [item for _, item in run.ledger.all(MemoryItem)]
         solved = {
@@ -280,6 +281,29 @@ def test_once_it_is_mended_the_run_goes_on(
         evolve(run)
         assert dict(run.ledger.all(Trajectory, "1/acquire/")) == tried
     assert verify(tmp_path / "run")[1] == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "refine.correct=self-debug",
+        "refine.correct=interpreter",
+        "refine.correct=blocks",
+        "feedback.by=tests",
+        "update_memory.write={skills: {}}",
+    ],
+)
+def test_what_runs_programs_is_refused_where_there_are_none(
+    toy_yaml: Path, tmp_path: Path, setting: str
+) -> None:
+    doors = ["suite.name=tests.agent.doors:Doors", "suite.options={}"]
+    which = re.escape(setting.partition("={")[0])
+    with (
+        Run(tmp_path / "run", load_config(toy_yaml, [*doors, setting]), quiet=True) as run,
+        pytest.raises(ConfigError, match=rf"{which}.*writes Python programs.*suite .*oors"),
+    ):
+        evolve(run)
+    assert not (tmp_path / "run" / "generations").exists()
 
 
 def test_a_path_that_is_none_is_told() -> None:

@@ -573,5 +573,15 @@ def test_what_cannot_be_had_is_told(writes: Writer, how: str, more: list[str], t
         writes(how, "author", *more).generation()
 
 
+def test_documents_that_are_no_text_are_told(writes: Writer, tmp_path: Path) -> None:
+    quiz = ("documents", "reader", f"suite.name={HERE}:Quiz", "suite.options={}")
+    with pytest.raises(ConfigError, match=r"documents=.*library: there is no such folder"):
+        writes(*quiz, documents=str(tmp_path / "library")).generation()
+    folder = write_documents(tmp_path / "library")
+    (folder / "picture.txt").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(ConfigError, match=r"picture\.txt cannot be read as text in UTF-8"):
+        writes(*quiz, documents=str(folder)).generation()
+
+
 def test_vectors_are_of_length_one() -> None:
     assert np.allclose(np.linalg.norm(embed(["a", "b c"]), axis=1), 1)

@@ -87,6 +87,8 @@ def check(run: Run) -> None:
         )
     if settings.how == "documents":
         folder = Path(settings.documents)
+        if settings.documents and not folder.is_dir():
+            raise ConfigError(f"acquire.generate.documents={folder}: there is no such folder")
         if not settings.documents or not knowledge.passages(folder, settings.passage):
             raise ConfigError(
                 f"acquire.generate.documents={settings.documents or '(not set)'}: there are no "

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.config import ConfigError
 from agent.evolution.acquire.drafts import Author, Draft, ask, first_task
 from agent.evolution.acquire.proof import within
 from agent.evolution.feedback.base import quoted
@@ -78,11 +79,20 @@ def passages(folder: Path, most: int) -> dict[str, str]:
     Args:
         folder: read with all folders in it; files of ``KINDS``.
         most: characters of a passage; a longer paragraph is cut.
+
+    Raises:
+        ConfigError: a file is no text in UTF-8, or cannot be read.
     """
     found: dict[str, str] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix in KINDS and p.is_file()):
         name, kept = path.relative_to(folder).as_posix(), list[str]()
-        text = inert(path.read_text(encoding="utf-8", errors="replace"))
+        try:
+            text = inert(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"acquire.generate.documents: {path} cannot be read as text in UTF-8 ({error}); "
+                "convert it, or take it out of the folder"
+            ) from error
         for paragraph in filter(None, (p.strip() for p in re.split(r"\n\s*\n", text))):
             for start in range(0, len(paragraph), most):
                 piece = paragraph[start : start + most]

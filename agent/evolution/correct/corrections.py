@@ -20,6 +20,7 @@ from agent.evolution.feedback.verdicts import seen
 from agent.evolution.update.writers.base import Situation
 from agent.loop import Assignment
 from agent.run import Run
+from agent.worlds import require_programs
 from memory.records import REWRITE, Generation, MemoryItem, Trajectory
 
 Notes = dict[str, list[MemoryItem]]
@@ -41,6 +42,7 @@ CORRECTORS: dict[str, Corrector] = {
     "verify": verify_passes,
 }
 
+EXECUTED = frozenset({"self-debug", "interpreter", "blocks"})  # they look at a program that runs
 HINTED: frozenset[str] = frozenset({"rationalise"})  # a solution of the task stands in view
 
 
@@ -48,11 +50,15 @@ def check(run: Run) -> None:
     """Whether the configured correction can be had.
 
     Raises:
-        ConfigError: rationalisation without known answers, or no such function.
+        ConfigError: no such function; rationalisation without known answers, execution without
+            programs.
     """
-    if run.config.refine.correct != "none":
-        found(run.config.refine.correct, CORRECTORS, "refine.correct", Notes)
-    if run.config.refine.correct == "rationalise" and not hasattr(run.suite, "gold"):
+    how = run.config.refine.correct
+    if how != "none":
+        found(how, CORRECTORS, "refine.correct", Notes)
+    if how in EXECUTED:
+        require_programs(run, f"refine.correct={how}")
+    if how == "rationalise" and not hasattr(run.suite, "gold"):
         raise ConfigError(
             f"refine.correct=rationalise: suite {run.config.suite.name} has no gold solutions to "
             "hint at; choose another correction, or give the suite gold(task)"

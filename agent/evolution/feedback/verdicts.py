@@ -12,6 +12,7 @@ from agent.evolution.feedback.codet import agreeing
 from agent.evolution.feedback.judges import by_principles, compared, rated_by_judge, rated_by_self
 from agent.evolution.feedback.usefulness import useful
 from agent.run import Run
+from agent.worlds import require_programs
 from memory.credit import generation_of
 from memory.records import Note, Trajectory
 
@@ -31,10 +32,12 @@ def check(run: Run) -> None:
     """Whether the configured feedback can be had.
 
     Raises:
-        ConfigError: it is no such function.
+        ConfigError: it is no such function, or runs programs where there are none.
     """
     if run.config.feedback.by != "environment":
         found(run.config.feedback.by, JUDGES, "feedback.by", dict[str, Verdict])
+    if run.config.feedback.by == "tests":
+        require_programs(run, "feedback.by=tests")
 
 
 def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Trajectory]:

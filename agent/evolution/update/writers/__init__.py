@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,9 @@ from agent.evolution.update.writers.insights import InsightSettings, insights
 from agent.evolution.update.writers.reflections import ReflectionSettings, reflections
 from agent.evolution.update.writers.skills import SkillSettings, skills
 from agent.evolution.update.writers.workflows import WorkflowSettings, workflows
+
+if TYPE_CHECKING:
+    from agent.run import Run
 
 
 class WriteSettings(BaseModel):
@@ -57,6 +60,21 @@ def write(situation: Situation, settings: WriteSettings) -> Written:
     return Written(
         [i for part in every for i in part.items], [e for part in every for e in part.edits]
     )
+
+
+def check(run: Run) -> None:
+    """Whether the configured writers can be had.
+
+    Raises:
+        ConfigError: one of the user's own cannot be imported, or skills are lifted from programs
+            where there are none.
+    """
+    from agent.worlds import require_programs
+
+    settings = run.config.update_memory.write
+    own(settings)
+    if settings.skills and run.config.update_memory.enabled:
+        require_programs(run, "update_memory.write.skills")
 
 
 def own(settings: WriteSettings) -> list[Callable[[Situation], Written]]:
