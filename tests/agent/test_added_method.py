@@ -290,7 +290,7 @@ def test_once_it_is_mended_the_run_goes_on(
         "refine.correct=interpreter",
         "refine.correct=blocks",
         "feedback.by=tests",
-        "update_memory.write={skills: {}}",
+        "update_memory.write={skills: {}, exemplars: null, reflections: null}",
     ],
 )
 def test_what_runs_programs_is_refused_where_there_are_none(

@@ -66,14 +66,15 @@ def check(run: Run) -> None:
     """Whether the configured writers can be had.
 
     Raises:
-        ConfigError: one of the user's own cannot be imported, or skills are lifted from programs
-            where there are none.
+        ConfigError: one of the user's own cannot be imported, or nothing but skills is written,
+            which are lifted from programs, where there are none.
     """
     from agent.worlds import require_programs
 
     settings = run.config.update_memory.write
     own(settings)
-    if settings.skills and run.config.update_memory.enabled:
+    chosen = {name for name in WriteSettings.model_fields if getattr(settings, name)}
+    if chosen == {"skills"} and run.config.update_memory.enabled:
         require_programs(run, "update_memory.write.skills")
 
 
