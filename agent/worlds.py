@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from environments.base import Suite
-from environments.calls import PYTHON
+from environments.calls import PYTHON_MEDIA
 from environments.sandbox import make_sandbox
 from environments.sandbox.base import Sandbox
 from environments.suites import load_suite
-from environments.watch import Watched
+from environments.watch import started
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -70,13 +70,11 @@ def require_programs(run: Run, setting: str) -> None:
     from agent.config import ConfigError
 
     task = run.tasks("train")[0]
-    world = Watched(lambda: run.suite.environment(task), run.config.suite.seconds)
-    try:
-        world.start()
+    with started(run.suite, task, run.config.suite.seconds) as world:
         forms = [tool.properties.get("code") for tool in world.tools]
-    finally:
-        world.close()
-    if not any(isinstance(form, dict) and form.get("contentMediaType") == PYTHON for form in forms):
+    if not any(
+        isinstance(form, dict) and form.get("contentMediaType") == PYTHON_MEDIA for form in forms
+    ):
         raise ConfigError(
             f"{setting}: it is for suites whose agent writes Python programs, as mbpp and "
             f"reasoning-gym; in the suite {run.config.suite.name} it writes none"

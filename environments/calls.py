@@ -40,9 +40,9 @@ class Language(NamedTuple):
     fences: tuple[str, ...]
 
 
-PYTHON = "text/x-python"
+PYTHON_MEDIA = "text/x-python"
 LANGUAGES = {  # by contentMediaType
-    PYTHON: Language("Python", ("python", "py", "")),
+    PYTHON_MEDIA: Language("Python", ("python", "py", "")),
     "application/sql": Language("SQL", ("sql", "")),
     "text/x-shellscript": Language("Bash", ("bash", "sh", "shell", "")),
 }

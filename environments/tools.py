@@ -19,7 +19,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
 
 from environments.base import EnvironmentFailure, SuiteError, Tool
-from environments.calls import clean, cut, parse_call, read_action, write_call
+from environments.calls import PYTHON_MEDIA, clean, cut, parse_call, read_action, write_call
 from environments.sandbox.base import SandboxFailure, SandboxUnavailable
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "write_call",
 ]
 
-PythonCode = Annotated[str, Field(json_schema_extra={"contentMediaType": "text/x-python"})]
+PythonCode = Annotated[str, Field(json_schema_extra={"contentMediaType": PYTHON_MEDIA})]
 SqlCode = Annotated[str, Field(json_schema_extra={"contentMediaType": "application/sql"})]
 ShellCode = Annotated[str, Field(json_schema_extra={"contentMediaType": "text/x-shellscript"})]
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, cast
 
-from environments.base import Action, Environment, EnvironmentFailure, StepResult, Tool
+from environments.base import (
+    Action,
+    Environment,
+    EnvironmentFailure,
+    StepResult,
+    Suite,
+    Task,
+    Tool,
+)
 
 SECONDS = 60.0  # longest call, where the environment names no limit
 CLOSE_SECONDS = 5.0  # how long a broken environment is given to close
@@ -99,6 +108,23 @@ def _work(calls: SimpleQueue[_Call | None]) -> None:
             del call  # a thread that waits keeps nothing alive
     except _Abandoned:
         return
+
+
+@contextlib.contextmanager
+def started(suite: Suite, task: Task, seconds: float | None) -> Iterator[Watched]:
+    """A task's environment, watched and begun; it is closed at the end of the block.
+
+    Args:
+        suite: makes it.
+        task: for which one.
+        seconds: longest call (see `Watched`).
+    """
+    world = Watched(lambda: suite.environment(task), seconds)
+    try:
+        world.start()
+        yield world
+    finally:
+        world.close()
 
 
 class Watched:

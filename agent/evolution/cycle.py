@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from agent import choices
 from agent.evolution import canaries
 from agent.evolution.acquire import generate, plan, slots
 from agent.evolution.acquire.absolute_zero import proposals
@@ -69,8 +68,7 @@ def evolve(run: Run) -> Generation:
     run.publish()
     run.memory.check()
     writers.check(run)
-    if loss := run.config.update_weights.loss:
-        choices.own(loss, "update_weights.loss")
+    update_weights.check(run)
     verdicts.check(run)
     corrections.check(run)
     solve.check(run)

@@ -130,11 +130,13 @@ class _Step:
     def __init__(
         self, trainee: Trainee, examples: Sequence[Example], settings: LoraSettings, shared: int
     ):
-        from agent.training.objectives import likeliest_of, mismatched, needs_reference
+        from agent.training.objectives import likeliest_of, loss_of, mismatched, needs_reference
 
         self.trainee, self.settings, self.shared = trainee, settings, shared
+        self.loss = loss_of(settings)
         grouped = units(examples)
-        pairs = settings.objective == "kto" and len(grouped) > 1
+        # A loss of one's own asks for no reference point.
+        pairs = settings.objective == "kto" and settings.loss is None and len(grouped) > 1
         others = mismatched(grouped) if pairs else []
         self.other = {id(unit[0]): o for unit, o in zip(grouped, others, strict=False)}
         self.reference: dict[int, Any] = {}
@@ -156,14 +158,7 @@ class _Step:
         """Adds up the gradients of a step's rows; its loss and its tokens."""
         import torch
 
-        from agent.training.objectives import (
-            Batch,
-            batch_of,
-            divergence,
-            loss,
-            of_rows,
-            tokens_of,
-        )
+        from agent.training.objectives import Batch, batch_of, divergence, of_rows, tokens_of
 
         trainee, accelerator = self.trainee, self.trainee.accelerator
         processes = accelerator.num_processes
@@ -191,9 +186,7 @@ class _Step:
                     reference = None
                     if self.reference:
                         reference = torch.cat([self.reference[id(e)] for e in flat])
-                    found = loss(
-                        tokens_of(packed, row, logprobs, reference), self.settings, batch, kl
-                    )
+                    found = self.loss(tokens_of(packed, row, logprobs, reference), batch, kl)
                     found = found / len(rows) if mean else found
                     found = found + self.settings.regularise.kl * away
                     found = found * 0 if number >= len(own) else found

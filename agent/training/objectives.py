@@ -222,36 +222,43 @@ def tokens_of(
     )
 
 
-def loss(tokens: Tokens, settings: LoraSettings, batch: Batch, kl: float = 0.0) -> Tensor:
-    """A row's share of the configured objective; ``sft`` (see `of_rows`) is the row's own mean.
+def loss_of(settings: LoraSettings) -> Callable[[Tokens, Batch, float], Tensor]:
+    """The configured loss: a row's share of it; ``sft`` (see `of_rows`) is the row's own mean.
+
+    It takes the row's tokens, the batch of the optimiser step, and KTO's reference point (see
+    ``mismatched``).
 
     Args:
-        tokens: of the row.
         settings: which objective, and its settings.
-        batch: of the optimiser step.
-        kl: KTO's reference point (see ``mismatched``).
 
     Raises:
-        ConfigError: a loss of the user's own cannot be imported, fails, or is not one number.
+        ConfigError: a loss of the user's own cannot be imported; called, it fails, or is not one
+            number.
     """
     if settings.loss is not None:
-        own: Loss = choices.own(settings.loss, "update_weights.loss", Tensor)
+        return _own(settings.loss)
+    return {
+        "sft": lambda tokens, batch, kl: sft(tokens),
+        "weighted": lambda tokens, batch, kl: weighted(tokens, batch),
+        "dpo": lambda tokens, batch, kl: dpo(tokens, settings.dpo, batch),
+        "kto": lambda tokens, batch, kl: kto(tokens, settings.kto, batch, kl),
+        "grpo": lambda tokens, batch, kl: grpo(tokens, settings.grpo, batch),
+    }[settings.objective]
+
+
+def _own(path: str) -> Callable[[Tokens, Batch, float], Tensor]:
+    from agent.config import ConfigError
+
+    own: Loss = choices.own(path, "update_weights.loss", Tensor)
+
+    def checked(tokens: Tokens, batch: Batch, kl: float) -> Tensor:
         found = own(tokens, batch)
         if found.ndim:
-            from agent.config import ConfigError
-
             shape = tuple(found.shape)
-            raise ConfigError(f"update_weights.loss={settings.loss}: is {shape}, not one number")
+            raise ConfigError(f"update_weights.loss={path}: is {shape}, not one number")
         return found
-    if settings.objective == "sft":
-        return sft(tokens)
-    if settings.objective == "weighted":
-        return weighted(tokens, batch)
-    if settings.objective == "dpo":
-        return dpo(tokens, settings.dpo, batch)
-    if settings.objective == "kto":
-        return kto(tokens, settings.kto, batch, kl)
-    return grpo(tokens, settings.grpo, batch)
+
+    return checked
 
 
 def of_rows(settings: LoraSettings) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from environments.base import Action, Tool
-from environments.calls import write_call
+from environments.calls import PYTHON_MEDIA, write_call
 
 # What a weak or hostile policy may send to any environment.
 GARBAGE = (
@@ -57,7 +57,7 @@ def plausible(schema: Any, word: str) -> Any:
         return options[0]
     if isinstance(options := schema.get("anyOf"), list) and options:
         return plausible(options[0], word)
-    code = {"text/x-python": "print(1)", "application/sql": "select 1",
+    code = {PYTHON_MEDIA: "print(1)", "application/sql": "select 1",
             "text/x-shellscript": "echo 1"}  # fmt: skip
     values = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}, "null": None}
     word = code.get(str(schema.get("contentMediaType")), word)

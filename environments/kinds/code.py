@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from environments.base import Action, EnvironmentFailure, StepResult, Tool
-from environments.calls import cut
+from environments.calls import PYTHON_MEDIA, cut
 from environments.grading.grader import Answers, Grader, Recorded
 from environments.grading.values import decode
 from environments.kinds.answer import SUBMITTED, code_of
@@ -18,7 +18,7 @@ SUBMIT = Tool(
     description="Submit your function as Python code. It is tested, and that ends the task.",
     parameters={
         "type": "object",
-        "properties": {"code": {"type": "string", "contentMediaType": "text/x-python"}},
+        "properties": {"code": {"type": "string", "contentMediaType": PYTHON_MEDIA}},
         "required": ["code"],
     },
 )

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 
 from environments.base import Action, Briefing, EnvironmentFailure, StepResult, Tool
-from environments.calls import cut
+from environments.calls import PYTHON_MEDIA, cut
 from environments.kinds.answer import as_reward, code_of
 from environments.sandbox.base import ExecResult, Sandbox
 
@@ -18,7 +18,7 @@ PYTHON = Tool(
     description="It is run, and what it prints is your answer.",
     parameters={
         "type": "object",
-        "properties": {"code": {"type": "string", "contentMediaType": "text/x-python"}},
+        "properties": {"code": {"type": "string", "contentMediaType": PYTHON_MEDIA}},
         "required": ["code"],
     },
 )

@@ -60,7 +60,7 @@ def make_sandbox(
             f"the sandbox {name} has no option {unknown[0]!r}; "
             f"its options: {', '.join(sorted(known)) or 'none'}"
         )
-    kinds = typing.get_type_hints(backend.__init__)
+    kinds = typing.get_type_hints(backend.__init__) if given else {}
     for option, value in given.items():
         try:
             TypeAdapter(kinds[option]).validate_python(value, strict=True)

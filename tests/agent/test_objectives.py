@@ -21,7 +21,7 @@ from agent.training.objectives import (
     Batch,
     Tokens,
     batch_of,
-    loss,
+    loss_of,
     mismatched,
     needs_reference,
     token_logprobs,
@@ -91,7 +91,7 @@ def tokens(
 
 def gradient(t: Tokens, how: LoraSettings, batch: Batch | None = None, kl: float = 0.0) -> Tensor:
     many = len(t.unit.unique())
-    found = loss(t, how, batch or Batch(many, len(t.logprobs), max(1, len(t.logprobs))), kl)
+    found = loss_of(how)(t, batch or Batch(many, len(t.logprobs), max(1, len(t.logprobs))), kl)
     found.backward()
     assert t.logprobs.grad is not None
     return t.logprobs.grad
@@ -213,7 +213,7 @@ def row_of(
     finally:
         hook.remove()
     reference = logprobs.detach() - 0.1 if needs_reference(how) else None
-    return loss(tokens_of(made, row, logprobs, reference), how, batch_of([made]))
+    return loss_of(how)(tokens_of(made, row, logprobs, reference), batch_of([made]), 0.0)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -262,7 +262,7 @@ def test_logits_that_predict_observations_get_no_gradient(
     assert logprobs.tolist() == pytest.approx(token_logprobs(model, row).tolist(), abs=1e-4)
     reference = logprobs.detach() - 0.1 if needs_reference(how) else None
     made = units(pair)
-    loss(tokens_of(made, row, logprobs, reference), how, batch_of([made])).backward()
+    loss_of(how)(tokens_of(made, row, logprobs, reference), batch_of([made]), 0.0).backward()
     assert logits.grad is not None
     rows = logits.grad.abs().sum(-1) > 0
     assert rows.tolist() == places.tolist()
@@ -290,7 +290,7 @@ def test_rows_do_not_change_the_loss(model: Any, objective: str) -> None:
                 logprobs = token_logprobs(model, row)
             reference = logprobs * 0.9
             total += float(
-                loss(tokens_of(packed, row, logprobs, reference), how, batch_of(rows), 0.2)
+                loss_of(how)(tokens_of(packed, row, logprobs, reference), batch_of(rows), 0.2)
             )
         totals.append(total)
     assert len(rows) == 1

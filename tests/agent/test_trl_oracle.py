@@ -19,7 +19,7 @@ from agent.training.adapter import check_adapter, read_manifest
 from agent.training.lora import LoraSettings, lora_config, train
 from agent.training.objectives import (
     batch_of,
-    loss,
+    loss_of,
     mismatched,
     token_logprobs,
     tokens_of,
@@ -83,7 +83,7 @@ def ours(network: Any, made: Sequence[Unit], how: LoraSettings) -> float:
                 before = logprobs(others)
             kl = max(0.0, float((logprobs(others) - before).sum()) / len(others))
         return float(
-            loss(tokens_of(made, row, logprobs(flat), reference), how, batch_of([made]), kl)
+            loss_of(how)(tokens_of(made, row, logprobs(flat), reference), batch_of([made]), kl)
         )
 
 

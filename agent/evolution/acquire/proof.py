@@ -28,7 +28,7 @@ from environments.kinds.code import SUBMIT
 from environments.kinds.sql import SQL
 from environments.nonce import nonce
 from environments.sandbox.base import SandboxUnavailable
-from environments.watch import Watched
+from environments.watch import started
 from memory.records import Step, Trajectory
 
 MADE_UP = 8  # unknown answers that are tried until the suite takes one
@@ -302,19 +302,16 @@ def _action(step: Step) -> Action:
 def _replayed(author: Author, task: Task, actions: Sequence[Action]) -> bool:
     """Whether actions earn full reward in a task's environment; where it breaks they do not."""
     run = author.run
-    world = Watched(lambda: run.suite.environment(task), run.config.suite.seconds)
     reward = 0.0
     try:
-        world.start()
-        for action in actions:
-            result = world.step(action)
-            reward = result.reward
-            if result.terminated or result.truncated:
-                break
+        with started(run.suite, task, run.config.suite.seconds) as world:
+            for action in actions:
+                result = world.step(action)
+                reward = result.reward
+                if result.terminated or result.truncated:
+                    break
         return reward >= FULL_REWARD
     except SandboxUnavailable:
         raise
     except Exception:  # a world that breaks over a task proves nothing of it
         return False
-    finally:
-        world.close()

@@ -55,7 +55,7 @@ def check(run: Run) -> None:
     """
     how = run.config.refine.correct
     if how != "none":
-        found(how, CORRECTORS, "refine.correct", Notes)
+        _corrector(run)
     if how in EXECUTED:
         require_programs(run, f"refine.correct={how}")
     if how == "rationalise" and not hasattr(run.suite, "gold"):
@@ -63,6 +63,10 @@ def check(run: Run) -> None:
             f"refine.correct=rationalise: suite {run.config.suite.name} has no gold solutions to "
             "hint at; choose another correction, or give the suite gold(task)"
         )
+
+
+def _corrector(run: Run) -> Corrector:
+    return found(run.config.refine.correct, CORRECTORS, "refine.correct", Notes)
 
 
 def corrected(
@@ -79,7 +83,7 @@ def corrected(
     settings = run.config.refine
     if settings.correct == "none":
         return []
-    correct = found(settings.correct, CORRECTORS, "refine.correct", Notes)
+    correct = _corrector(run)
     tasks = {task.id: task for task in run.tasks("train")}
     recent = [t for t in experience if t.slot.startswith(f"{n}/") and t.task in tasks]
     solved = {t.task for t in recent if t.success}

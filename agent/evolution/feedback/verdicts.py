@@ -35,9 +35,13 @@ def check(run: Run) -> None:
         ConfigError: it is no such function, or runs programs where there are none.
     """
     if run.config.feedback.by != "environment":
-        found(run.config.feedback.by, JUDGES, "feedback.by", dict[str, Verdict])
+        _judge(run)
     if run.config.feedback.by == "tests":
         require_programs(run, "feedback.by=tests")
+
+
+def _judge(run: Run) -> Callable[[Bench], dict[str, Verdict]]:
+    return found(run.config.feedback.by, JUDGES, "feedback.by", dict[str, Verdict])
 
 
 def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Trajectory]:
@@ -62,8 +66,7 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
         new = [t.slot for t in own if stored(run, t.slot) is None]
         if not new:
             continue
-        judge = found(run.config.feedback.by, JUDGES, "feedback.by", dict[str, Verdict])
-        verdicts = judge(Bench(run, generation, weights, own))
+        verdicts = _judge(run)(Bench(run, generation, weights, own))
         if left := [slot for slot in new if slot not in verdicts]:
             raise ConfigError(
                 f"feedback.by={run.config.feedback.by}: gives no verdict on {len(left)} of "

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agent import choices
 from agent.evolution.refine import RefineSettings, Solution, earned, solves
 from agent.evolution.update import lessons as make
 from agent.evolution.update.lessons import Lessons
@@ -25,6 +26,9 @@ from agent.training.packing import Example
 from agent.training.settings import GroupSettings, LoraSettings
 from agent.training.verifier import VerifierSettings
 from memory.records import COMPOSED, CORRECTION, REWRITE, Step, Trajectory
+
+if TYPE_CHECKING:
+    from agent.run import Run
 
 Prompt = Literal["bare", "acting"]
 
@@ -118,6 +122,16 @@ class WeightsUpdateSettings(LoraSettings):
     def highest_rank(self) -> int:
         """Of the adapters that act."""
         return self.rank if self.merge.how == "none" else max(self.rank, self.merge.rank)
+
+
+def check(run: Run) -> None:
+    """Whether the configured loss can be had.
+
+    Raises:
+        ConfigError: it is one of the user's own and cannot be imported.
+    """
+    if run.config.update_weights.loss is not None:
+        choices.own(run.config.update_weights.loss, "update_weights.loss")
 
 
 def lessons(

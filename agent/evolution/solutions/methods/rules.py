@@ -7,7 +7,7 @@ from itertools import pairwise
 from agent.evolution.solutions.base import Stage, note
 from agent.loop import verb
 from agent.run import Run
-from environments.watch import Watched
+from environments.watch import started
 from memory.records import Trajectory
 
 Rules = dict[str, tuple[str, ...]]
@@ -49,13 +49,9 @@ def known(stage: Stage) -> Rules:
 def needs(run: Run) -> str:
     """Why it cannot be had, or ""."""
     task = run.tasks("train")[0]
-    world = Watched(lambda: run.suite.environment(task), run.config.suite.seconds)
-    try:
-        world.start()
-        if getattr(world, "valid_actions", None) and run.config.agent.constrain:
+    with started(run.suite, task, run.config.suite.seconds) as world:
+        if world.valid_actions and run.config.agent.constrain:
             return ""
-    finally:
-        world.close()
     return (
         f"suite {run.config.suite.name} does not tell its valid actions, so nothing can be left "
         "out of them (see agent.constrain)"

@@ -21,7 +21,7 @@ from agent.loop import sound
 from environments.base import FULL_REWARD, EnvironmentFailure, Task
 from environments.calls import write_action
 from environments.sandbox.base import SandboxFailure
-from environments.watch import Watched
+from environments.watch import started
 from memory.records import Kind, MemoryItem, Trust
 
 if TYPE_CHECKING:
@@ -94,15 +94,12 @@ def skills(situation: Situation, settings: SkillSettings) -> Written:
 
 def passes(run: Run, task: Task, definition: str, call: str) -> bool:
     """Whether a function, called so, solves a task in a fresh environment."""
-    environment = Watched(lambda: run.suite.environment(task), seconds=run.config.suite.seconds)
     try:
-        environment.start()
-        action = write_action(environment.tools[0], f"{definition}\n\n{call}\n")
-        return sound(environment.step(action)).reward >= FULL_REWARD
+        with started(run.suite, task, run.config.suite.seconds) as world:
+            action = write_action(world.tools[0], f"{definition}\n\n{call}\n")
+            return sound(world.step(action)).reward >= FULL_REWARD
     except (EnvironmentFailure, SandboxFailure):
         return False
-    finally:
-        environment.close()
 
 
 def lift(code: str, prompt: str) -> Lifted | None:
