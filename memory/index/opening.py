@@ -60,9 +60,9 @@ def open_index(
 
     Items that are missing are embedded and added. Anything else that is off (unknown ids,
     another embedder, damage, vectors that are not found again) leads to a rebuild in a fresh
-    store, with a warning that says why; only then is the old one removed. What an earlier
-    process died of while opening it is tried in a process apart first: damage can crash Chroma's
-    native code. The caller holds the `RunLock`.
+    store, with a warning that says why; only then is the old one removed. One that was not closed
+    in order is tried in a process apart first: a torn graph can crash Chroma's native code. The
+    caller holds the `RunLock`.
 
     Args:
         folder: where the index lives; only what this function made there is ever removed.
@@ -130,12 +130,14 @@ def check_index(
             if not folder.is_dir():
                 name = None
             else:
-                stores, _ = _stores(folder, "chroma", None, held)
+                stores, apart = _stores(folder, "chroma", None, held)
                 name = current(folder, stores.has)
             if name is None:
                 lacking = [f"{folder}: there is no index for {len(wanted)} items"]
                 return lacking if len(wanted) else []
-            canaries = _CANARIES if stores.closed_in_order(name) else _AFTER_A_CRASH
+            canaries = _CANARIES
+            if not stores.closed_in_order(name):
+                stores, canaries = apart or stores, _AFTER_A_CRASH
             index = stores.open(name, embedder, len(wanted))
             held.callback(index.close)
             ids, here = list(wanted), index.ids()
@@ -173,19 +175,14 @@ def _open(
     rebuild: bool,
 ) -> ChromaIndex:
     name = None if rebuild else current(folder, stores.has)
-    opening = folder / "opening"
     reason = ""
     if name is not None:
-        if apart is not None and opening.exists():
+        if apart is not None and not stores.closed_in_order(name):
             tried, reason = _reopen(folder, apart, name, embedder, wanted)
             if tried is not None:
                 tried.close()
         if not reason:
-            opening.touch()
-            try:
-                index, reason = _reopen(folder, stores, name, embedder, wanted)
-            finally:
-                opening.unlink()
+            index, reason = _reopen(folder, stores, name, embedder, wanted)
             if index is not None:
                 stores.sweep(keep=name)
                 return index
@@ -202,7 +199,6 @@ def _open(
     except BaseException:
         rebuilt.close()
         raise
-    opening.unlink(missing_ok=True)
     stores.sweep(keep=name)
     return rebuilt
 

@@ -426,21 +426,17 @@ def test_any_change_of_a_closed_index_is_found(
 def test_graph_files_torn_by_a_crash(
     tmp_path: Path, large: Path, file: str, how: str, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """Native code reads these: in a process of its own, which damage may crash, but only once."""
+    """Native code reads these, and damage may crash it: in a process apart, never in the user's."""
     folder = tmp_path / "index"
     shutil.copytree(large, folder)
     _unsealed(folder)
     _tear(folder, f"*/{file}", how)
     process = start(LARGE, folder)
     out, err = process.communicate(timeout=60)
-    if process.returncode != 0:
-        assert process.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS), err
-        process = start(LARGE, folder)
-        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "0 0\n"), err
 
 
-def test_opening_that_did_not_end_is_tried_apart(
+def test_store_that_was_not_closed_in_order_is_tried_apart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is sound is kept; what is not is rebuilt without having been opened in this process."""
@@ -448,11 +444,10 @@ def test_opening_that_did_not_end_is_tried_apart(
     with opened(tmp_path, embedder):
         pass
     before = store(tmp_path)
-    (tmp_path / "opening").touch()  # as left by a process that died there
+    _unsealed(tmp_path)  # as left by a process that died
     with opened(tmp_path, embedder) as index:
         assert_complete(index, embedder, ITEMS)
     assert store(tmp_path) == before
-    assert not (tmp_path / "opening").exists()
     assert not caplog.records
 
     places: list[object] = []
@@ -465,12 +460,10 @@ def test_opening_that_did_not_end_is_tried_apart(
     monkeypatch.setattr(ChromaIndex, "__init__", noted)
     _unsealed(tmp_path)
     _garbage_database(tmp_path)
-    (tmp_path / "opening").touch()
     with opened(tmp_path, embedder) as index:
         assert_complete(index, embedder, ITEMS)
     assert "the Chroma server died" in caplog.text
     assert store(tmp_path) != before and before not in places
-    assert not (tmp_path / "opening").exists()
 
 
 def test_killed_while_building(tmp_path: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
