@@ -27,8 +27,10 @@ setup:
 vllm:
 	@bash .ci/vllm.sh $(VLLM)
 
+# A process a core, each with one thread; four at most, since each may hold a model.
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--cov --cov-report=term --durations 40 $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
