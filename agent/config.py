@@ -162,16 +162,19 @@ class TestSettings(_Settings):
 
     Args:
         run: whether to run it when the last generation is done.
-        best_of_temperature: temperature of the unevolved agent's samples.
+        best_of_temperature: temperature of samples of which one is picked.
         best_of_max: most samples per task, whatever the token budget allows.
         best_of_pick: who picks among them: the ``majority``, or the learned ``verifier`` of the
             last generation that has one (``update_weights.verifier``).
+        evolved_samples: answers of the evolved agent a task, of which one is picked likewise, as
+            an arm of its own; 0 leaves it out.
     """
 
     run: bool = True
     best_of_temperature: float = Field(0.7, ge=0)
     best_of_max: int = Field(64, ge=1)
     best_of_pick: Literal["majority", "verifier"] = "majority"
+    evolved_samples: int = Field(0, ge=0)
 
 
 class Config(_Settings):

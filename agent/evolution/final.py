@@ -4,7 +4,8 @@ The unevolved agent gets the tokens that evolution spent, as best-of-n: n sample
 task, of which the answer that most samples gave is taken (self-consistency, arXiv
 2203.11171), or what the learned verifier ranks first (``test.best_of_pick``), since at test time
 nobody tells the agent which answer is right. What a perfect judge would have picked (pass@n)
-stands beside it.
+stands beside it. ``test.evolved_samples`` lets the evolved agent have several answers too, of which
+one is picked the same way (V-STaR, arXiv 2402.06457, §3).
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from agent.evolution.play import arm, fair, measure
+from agent.evolution.play import arm, fair, measure, sample
 from agent.evolution.scores import family_rates, score
 from agent.evolution.update.judge import by_verifier
 from agent.evolution.votes import answer_of, plurality
-from agent.loop import Assignment
 from agent.run import Run
 from agent.run_folder import BASE, SUMMARY, write_json
 from agent.stats import interaction, paired_difference
@@ -44,14 +44,18 @@ def test(run: Run) -> dict[str, Any]:
     with run.timed("test"):
         played = {name: measure(run, f"test · {name}", "test", *arms[name]) for name in arms}
         vote, oracle, cost = best_of_n(run)
-    played |= {"best_of_n": vote, "pass_at_n": oracle}
+        played |= {"best_of_n": vote, "pass_at_n": oracle}
+        costs = {"best_of_n": cost}
+        if run.config.test.evolved_samples:
+            played["both_of_n"], costs["both_of_n"] = both_of_n(run, incumbent)
     tasks = fair(run.tasks("test"), list(played.values()))
     families = [task.family for task in tasks]
     successes = {name: [own[task.id] for task in tasks] for name, own in played.items()}
     table: dict[str, Any] = {
         name: score(tasks, own).model_dump(mode="json") for name, own in successes.items()
     }
-    table["best_of_n"] |= cost
+    for name, spent in costs.items():
+        table[name] |= spent
     rates = {
         name: family_rates(tasks, own) for name, own in successes.items() if name != "pass_at_n"
     }
@@ -90,43 +94,36 @@ def best_of_n(run: Run) -> tuple[dict[str, float], dict[str, float], dict[str, A
         cost: samples per task, tokens spent, the budget, and whether ``test.best_of_max``
         kept it below that; and who picked.
     """
-    tasks = run.tasks("test")
     budget = evolution_tokens(run)
-
-    def samples(label: str, n: int) -> list[Trajectory]:
-        assignments = [
-            Assignment(
-                slot=f"best_of/{task.id}/{sample}",
-                task=task,
-                split="test",
-                phase="test",
-                temperature=run.config.test.best_of_temperature,
-            )
-            for task in tasks
-            for sample in range(n)
-        ]
-        return run.episodes(label, assignments, BASE)
-
-    first = sum(t.produced_tokens for t in samples("test · what a sample costs", 1))
+    single = sample(run, "test · what a sample costs", "best_of", 1, "", BASE)
+    first = sum(t.produced_tokens for own in single.values() for t in own)
     wanted = max(1, ceil(budget / max(first, 1)))
     n = min(wanted, run.config.test.best_of_max)
-    trajectories = samples(f"test · best of {n}", n)
-    spent = sum(t.produced_tokens for t in trajectories)
-    groups = {task.id: trajectories[i * n : i * n + n] for i, task in enumerate(tasks)}
-    groups = {id_: own for id_, own in groups.items() if any(t.failure is None for t in own)}
-    cost: dict[str, Any] = {
-        "samples": n, "tokens": spent, "budget": budget, "capped": n < wanted,
-        "pick": run.config.test.best_of_pick,
-    }  # fmt: skip
+    groups = sample(run, f"test · best of {n}", "best_of", n, "", BASE)
+    picked, cost = _pick(run, groups, n)
+    cost |= {"budget": budget, "capped": n < wanted}
+    return picked, {id_: float(any(t.success for t in groups[id_])) for id_ in picked}, cost
+
+
+def both_of_n(run: Run, agent: Generation) -> tuple[dict[str, float], dict[str, Any]]:
+    """Whether the pick among the evolved agent's answers is right, by task id; what it cost."""
+    n = run.config.test.evolved_samples
+    place = f"both_of/{arm(run.ledger, run.config.memory, agent.memory, agent.weights)}"
+    label = f"test · both, best of {n}"
+    return _pick(run, sample(run, label, place, n, agent.memory, agent.weights), n)
+
+
+def _pick(
+    run: Run, groups: Mapping[str, Sequence[Trajectory]], n: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Of each task's samples the one taken, unless all broke: whether it is right; what it cost."""
+    whole = {id_: own for id_, own in groups.items() if any(t.failure is None for t in own)}
+    spent = sum(t.produced_tokens for own in groups.values() for t in own)
+    cost: dict[str, Any] = {"samples": n, "tokens": spent, "pick": run.config.test.best_of_pick}
     if run.config.test.best_of_pick == "verifier":
-        cost["verifier"], picked = by_verifier(run, groups)
-    else:
-        picked = {id_: majority(own) for id_, own in groups.items()}
-    return (
-        picked,
-        {id_: float(any(t.success for t in own)) for id_, own in groups.items()},
-        cost,
-    )
+        cost["verifier"], picked = by_verifier(run, whole)
+        return picked, cost
+    return {id_: majority(own) for id_, own in whole.items()}, cost
 
 
 def majority(samples: Sequence[Trajectory]) -> float:
@@ -157,7 +154,7 @@ def summarise(run: Run, tested: Mapping[str, Any] = {}) -> dict[str, Any]:
         for name, taken in generation.seconds.items():
             seconds[name] = round(seconds.get(name, 0) + taken, 1)
     if tested:
-        totals["test"] = run.tokens("test/") + run.tokens("best_of/")
+        totals["test"] = sum(run.tokens(slots) for slots in ("test/", "best_of/", "both_of/"))
         seconds["test"] = run.seconds("test")
     summary: dict[str, Any] = {
         "run": str(run.folder),

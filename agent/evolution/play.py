@@ -69,22 +69,49 @@ def play(
     """One greedy episode per task by one agent (for a generation's probe, if one is given)."""
     agent = arm(run.ledger, run.config.memory, memory, weights)
     place = f"{split if probe is None else f'{probe}/probe'}/{agent}"
-    open_ = [task for task in tasks if not run.done(f"{place}/{task.id}")]
-    recalls = run.memory.recall(open_, memory, weights) if open_ else {}
-    assignments = [
+    slots = {f"{place}/{task.id}": task for task in tasks}
+    phase = split if probe is None else "probe"
+    return run.episodes(label, _assigned(run, slots, split, phase, memory, weights), weights)
+
+
+def sample(
+    run: Run, label: str, place: str, n: int, memory: str, weights: str
+) -> dict[str, list[Trajectory]]:
+    """``n`` sampled episodes of one agent on each test task, by task id; slots begin ``place``."""
+    tasks = run.tasks("test")
+    slots = {f"{place}/{task.id}/{i}": task for task in tasks for i in range(n)}
+    heat = run.config.test.best_of_temperature
+    assignments = _assigned(run, slots, "test", "test", memory, weights, heat)
+    played = run.episodes(label, assignments, weights)
+    return {task.id: played[i * n : i * n + n] for i, task in enumerate(tasks)}
+
+
+def _assigned(
+    run: Run,
+    slots: Mapping[str, Task],
+    split: Split,
+    phase: str,
+    memory: str,
+    weights: str,
+    temperature: float = 0.0,
+) -> list[Assignment]:
+    """An agent's episodes, by slot; memory is read once a task, and only for what is not played."""
+    open_ = {task.id: task for slot, task in slots.items() if not run.done(slot)}
+    recalls = run.memory.recall(list(open_.values()), memory, weights) if open_ else {}
+    return [
         Assignment(
-            slot=f"{place}/{task.id}",
+            slot=slot,
             task=task,
             split=split,
-            phase=split if probe is None else "probe",
+            phase=phase,
+            temperature=temperature,
             memory=memory,
             recall=recalls.get(task.id),
             look_again=run.memory.again(task, memory, weights),
             search=run.memory.search(task, memory, weights),
         )
-        for task in tasks
+        for slot, task in slots.items()
     ]
-    return run.episodes(label, assignments, weights)
 
 
 def arm(ledger: Ledger, settings: StoreSettings, memory: str, weights: str) -> str:

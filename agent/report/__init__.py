@@ -22,6 +22,7 @@ ARMS = {
     "both": "both",
     "best_of_n": "best of n",
     "pass_at_n": "pass@n",
+    "both_of_n": "both, best of n",
 }
 """Arms in the order they are shown, with their labels; others follow under their own name."""
 
@@ -70,9 +71,9 @@ def arms_in_order(names: Iterable[str]) -> list[str]:
 
 
 def arm_label(name: str, arm: Any = None) -> str:
-    """What an arm is called in a table; ``best_of_n`` says its n where ``arm`` has it."""
+    """What an arm is called in a table; ``..._n`` says its n where ``arm`` has it."""
     samples = number(mapping(arm).get("samples"))
-    if name in ("best_of_n", "pass_at_n") and samples is not None:
+    if name in ("best_of_n", "pass_at_n", "both_of_n") and samples is not None:
         return ARMS[name][:-1] + str(int(samples))
     return ARMS.get(name, name.replace("_", " "))
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from agent.evolution.final import best_of_n
+from agent.evolution.final import best_of_n, both_of_n
 from agent.evolution.update.judge import latest
 from agent.run import Run
 from memory.records import Note, Trajectory
@@ -209,6 +209,28 @@ def verifier_picks(run: Evolved) -> bool:
     return of == {True, False} and picked == {task: t.success for task, t in best.items()}
 
 
+def picks_for_the_evolved(run: Evolved) -> bool:
+    """The evolved agent's answers, several a task, are what the verifier picks among."""
+    with Run(run.folder, quiet=True) as opened:
+        if not opened.config.test.evolved_samples:
+            return False
+        agent = opened.incumbent()
+        assert agent is not None
+        picked, cost = both_of_n(opened, agent)
+        tried: dict[str, list[Trajectory]] = {}
+        for _, t in opened.ledger.all(Trajectory, "both_of/"):
+            tried.setdefault(t.task, []).append(t)
+        played = {t.policy for own in tried.values() for t in own}
+        scores = {
+            key.split("/", 2)[2]: float(str(note.data["score"]))
+            for key, note in opened.ledger.all(Note, "score/")
+        }
+    assert played == {agent.weights} and cost["samples"] == 3
+    assert {len(own) for own in tried.values()} == {3}
+    best = {task: max(own, key=lambda t: scores[t.slot]) for task, own in tried.items()}
+    return cost["pick"] == "verifier" and picked == {k: t.success for k, t in best.items()}
+
+
 # --- the table ---
 
 HERE = "tests.agent.test_rehearsal"
@@ -304,6 +326,10 @@ TRUE_ROWS = [
     Row(
         "v-star", "a verifier picks among answers", (*SMALL, ONE), ("test.best_of_pick=majority",),
         verifier_picks,
+    ),
+    Row(
+        "v-star", "it picks for the evolved agent", (*SMALL, ONE, "test.evolved_samples=3"),
+        ("test.evolved_samples=0",), picks_for_the_evolved,
     ),
 ]  # fmt: skip
 
