@@ -87,7 +87,11 @@ def listening(prompt: str, chance: random.Random, learnt: Words) -> str:
     asked = doors.question(prompt)
     heard = asked.partition("What the judges said so far:")[2]
     lines = [line for line in heard.splitlines() if line.startswith("| ")]
-    return f"Heard {len(lines)}." if "Say in a sentence" in asked else "A"
+    if "Sum up" in asked:
+        return f"Summary of {len(lines)}."
+    if "Say in a sentence" in asked:
+        return f"Heard {len(lines)}."
+    return "A" if not lines or "Summary" not in heard else "B"
 
 
 Evolve = Callable[..., Evolved]
@@ -245,6 +249,22 @@ def test_judges_hear_each_other(run: Evolve, talk: str, heard: list[int]) -> Non
         texts = {str(note.data["text"]) for _, note in said}
         assert texts == {f"Heard {lines}."}
     assert found.ledger.count(Note, "said/1/evaluate/vote/2/") > 0
+
+
+def test_a_summary_stands_for_what_was_said(run: Evolve) -> None:
+    found = run("listening", *DEBATE, "evaluate.talk=summarised", "evaluate.tasks=4")
+
+    def texts(which: str) -> set[str]:
+        said = found.ledger.all(Note, f"said/1/evaluate/{which}/")
+        return {str(note.data["text"]) for _, note in said}
+
+    assert [texts(f"debate/{round_}/2") for round_ in range(2)] == [{"Heard 0."}, {"Heard 1."}]
+    # What it sums up is all that the three judges said in both rounds.
+    assert [texts(f"summary/{round_}") for round_ in range(2)] == [
+        {"Summary of 3."},
+        {"Summary of 6."},
+    ]
+    assert texts("vote/0") == {"B"}  # who votes has only the summary in view
 
 
 def test_the_majority_decides() -> None:

@@ -1,8 +1,9 @@
 """ChatEval: judges with roles of their own discuss which is better, then vote (arXiv 2308.07201).
 
 The paper's debater agents (§2.1), diverse roles (§2.2) and communication strategies (§2.3):
-one-by-one, or simultaneous-talk; its third, with a summariser, is left out. The vote is the
-majority's. Roles differ, since the paper finds that one role for all does not help.
+one-by-one, simultaneous-talk, and simultaneous-talk with a summariser, whose summary stands for
+what was said. The vote is the majority's. Roles differ, since the paper finds that one role for
+all does not help.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ def debated(run: Run, n: int, comparisons: Mapping[str, str]) -> dict[str, str |
     """
     settings = run.config.evaluate
     said: dict[str, list[str]] = {key: [] for key in comparisons}
+    told = said
     for round_ in range(settings.rounds):
-        before = {key: tuple(lines) for key, lines in said.items()}
+        before = {key: tuple(lines) for key, lines in told.items()}
         for number, role in enumerate(settings.roles):
-            heard = before if settings.talk == "simultaneous" else said
+            heard = said if settings.talk == "one-by-one" else before
             answers = ask(
                 run,
                 n,
@@ -45,13 +47,26 @@ def debated(run: Run, n: int, comparisons: Mapping[str, str]) -> dict[str, str |
             for key in comparisons:
                 words = " ".join(answers[f"debate/{round_}/{number}/{key}"].split())
                 said[key].append(f"{_name(role)}: {words}")
+        if settings.talk == "summarised":
+            summaries = ask(
+                run,
+                n,
+                {
+                    f"summary/{round_}/{key}": _to_sum_up(text, said[key])
+                    for key, text in comparisons.items()
+                },
+                settings.tokens,
+            )
+            told = {
+                key: [" ".join(summaries[f"summary/{round_}/{key}"].split())] for key in comparisons
+            }
     ballots: dict[str, list[str | None]] = {key: [] for key in comparisons}
     for number, role in enumerate(settings.roles):
         answers = ask(
             run,
             n,
             {
-                f"vote/{number}/{key}": _ballot(text, role, said[key])
+                f"vote/{number}/{key}": _ballot(text, role, told[key])
                 for key, text in comparisons.items()
             },
             settings.tokens if settings.judge == "endpoint" else ROOM,
@@ -75,6 +90,14 @@ def _turn(comparison: str, role: str, said: Sequence[str]) -> str:
     return (
         f"{attempts}\n\n{_discussion(said)}You are one of several judges: {role}. "
         "Say in a sentence or two which attempt is better, A or B, and why; answer the others."
+    )
+
+
+def _to_sum_up(comparison: str, said: Sequence[str]) -> str:
+    attempts = comparison.rpartition("\n\n")[0]
+    return (
+        f"{attempts}\n\n{_discussion(said)}Sum up in a few sentences what the judges said, who is "
+        "for which attempt and why. Add nothing of your own."
     )
 
 

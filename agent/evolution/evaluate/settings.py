@@ -32,7 +32,7 @@ class EvaluateSettings(BaseModel):
         roles: of the judges that debate, one each.
         rounds: how often each of them speaks before the vote.
         talk: ``one-by-one``: each hears all that was said before; ``simultaneous``: what was said
-            in the rounds before.
+            in the rounds before; ``summarised``: a summary of that.
         tokens: most tokens of what a judge says.
         account: what was learnt and lost, in sentences that name their episodes: ``data``, made
             from the records; ``policy``, put into words by the agent that goes on, without the
@@ -49,7 +49,7 @@ class EvaluateSettings(BaseModel):
     tasks: int | None = Field(None, ge=1)
     roles: tuple[str, ...] = Field(ROLES, min_length=2)
     rounds: int = Field(2, ge=1)
-    talk: Literal["one-by-one", "simultaneous"] = "one-by-one"
+    talk: Literal["one-by-one", "simultaneous", "summarised"] = "one-by-one"
     tokens: int = Field(96, ge=8)
     account: Literal["data", "policy", "none"] = "data"
     account_tokens: int = Field(256, ge=32)
