@@ -18,7 +18,7 @@ import yaml
 from agent.evolution.final import best_of_n, both_of_n
 from agent.evolution.update.judge import latest
 from agent.run import Run
-from memory.records import Note, Trajectory
+from memory.records import COMPOSED, Note, Trajectory
 from tests.agent.methods import Evolved, Row, Run_, needs_its_mechanism, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_merging import NARROW, changes
@@ -282,6 +282,13 @@ ROWS = [
         "eto", "it goes on from the last weights",
         (*TOY, TWO, "policy.model=tests.agent.pupils:half"), ("update_weights.begin=base",),
         lambda run: last(run)["parent"] == run.generations[1].weights,
+    ),
+    Row(
+        "spin", "start and opponent are the last iteration's policy",
+        (*TOY, TWO, "policy.model=tests.agent.pupils:half", "suite.name=tests.agent.pupils:Known"),
+        ("update_weights.begin=base",),
+        lambda run: last(run)["parent"] == run.generations[1].weights
+        and {t.policy for t in sources(run) if t.phase != COMPOSED} == {last(run)["parent"]},
     ),
 ]  # fmt: skip
 
