@@ -44,6 +44,7 @@ from agent.run import Run
 from agent.run_folder import BASE, SUMMARY, open_ledger, stored_adapter
 from agent.stats import paired_difference
 from agent.training.adapter import read_manifest
+from memory.ledger import Ledger
 from memory.records import Generation, Note, Trajectory
 
 RECIPE = "quickstart"
@@ -230,33 +231,45 @@ def settled(
 def run_once(folder: Path, config: Config) -> None:
     """Evolve and test; continues what is there.
 
-    Best of n is the unevolved agent's: it is the same whatever the objective, so samples that
-    another run of the same suite and seed has drawn are taken from there.
+    Until weights are trained, and wherever the unevolved agent plays, a run is the same whatever
+    the objective: what another run of the same suite and seed did there is taken from it. Its
+    tokens count as if they had been produced here; its seconds do not.
     """
     if (folder / SUMMARY).is_file() and "test" in json.loads((folder / SUMMARY).read_text()):
         return
     with Run(folder, config) as run:
-        evolve_in(run)
         for lender in _lenders(folder, config):
             with open_ledger(lender) as ledger:
-                drawn = [
-                    (slot, t)
-                    for slot, t in ledger.all(Trajectory, "best_of/")
-                    if run.ledger.get(Trajectory, slot) is None
-                ]
-            run.ledger.append_many(drawn)
+                lend(ledger, run.ledger)
+        evolve_in(run)
         test(run)
 
 
+def lend(source: Ledger, target: Ledger) -> None:
+    """What the unevolved agent did, and reflected in its first generation, as far as it is lacking.
+
+    A slot names agent and task and decides the randomness, so these are the episodes that the
+    other run would play itself.
+    """
+    for prefix in ("1/acquire/", "gate/", "retention/", "test/", "best_of/"):
+        for slot, t in source.all(Trajectory, prefix):
+            own = t.policy == BASE and not t.memory and t.failure is None
+            if own and target.get(Trajectory, slot) is None:
+                target.append(slot, t)
+    for slot, note in source.all(Note, "said/1/reflection/"):
+        if target.get(Note, slot) is None:
+            target.append(slot, note)
+
+
 def _lenders(folder: Path, config: Config) -> list[Path]:
-    """Other runs that tested the same unevolved agent on the same tasks, with the same seed."""
-    mine = config.model_dump(mode="json")
+    """Other runs that differ in how the weights are trained alone, and are done."""
+    mine = config.model_dump(exclude={"update_weights"})
     found = []
     for path in sorted((ROOT / "runs").glob(f"bench-*/{SUMMARY}")):
         summary = json.loads(path.read_text())
-        same = ("seed", "suite", "policy", "agent", "sandbox", "test")
         if path.parent != folder and "test" in summary:
-            found += [path.parent] * all(summary["config"].get(k) == mine[k] for k in same)
+            other = Config.model_validate(summary["config"])
+            found += [path.parent] * (other.model_dump(exclude={"update_weights"}) == mine)
     return found
 
 

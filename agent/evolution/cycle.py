@@ -196,12 +196,16 @@ def acquire(
 
 
 def acquired(run: Run, before: int) -> list[Trajectory]:
-    """All trajectories acquired in the generations before one, oldest first; no void batches."""
+    """All trajectories acquired in the generations before one, oldest first; no void batches.
+
+    Within a generation they go by slot, whichever ended first: what is learnt in which order must
+    not hang on that.
+    """
     return [
         trajectory
         for n in range(1, before)
         if not canaries.judge(run, n)
-        for _, trajectory in run.ledger.all(Trajectory, f"{n}/acquire/")
+        for _, trajectory in sorted(run.ledger.all(Trajectory, f"{n}/acquire/"))
     ]
 
 

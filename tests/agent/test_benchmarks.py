@@ -15,13 +15,14 @@ from agent.config import load_config
 from agent.evolution.update.weights import conversations
 from agent.policies.scripted import ScriptedPolicy
 from agent.prompt import opening
+from agent.run import Run
 from agent.run_folder import open_ledger
 from agent.training.loop import plan
 from agent.training.packing import common_prefix
 from agent.verify import verify
 from environments.sandbox import make_sandbox
 from environments.suites import load_suite
-from memory.records import Generation
+from memory.records import Generation, Trajectory
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -32,7 +33,7 @@ import suites
 import tables
 from _common import standing
 from _evolved import Seed, aggregate, correct
-from evolution import held
+from evolution import held, lend
 
 Evolve = Callable[..., dict[str, Any]]
 TASKS = [f"{family}{n}" for family in "xyz" for n in range(20)]
@@ -162,6 +163,33 @@ def test_settings_of_ones_own_have_runs_of_their_own(
 
 
 # --- gold ---
+
+
+def test_what_is_lent_is_what_the_run_would_have_done(
+    evolve_toy: Evolve, toy_yaml: Path, tmp_path: Path
+) -> None:
+    other = ("update_weights.objective=weighted", "update_weights.weighted.per_task=1")
+    evolve_toy(tmp_path / "sft")
+    alone = evolve_toy(tmp_path / "alone", *other)
+    with (
+        Run(tmp_path / "lent", load_config(toy_yaml, other), quiet=True) as run,
+        open_ledger(tmp_path / "sft") as source,
+    ):
+        lend(source, run.ledger)
+        lent = {slot for slot, _ in run.ledger.all(Trajectory)}
+    assert {slot.partition("/")[0] for slot in lent} >= {"1", "gate", "test", "best_of"}
+    together = evolve_toy(tmp_path / "lent", *other)
+    untold = ("run", "seconds", "date")
+    assert {k: v for k, v in together.items() if k not in untold} == {
+        k: v for k, v in alone.items() if k not in untold
+    }
+    played = []
+    for name in ("lent", "alone"):
+        with open_ledger(tmp_path / name) as ledger:
+            played.append({s: [step.token_ids for step in t.steps]
+                           for s, t in ledger.all(Trajectory)})  # fmt: skip
+    assert played[0] == played[1]
+    assert verify(tmp_path / "lent")[1] == []
 
 
 def test_gold_is_replayed_in_the_agents_prompt() -> None:

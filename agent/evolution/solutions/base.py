@@ -90,7 +90,7 @@ class Stage(NamedTuple):
             t
             for n in range(1, self.n)
             if not canaries.judge(self.run, n)
-            for _, t in self.run.ledger.all(Trajectory, f"{n}/acquire/")
+            for _, t in sorted(self.run.ledger.all(Trajectory, f"{n}/acquire/"))
             if usable(t) and self.run.vouched(t.task)
         ]
 
