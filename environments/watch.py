@@ -72,21 +72,27 @@ class _Thread:
         the exception arrives there, Python 3.11 holds every traced thread where it next enters
         a function.
         """
-        ident = self._thread.ident  # until told to end, the thread is this one
         traced = sys.gettrace() is not None or threading.gettrace() is not None
-        if ident is not None and not (traced and _waits(ident)):
+        # The number of a thread that has ended may be another's.
+        if self._thread.is_alive() and not (traced and _waits(self._thread)):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(ident), ctypes.py_object(_Abandoned)
+                ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(_Abandoned)
             )
         self._calls.put(None)
         self._thread.join(0.05)
 
 
-def _waits(ident: int) -> bool:
-    """Whether a thread computes nothing at all for a second."""
-    clock, computed = time.pthread_getcpuclockid(ident), -1.0
+def _waits(thread: threading.Thread) -> bool:
+    """Whether a thread computes nothing at all for a second; one that has ended does not wait."""
+    assert thread.native_id is not None
+    # The clock by the system's own number (Linux's MAKE_THREAD_CPUCLOCK): pthread_getcpuclockid
+    # reads the memory of a thread that has ended.
+    clock, computed = (~thread.native_id << 3) | 6, -1.0
     for _ in range(50):
-        before, computed = computed, time.clock_gettime(clock)
+        try:
+            before, computed = computed, time.clock_gettime(clock)
+        except OSError:
+            return False
         if computed > before >= 0:
             return False
         time.sleep(0.02)

@@ -143,6 +143,13 @@ def test_a_call_that_takes_too_long(when: str, waits: bool) -> None:
         watched.step(GO)
 
 
+def test_a_thread_that_has_ended_is_left_alone() -> None:
+    thread = watch._Thread()
+    thread.end()
+    assert not thread._thread.is_alive() and not watch._waits(thread._thread)
+    thread.abandon()
+
+
 def test_closing_what_hangs_is_bounded_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "CLOSE_SECONDS", 0.2)
 
