@@ -138,3 +138,17 @@ def verdict(played: Sequence[Trajectory], settings: RefineSettings) -> str:
         f"earned {SOLVED:g} or more ({families}; {solved[0].slot}){flipped}, so rewards cannot be "
         "believed and nothing of this generation's episodes is learnt"
     )
+
+
+def acquired(run: Run, before: int) -> list[Trajectory]:
+    """All trajectories acquired in the generations before one, oldest first; no void batches.
+
+    Within a generation they go by slot, whichever ended first: what is learnt in which order must
+    not hang on that.
+    """
+    return [
+        trajectory
+        for n in range(1, before)
+        if not judge(run, n)
+        for _, trajectory in sorted(run.ledger.all(Trajectory, f"{n}/acquire/"))
+    ]

@@ -93,7 +93,7 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     """One turn of the cycle; returns the new incumbent, which may be the old agent."""
     n = incumbent.n + 1
     with run.timed(f"{n}/acquire"):
-        earlier = verdicts.seen(run, incumbent.weights, acquired(run, before=n))
+        earlier = verdicts.seen(run, incumbent.weights, canaries.acquired(run, before=n))
         new = acquire(run, n, incumbent, earlier)
         if void := canaries.judge(run, n):
             new = []
@@ -193,20 +193,6 @@ def acquire(
     explored, tried_ = canaries.without(explored), canaries.without(tried_)
     further = retry(run, n, incumbent, planned, tried_) if settings.retries else []
     return explored + tried_ + further
-
-
-def acquired(run: Run, before: int) -> list[Trajectory]:
-    """All trajectories acquired in the generations before one, oldest first; no void batches.
-
-    Within a generation they go by slot, whichever ended first: what is learnt in which order must
-    not hang on that.
-    """
-    return [
-        trajectory
-        for n in range(1, before)
-        if not canaries.judge(run, n)
-        for _, trajectory in sorted(run.ledger.all(Trajectory, f"{n}/acquire/"))
-    ]
 
 
 # --- update ---

@@ -15,7 +15,7 @@ import yaml
 from agent import adapters
 from agent.config import ConfigError, load_config
 from agent.evolution import cycle, final
-from agent.evolution.cycle import acquired
+from agent.evolution.canaries import acquired
 from agent.evolution.refine import refine
 from agent.evolution.update import judge, merge
 from agent.policies.transformers import TransformersPolicy

@@ -13,7 +13,7 @@ import yaml
 
 from agent.config import ConfigError, StoreSettings, load_config
 from agent.evolution import cycle
-from agent.evolution.cycle import acquired
+from agent.evolution.canaries import acquired
 from agent.evolution.play import arm
 from agent.evolution.refine import instructive_failures
 from agent.evolution.update import merge

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.evolution.cycle import acquired
+from agent.evolution.canaries import acquired
 from agent.evolution.refine import Corrupt, RefineSettings, earned, refine, solves
 from agent.evolution.update.lessons import by_worth, evenly, groups, pairs, verdicts
 from agent.evolution.update.weights import WeightsUpdateSettings, conversations, lessons

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.evolution.cycle import acquired
+from agent.evolution.canaries import acquired
 from agent.evolution.refine import refine
 from agent.evolution.update.weights import examples
 from agent.prompt import opening

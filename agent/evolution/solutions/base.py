@@ -86,13 +86,8 @@ class Stage(NamedTuple):
 
     def earlier(self) -> list[Trajectory]:
         """Usable tries of earlier generations, none of a void batch or of a stranger's task."""
-        return [
-            t
-            for n in range(1, self.n)
-            if not canaries.judge(self.run, n)
-            for _, t in sorted(self.run.ledger.all(Trajectory, f"{n}/acquire/"))
-            if usable(t) and self.run.vouched(t.task)
-        ]
+        earlier = canaries.acquired(self.run, self.n)
+        return [t for t in earlier if usable(t) and self.run.vouched(t.task)]
 
     def play(
         self, assignments: Sequence[Assignment], what: str = "acquire", weights: str = ""
