@@ -77,6 +77,8 @@ def page(
     growth: Sequence[Mapping[str, Any]],
 ) -> str:
     """The page as text; arguments as for ``write_report``."""
+    # The run is called by its folder's name: a page is shown to others, who have other paths.
+    summary = {**summary, "run": Path(str(summary.get("run") or "run")).name}
     parts = (
         _header(summary, generations),
         _learning(generations),
@@ -95,7 +97,7 @@ def page(
     }
     template = Template((files("agent.report") / "template.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=escape(f"{summary.get('run') or 'run'} · Instar"),
+        title=escape(f"{summary['run']} · Instar"),
         body="\n".join(part for part in parts if part),
         foot="Intervals are 95 %. A generation goes live only when a paired test on held-out gate "
         "tasks shows that it is better; the test split influences nothing.",
@@ -130,7 +132,7 @@ def _header(summary: Mapping[str, Any], generations: Sequence[Generation]) -> st
         for name, value in facts.items()
         if value not in (None, "")
     )
-    run = escape(str(summary.get("run") or "run"))
+    run = escape(str(summary["run"]))
     return (
         f'<header>{banner}<p class="eyebrow">Instar · run report</p><h1>{run}</h1>'
         f'<dl class="facts">{listed}</dl>{_hero(summary, generations)}</header>'

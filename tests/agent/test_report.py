@@ -456,8 +456,14 @@ def test_hostile_text_stays_text() -> None:
     assert len(read.named("script")) == 1
     assert "<script>alert" not in text
     assert "<b>&" not in text
-    assert json.loads(read.data)["summary"]["run"] == evil
+    assert json.loads(read.data)["summary"]["model"] == evil
     assert evil.split("\u2028")[0] in "".join(read.words)
+
+
+def test_a_page_does_not_say_where_its_folder_lies() -> None:
+    text = page({**summary(), "run": "/somewhere/of/mine/quick"}, [], [])
+    assert "quick" in Reader(text).words
+    assert "of/mine" not in text
 
 
 def test_json_for_html() -> None:

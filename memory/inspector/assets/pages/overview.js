@@ -36,7 +36,7 @@ function tiles(generations, timeline, summary, link) {
     test.base && test.both ? tile(arrow(test.base, test.both), `test split, base to evolved ${interval(test.both)}`) : null,
     scores.length > 1 ? tile(arrow(scores[0], scores.at(-1)), "gate split, first to last") : scores.length ? tile(number(scores[0].mean), `gate split ${interval(scores[0])}`) : null,
     tile(count(alive.reduce((n, c) => n + c.n, 0)), "items in memory", link("memory")),
-    tile(count(sum("tokens")), "tokens"), tile(seconds(sum("seconds")), "of work"));
+    tile(count(sum("tokens")), "tokens, the test aside"), tile(seconds(sum("seconds")), "of work, the test aside"));
 }
 
 function curve(generations, at) {
