@@ -5,21 +5,59 @@ their weights in an order that oneDNN first has to change, at every call: ``pack
 once, for a model that only acts. torch's attention goes block by block to save memory, and at
 the sizes here, one new token for each of many rows or a packed row of some hundred tokens, it
 spends most of its time on anything but products: three quarters of it while acting, and a
-quarter of a training step. ``attention`` is two batched products and a softmax. Both give what
-they replace to within rounding (a test holds that).
+quarter of a training step. ``attention`` is two batched products and a softmax, and of a packed
+row it computes what its examples can see, and not all of the row's square. Both give what they
+replace to within rounding (a test holds that).
 """
 
 from __future__ import annotations
 
 import platform
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 ATTENTION = "instar"  # its name among transformers' attention functions
 DENSE = 1 << 24  # most scores of one layer that are held at a time; beyond, block by block
+BLOCK = 256  # queries of a packed row that attend together
 X86 = ("x86_64", "AMD64")
+
+
+class Block(NamedTuple):
+    """Queries of a packed row, and the keys that they can see.
+
+    Queries ``begin`` to ``end`` see the keys up to ``shared``, and those from ``first`` to ``end``,
+    as far as the row's mask lets them.
+    """
+
+    begin: int
+    end: int
+    first: int
+    shared: int
+
+
+def blocks(lengths: Sequence[int], size: int = BLOCK) -> list[Block]:
+    """A packed row in blocks: short examples side by side, a long one in parts.
+
+    Args:
+        lengths: tokens of the common beginning (0 without one), then each example's own.
+        size: queries of a block at most.
+    """
+    found: list[Block] = []
+    shared, begin = lengths[0], 0
+    for number, length in enumerate(lengths):
+        first, end = begin, begin + length
+        last = found[-1] if found else None
+        if number > 1 and last and end - last.first <= size:
+            found[-1] = last._replace(end=end)
+        else:
+            found += [
+                Block(at, min(at + size, end), first, shared) for at in range(first, end, size)
+            ]
+        begin = end
+    return found
 
 
 def best_dtype(device: str) -> torch.dtype:
@@ -91,6 +129,7 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    blocks: Sequence[Block] | None = None,
     **further: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers asks for it: two batched products, and a softmax between them.
@@ -101,12 +140,13 @@ def attention(
         key, value: (rows, key heads, length, dim).
         attention_mask: additive, (rows, 1, new tokens, length).
         scaling: of the scores; None is 1 / √dim.
+        blocks: of a packed row; outside them the mask hides everything.
 
     Returns:
         (rows, new tokens, heads, dim), and no weights.
     """
     rows, heads, new, dim = query.shape
-    dense = rows * heads * new * key.shape[2] <= DENSE
+    dense = bool(blocks) or rows * heads * new * key.shape[2] <= DENSE
     if not dense or attention_mask is None or attention_mask.dtype == torch.bool:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -114,12 +154,31 @@ def attention(
             module, query, key, value, attention_mask, scaling=scaling, **further
         )
         return made
-    scaling = dim**-0.5 if scaling is None else scaling
+    query = query * (dim**-0.5 if scaling is None else scaling)
     with torch.autocast("cpu", enabled=False):
-        # Queries that share keys stand side by side, so that no key is repeated.
-        grouped = (query * scaling).reshape(rows * key.shape[1], -1, dim)
-        scores = torch.bmm(grouped, key.flatten(0, 1).transpose(1, 2))
-        scores = scores.view(rows, heads, new, -1) + attention_mask
-        weights = scores.softmax(dim=-1).view(*grouped.shape[:2], -1)  # in float32 inside
-        mixed = torch.bmm(weights, value.flatten(0, 1)).view(rows, heads, new, dim)
-    return mixed.transpose(1, 2), None
+        if not blocks:
+            return _mixed(query, key, value, attention_mask).transpose(1, 2), None
+        parts = []
+        for begin, end, first, shared in blocks:
+            seen = [slice(end)] if first <= shared else [slice(shared), slice(first, end)]
+            own = attention_mask[:, :, begin:end]
+            parts.append(
+                _mixed(
+                    query[:, :, begin:end],
+                    torch.cat([key[:, :, some] for some in seen], dim=2),
+                    torch.cat([value[:, :, some] for some in seen], dim=2),
+                    torch.cat([own[..., some] for some in seen], dim=3),
+                )
+            )
+        return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _mixed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """What scaled queries take from the values, (rows, heads, new tokens, dim)."""
+    rows, heads, new, dim = query.shape
+    # Queries that share keys stand side by side, so that no key is repeated.
+    grouped = query.reshape(rows * key.shape[1], -1, dim)
+    scores = torch.bmm(grouped, key.flatten(0, 1).transpose(1, 2))
+    scores = scores.view(rows, heads, new, -1) + mask
+    weights = scores.softmax(dim=-1).view(*grouped.shape[:2], -1)  # in float32 inside
+    return torch.bmm(weights, value.flatten(0, 1)).view(rows, heads, new, dim)

@@ -9,6 +9,7 @@ batch (a test holds that), except that here observations bear no loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent import choices
-from agent.policies.kernels import quicken_attention
+from agent.policies.kernels import ATTENTION, Block, blocks, quicken_attention
 from agent.training.packing import IGNORE, Example, Row, Unit, build, common_prefix, pack
 from agent.training.settings import DpoSettings, GrpoSettings, KtoSettings, LoraSettings
 
@@ -83,10 +84,25 @@ def token_logits(model: torch.nn.Module, row: Row) -> Tensor:
         position_ids=row.positions,
         attention_mask=row.mask,
         use_cache=False,
+        **_blocks_of(causal, row),
     ).last_hidden_state
     where = row.labels[0] != IGNORE
     logits: Tensor = causal.lm_head(hidden[0, where])  # type: ignore[operator]
     return logits.float()
+
+
+def _blocks_of(causal: Any, row: Row) -> dict[str, list[Block]]:
+    """What of a packed row can be left out by an attention that asks for it."""
+    if causal.config._attn_implementation != ATTENTION or not _takes_more(causal.model):
+        return {}
+    # The common beginning is nobody's, -1, and comes first.
+    return {"blocks": blocks(torch.bincount(row.owner[0] + 1).tolist())}
+
+
+def _takes_more(model: torch.nn.Module) -> bool:
+    """Whether a model hands on to its attention what it does not know."""
+    kinds = {p.kind for p in signature(model.forward).parameters.values()}
+    return Parameter.VAR_KEYWORD in kinds
 
 
 def token_logprobs(model: torch.nn.Module, row: Row) -> Tensor:

@@ -14,9 +14,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from agent.policies.base import Completion, Request
 from agent.policies.engine import BLOCK, KEPT, Engine
-from agent.policies.kernels import ATTENTION, PackedLinear, attention, best_dtype, pack, quicken
+from agent.policies.kernels import (
+    ATTENTION,
+    PackedLinear,
+    attention,
+    best_dtype,
+    blocks,
+    pack,
+    quicken,
+)
 from agent.policies.transformers import load_model
-from agent.training.objectives import Scorer, token_logprobs
+from agent.training.objectives import Scorer, _blocks_of, token_logprobs
 from agent.training.packing import Example, build, common_prefix
 from tests.tiny import tiny_model
 
@@ -168,16 +176,30 @@ def test_auto_is_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.Mo
         assert best_dtype("cuda") is torch.bfloat16
 
 
-def test_training_attends_and_learns_as_the_plain_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lengths", [(0, 3, 20, 2), (5, 3, 2, 1, 9, 4), (12, 30), (9, 8, 8)])
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_blocks_leave_out_nothing_that_can_be_seen(lengths: tuple[int, ...], size: int) -> None:
+    found = blocks(lengths, size)
+    owner = [n for n, length in enumerate(lengths) for _ in range(length)]
+    assert [i for block in found for i in range(block.begin, block.end)] == list(range(len(owner)))
+    for begin, end, first, shared in found:
+        assert end - begin <= size
+        seen = {*range(shared), *range(first, end)}
+        for i in range(begin, end):
+            assert {j for j in range(i + 1) if owner[j] in (0, owner[i])} <= seen
+    looked = sum((b.end - b.begin) * (b.end - b.first) for b in found)
+    assert size > 4 or looked < len(owner) ** 2
+
+
+@pytest.mark.parametrize("length", [30, 300])
+def test_training_attends_and_learns_as_the_plain_model(tmp_path: Path, length: int) -> None:
     """Log-probabilities and gradients of a packed row: through a Scorer, and without one."""
     from peft import LoraConfig, get_peft_model
 
-    folder = tiny_model(tmp_path, context=CONTEXT)
+    folder = tiny_model(tmp_path, context=2 * length)
     begin = prompt(9, 40)
-    records = [
-        Example(begin + prompt(i, 30), (0,) * 50 + (1,) * 20, weight=1.0, source=str(i))
-        for i in range(4)
-    ]
+    mask = (0,) * (length + 20) + (1,) * 20
+    records = [Example(begin + prompt(i, length), mask, 1.0, str(i)) for i in range(4)]
     for dtype, close in (("float32", 1e-4), ("bfloat16", 5e-2)):
         row = build(records, common_prefix(records), getattr(torch, dtype), "cpu")
         found = []
@@ -196,6 +218,8 @@ def test_training_attends_and_learns_as_the_plain_model(tmp_path: Path) -> None:
             uncast = [m.cast_input_dtype_enabled for m in scorer.adapted] if scorer else []
             assert all(enabled == (dtype == "float32") for enabled in uncast)
             if scorer:
+                asked = _blocks_of(network.get_base_model(), row)["blocks"]
+                assert len(asked) == (2 if length == 30 else 9)  # the beginning, then the examples
                 with torch.no_grad():  # and where nothing is cast, as the verifier scores
                     assert torch.isfinite(scorer(*row)).all()
         (expected, slope), (made, own) = found
