@@ -239,8 +239,9 @@ def training(figures: Figures) -> str:
         shortest, middle, longest = own["lengths"]
         told.append(
             f"{kind} ({own['examples']} trajectories of {shortest} to {longest} tokens, half below "
-            f"{middle}, {own['shared']} of them shared, {own['steps']} steps): {what} "
-            f"{own['ratio']:.2f} (bar: at least {bar:g}, {verdict}); "
+            f"{middle}, {own['shared']} of them shared, {own['steps']} steps, rows of "
+            f"{own['row_tokens']} tokens): {what} {own['ratio']:.2f} (bar: at least {bar:g}, "
+            f"{verdict}); "
             f"{own['contestants']['own']['gflops']:.0f} GFLOP/s, {own['share']:.0%} of the matmul "
             f"rate (goal {TRAINING_GOAL:.0%}: {goal})."
         )
@@ -250,7 +251,7 @@ def training(figures: Figures) -> str:
         table(("trajectories, trainer", "tokens/s", "seconds", "peak MiB", "loss, away"), rows),
         " ".join(told),
         f"Matmul rate, GFLOP/s: {measured}. Trained in {how['dtype']} with float32 adapters of "
-        f"rank {how['rank']}, rows of {how['row_tokens']} tokens, {how['threads']} threads.",
+        f"rank {how['rank']}, {how['threads']} threads.",
         origin(figures),
     )
 

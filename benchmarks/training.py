@@ -2,7 +2,9 @@
 
 Two kinds of trajectories, as token ids and masks: the quickstart's (one turn of Python behind the
 suite's briefing and example, written here from the known answer) and household tasks played as
-their known solutions do (some ten turns; only the commands are learnt). Every contestant is a
+their known solutions do (some ten turns; only the commands are learnt). A step takes what fits
+into a row as it is shipped, which of the household trajectories is one; they are also trained in
+rows of four, since a batch is what others are used to. Every contestant is a
 process of its own and trains the same adapter on the same examples in the same steps with the
 same optimiser (``_training_workers.py``). Tokens are the trajectories' own, so neither padding nor
 what packing saves counts; the first step, which prepares things, is not timed. The matmul rate is
@@ -43,6 +45,8 @@ from environments.sandbox import make_sandbox
 from environments.splits import families_in_turn, split_tasks
 from environments.suites import load_suite
 
+# By kind: what is laid over the weights' settings. The row holds four trajectories or five.
+LAID_OVER = {"household, by fours": {"row_tokens": 2048}}
 LABELS = {"own": "ours", "trl": "TRL's SFTTrainer", "plain": "a plain peft loop"}
 Record = tuple[list[int], list[int]]
 
@@ -158,7 +162,7 @@ def compare(
 ) -> dict[str, Any]:
     """All contestants on one kind of trajectories."""
     settings = Config().update_weights.model_copy(
-        update={"epochs": arguments.epochs, "checkpoint_seconds": None}
+        update={"epochs": arguments.epochs, "checkpoint_seconds": None, **LAID_OVER.get(kind, {})}
     )
     names = set(type(settings).__mro__[1].model_fields)  # those of training alone
     job = {
@@ -207,6 +211,7 @@ def compare(
     lengths = sorted(len(ids) for ids, _ in data)
     return {
         "examples": len(data),
+        "row_tokens": settings.row_tokens,
         "lengths": [lengths[0], lengths[len(lengths) // 2], lengths[-1]],
         "shared": common_prefix(examples_of(job)),
         "steps": len(steps),
@@ -223,12 +228,17 @@ def measure(arguments: argparse.Namespace, out: Console, folder: Path) -> dict[s
 
     torch.set_num_threads(arguments.threads)
     chat, _ = load_chat(resolve_model("default"))
-    kinds = {"quickstart": quickstart, "household": household}
-    counts = {"quickstart": arguments.examples, "household": max(2, arguments.examples // 4)}
+    fewer = max(2, arguments.examples // 4)
+    kinds = {
+        "quickstart": (quickstart, arguments.examples),
+        "household": (household, fewer),
+        "household, by fours": (household, fewer),
+    }
     before = matmul_rates()
     told = {
-        kind: compare(arguments, kind, kinds[kind](chat, counts[kind]), folder, out)
-        for kind in arguments.data
+        kind: compare(arguments, kind, write(chat, count), folder, out)
+        for kind, (write, count) in kinds.items()
+        if kind.split(",")[0] in arguments.data
     }
     after = matmul_rates()
     rates = {name: max(before[name], after[name]) for name in before}
@@ -239,7 +249,6 @@ def measure(arguments: argparse.Namespace, out: Console, folder: Path) -> dict[s
             "epochs": arguments.epochs,
             "threads": arguments.threads,
             "dtype": arguments.dtype,
-            "row_tokens": Config().update_weights.row_tokens,
             "rank": Config().update_weights.rank,
         },
         "matmul_gflops": rates,
