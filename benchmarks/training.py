@@ -45,8 +45,13 @@ from environments.sandbox import make_sandbox
 from environments.splits import families_in_turn, split_tasks
 from environments.suites import load_suite
 
-# By kind: what is laid over the weights' settings. The row holds four trajectories or five.
-LAID_OVER = {"household, by fours": {"row_tokens": 2048}}
+# What is compared: whose trajectories, and tokens of a row (2,048: four of them, or five).
+AS_SHIPPED = Config().update_weights.row_tokens
+KINDS = {
+    "quickstart": ("quickstart", AS_SHIPPED),
+    "household": ("household", AS_SHIPPED),
+    "household, by fours": ("household", 2048),
+}
 LABELS = {"own": "ours", "trl": "TRL's SFTTrainer", "plain": "a plain peft loop"}
 Record = tuple[list[int], list[int]]
 
@@ -158,12 +163,12 @@ def run(name: str, job: Path, environment: dict[str, str]) -> dict[str, Any]:
 
 
 def compare(
-    arguments: argparse.Namespace, kind: str, data: list[Record], folder: Path, out: Console
-) -> dict[str, Any]:
+    arguments: argparse.Namespace, kind: str, data: list[Record], row_tokens: int, folder: Path,
+    out: Console,
+) -> dict[str, Any]:  # fmt: skip
     """All contestants on one kind of trajectories."""
-    settings = Config().update_weights.model_copy(
-        update={"epochs": arguments.epochs, "checkpoint_seconds": None, **LAID_OVER.get(kind, {})}
-    )
+    how = {"epochs": arguments.epochs, "row_tokens": row_tokens, "checkpoint_seconds": None}
+    settings = Config().update_weights.model_copy(update=how)
     names = set(type(settings).__mro__[1].model_fields)  # those of training alone
     job = {
         "model": str(resolve_model("default")),
@@ -211,7 +216,7 @@ def compare(
     lengths = sorted(len(ids) for ids, _ in data)
     return {
         "examples": len(data),
-        "row_tokens": settings.row_tokens,
+        "row_tokens": row_tokens,
         "lengths": [lengths[0], lengths[len(lengths) // 2], lengths[-1]],
         "shared": common_prefix(examples_of(job)),
         "steps": len(steps),
@@ -228,17 +233,15 @@ def measure(arguments: argparse.Namespace, out: Console, folder: Path) -> dict[s
 
     torch.set_num_threads(arguments.threads)
     chat, _ = load_chat(resolve_model("default"))
-    fewer = max(2, arguments.examples // 4)
-    kinds = {
-        "quickstart": (quickstart, arguments.examples),
-        "household": (household, fewer),
-        "household, by fours": (household, fewer),
-    }
+    write = {"quickstart": quickstart, "household": household}
+    # Eight household trajectories are two rows at least: the first step is not timed.
+    counts = {"quickstart": arguments.examples, "household": max(8, arguments.examples // 4)}
+    data = {source: write[source](chat, counts[source]) for source in arguments.data}
     before = matmul_rates()
     told = {
-        kind: compare(arguments, kind, write(chat, count), folder, out)
-        for kind, (write, count) in kinds.items()
-        if kind.split(",")[0] in arguments.data
+        kind: compare(arguments, kind, data[source], row_tokens, folder, out)
+        for kind, (source, row_tokens) in KINDS.items()
+        if source in data
     }
     after = matmul_rates()
     rates = {name: max(before[name], after[name]) for name in before}

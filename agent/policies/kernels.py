@@ -28,8 +28,8 @@ X86 = ("x86_64", "AMD64")
 class Block(NamedTuple):
     """Queries of a packed row, and the keys that they can see.
 
-    Queries ``begin`` to ``end`` see the keys up to ``shared``, and those from ``first`` to ``end``,
-    as far as the row's mask lets them.
+    Queries ``begin`` to ``end`` see the keys up to ``shared`` (0 in the common beginning itself),
+    and those from ``first`` to ``end``, as far as the row's mask lets them.
     """
 
     begin: int
@@ -46,13 +46,14 @@ def blocks(lengths: Sequence[int], size: int = BLOCK) -> list[Block]:
         size: queries of a block at most.
     """
     found: list[Block] = []
-    shared, begin = lengths[0], 0
+    begin = 0
     for number, length in enumerate(lengths):
         first, end = begin, begin + length
         last = found[-1] if found else None
         if number > 1 and last and end - last.first <= size:
             found[-1] = last._replace(end=end)
         else:
+            shared = lengths[0] if number else 0
             found += [
                 Block(at, min(at + size, end), first, shared) for at in range(first, end, size)
             ]
@@ -146,7 +147,10 @@ def attention(
         (rows, new tokens, heads, dim), and no weights.
     """
     rows, heads, new, dim = query.shape
-    dense = bool(blocks) or rows * heads * new * key.shape[2] <= DENSE
+    scores = new * key.shape[2]
+    if blocks:
+        scores = sum((b.end - b.begin) * (b.shared + b.end - b.first) for b in blocks)
+    dense = rows * heads * scores <= DENSE
     if not dense or attention_mask is None or attention_mask.dtype == torch.bool:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -160,7 +164,7 @@ def attention(
             return _mixed(query, key, value, attention_mask).transpose(1, 2), None
         parts = []
         for begin, end, first, shared in blocks:
-            seen = [slice(end)] if first <= shared else [slice(shared), slice(first, end)]
+            seen = slice(shared), slice(first, end)
             own = attention_mask[:, :, begin:end]
             parts.append(
                 _mixed(

@@ -191,6 +191,24 @@ def test_blocks_leave_out_nothing_that_can_be_seen(lengths: tuple[int, ...], siz
     assert size > 4 or looked < len(owner) ** 2
 
 
+@pytest.mark.parametrize("lengths", [(0, 9, 14), (6, 5, 17, 2)])
+@pytest.mark.parametrize("most", [0, 1 << 24])
+def test_a_row_in_blocks_is_the_whole_row(
+    lengths: tuple[int, ...], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the scores are too many to be held, and torch goes over the whole row."""
+    torch.manual_seed(2)
+    owner = torch.tensor([n for n, length in enumerate(lengths) for _ in range(length)])
+    visible = (owner == 0) | (owner == owner[:, None])
+    mask = torch.zeros(visible.shape).masked_fill_(~visible.tril(), -torch.inf)[None, None]
+    query, key, value = (torch.randn(1, heads, len(owner), 8) for heads in (6, 2, 2))
+    module: Any = SimpleNamespace(num_key_value_groups=3)
+    monkeypatch.setattr("agent.policies.kernels.DENSE", most)
+    made, _ = attention(module, query, key, value, mask, blocks=blocks(lengths, 4))
+    whole, _ = sdpa_attention_forward(module, query, key, value, mask)
+    assert made.shape == whole.shape and torch.allclose(made, whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [30, 300])
 def test_training_attends_and_learns_as_the_plain_model(tmp_path: Path, length: int) -> None:
     """Log-probabilities and gradients of a packed row: through a Scorer, and without one."""

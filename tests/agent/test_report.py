@@ -456,7 +456,8 @@ def test_hostile_text_stays_text() -> None:
     assert len(read.named("script")) == 1
     assert "<script>alert" not in text
     assert "<b>&" not in text
-    assert json.loads(read.data)["summary"]["model"] == evil
+    data = json.loads(read.data)["summary"]
+    assert (data["run"], data["model"]) == (Path(evil).name, evil)
     assert evil.split("\u2028")[0] in "".join(read.words)
 
 
