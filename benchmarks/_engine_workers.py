@@ -61,7 +61,11 @@ def answer(told: dict[str, Any]) -> None:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held, in MiB."""
+    """The most memory that this process has held, in MiB: of the GPU, where it used one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -114,7 +118,7 @@ def rollouts(job: dict[str, Any]) -> None:
 def generate(job: dict[str, Any]) -> None:
     """transformers' ``generate``, with threads that wait as they do by themselves."""
     os.environ.pop("OMP_WAIT_POLICY", None)  # it has no sandboxes beside it to share cores with
-    from rollout import time_generate
+    from rollout import GENERATE_ROWS, time_generate
 
     from agent.policies.base import Request
     from agent.policies.models import resolve_model
@@ -126,7 +130,9 @@ def generate(job: dict[str, Any]) -> None:
     for line in sys.stdin:
         part = json.loads(line)["part"]
         asked = [Request.model_validate(r) for r in json.loads(Path(job["requests"]).read_text())]
-        timing = time_generate(model, tokenizer, asked[: part or None])
+        timing = time_generate(
+            model, tokenizer, asked[: part or None], max(GENERATE_ROWS, policy["slots"])
+        )
         told = {"tokens": timing.tokens, "seconds": timing.seconds, "peak_mib": peak_mib()}
         answer(told)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -24,7 +23,11 @@ Moment = tuple[float, float]
 
 
 def now() -> Moment:
-    """Wall time, and processor time of this process."""
+    """Wall time, and processor time of this process; what a GPU was given is done by then."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 
@@ -123,10 +126,12 @@ def plain(job: dict[str, Any]) -> Told:
         def padded(row: Sequence[int], filler: int, width: int = width) -> list[int]:
             return [*row, *[filler] * (width - len(row))]
 
-        ids = torch.tensor([padded(ids, pad) for ids, _ in batch])
-        mask = torch.tensor([padded([1] * len(ids), 0) for ids, _ in batch])
-        labels = torch.tensor([padded(_labels(ids, loss), -100) for ids, loss in batch])
-        with torch.autocast("cpu", torch.bfloat16, enabled=job["dtype"] == "bfloat16"):
+        device = network.device
+        ids = torch.tensor([padded(ids, pad) for ids, _ in batch], device=device)
+        mask = torch.tensor([padded([1] * len(ids), 0) for ids, _ in batch], device=device)
+        rows = [padded(_labels(ids, loss), -100) for ids, loss in batch]
+        labels = torch.tensor(rows, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=job["dtype"] == "bfloat16"):
             loss = network(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, job["settings"]["max_grad_norm"])
@@ -174,7 +179,7 @@ def trl(job: dict[str, Any]) -> Told:
                 max_grad_norm=job["settings"]["max_grad_norm"],
                 bf16=job["dtype"] == "bfloat16",
                 gradient_checkpointing=False,
-                use_cpu=True,
+                use_cpu=network.device.type == "cpu",
                 logging_steps=1,
                 save_strategy="no",
                 report_to="none",
@@ -201,7 +206,8 @@ WORKERS: dict[str, Callable[[dict[str, Any]], Told]] = {"own": own, "trl": trl, 
 
 if __name__ == "__main__":
     import _common  # noqa: F401 (finds the project, and says how threads wait)
+    from _engine_workers import peak_mib
 
     found = WORKERS[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_mib"] = peak_mib()
     print("@@" + json.dumps(found), flush=True)

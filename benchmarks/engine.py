@@ -29,6 +29,7 @@ from _common import ENGINE_BARS, ROOT, circumstances, parser, save
 from _engine_workers import VLLM
 from rich.console import Console
 from rich.table import Table
+from training import matmul_rates, sizes
 
 from agent.config import Config
 from agent.policies.models import resolve_model
@@ -204,7 +205,13 @@ def measure(arguments: argparse.Namespace, out: Console, folder: Path) -> dict[s
         if above in rates and below in rates
     }
     first = timings["rollouts"][0]
+    # What the produced tokens alone need: linear layers and the head, no prompts, no attention.
+    own = sizes(resolve_model("default"), 0)
+    flops = 2 * (own["linear"] + own["head"]) * told["rollouts"]["tokens_per_second"]
+    matmul = matmul_rates()
     return {
+        "matmul_gflops": matmul,
+        "share": round(flops / 1e9 / matmul[told["rollouts"]["dtype"]], 4),
         "settings": {
             "tasks": arguments.tasks,
             "samples": arguments.samples,
@@ -250,6 +257,7 @@ def show(figures: dict[str, Any], out: Console) -> None:
         if bar:
             verdict = f" (bar {bar[1]}: {'reached' if value >= bar[1] else 'missed'})"
         out.print(f"{name}: [bold]{value:.2f}[/bold]{verdict}")
+    out.print(f"{figures['share']:.2%} of the matmul rate")
 
 
 def main() -> None:

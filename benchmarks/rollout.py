@@ -145,7 +145,9 @@ def time_engine(
     return Timing(tokens, seconds, recorder.engine_seconds), recorder.completions
 
 
-def time_generate(model: Any, tokenizer: Any, requests: Sequence[Request]) -> Timing:
+def time_generate(
+    model: Any, tokenizer: Any, requests: Sequence[Request], rows: int = GENERATE_ROWS
+) -> Timing:
     """transformers' own ``generate`` on the same prompts, sampled, batch after batch.
 
     Only tokens up to each row's end count: what it pads until the batch's slowest row is done
@@ -155,7 +157,7 @@ def time_generate(model: Any, tokenizer: Any, requests: Sequence[Request]) -> Ti
 
     tokens, ends = 0, end_ids(tokenizer, model.generation_config)
     begin = time.perf_counter()
-    for batch in _batches(requests):
+    for batch in _batches(requests, rows):
         width = max(len(r.prompt_ids) for r in batch)
         pad = tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (width - len(r.prompt_ids)) + [*r.prompt_ids] for r in batch])
@@ -181,15 +183,11 @@ def time_generate(model: Any, tokenizer: Any, requests: Sequence[Request]) -> Ti
     return Timing(tokens, seconds, seconds)
 
 
-def _batches(requests: Sequence[Request]) -> list[list[Request]]:
+def _batches(requests: Sequence[Request], rows: int) -> list[list[Request]]:
     by_temperature: dict[float, list[Request]] = {}
     for request in requests:
         by_temperature.setdefault(request.temperature, []).append(request)
-    return [
-        own[i : i + GENERATE_ROWS]
-        for own in by_temperature.values()
-        for i in range(0, len(own), GENERATE_ROWS)
-    ]
+    return [own[i : i + rows] for own in by_temperature.values() for i in range(0, len(own), rows)]
 
 
 def _produced(row: list[int], ends: frozenset[int], pad: int) -> int:

@@ -204,11 +204,18 @@ def engine(figures: Figures) -> str:
     ]
     how, got = figures["settings"], figures["bars"]
     name, goal = ENGINE_GOAL
-    reached = "reached" if got.get(name, 0) >= goal else "missed"
     further = [f"{n} {r:.3f}" for n, r in got.items() if n not in ENGINE_BARS]
-    told = f"{_held(got, ENGINE_BARS)} Goal: {name} at least {goal:g}, {reached}."
+    told = _held(got, ENGINE_BARS)
+    if name in got:
+        reached = "reached" if got[name] >= goal else "missed"
+        told += f" Goal: {name} at least {goal:g}, {reached}."
     if further:
         told += f" Also: {', '.join(further)}."
+    if "share" in figures:
+        told += (
+            f" What the produced tokens alone compute (linear layers and head, no prompts) is "
+            f"{figures['share']:.2%} of the matmul rate."
+        )
     return _paragraphs(
         table(("what", "number type", "tokens/s", "range", "tokens", "seconds"), rows, 2),
         told,

@@ -4,13 +4,13 @@ Two kinds of trajectories, as token ids and masks: the quickstart's (one turn of
 suite's briefing and example, written here from the known answer) and household tasks played as
 their known solutions do (some ten turns; only the commands are learnt). A step takes what fits
 into a row as it is shipped, which of the household trajectories is one; they are also trained in
-rows of four, since a batch is what others are used to. Every contestant is a
-process of its own and trains the same adapter on the same examples in the same steps with the
-same optimiser (``_training_workers.py``). Tokens are the trajectories' own, so neither padding nor
-what packing saves counts; the first step, which prepares things, is not timed. The matmul rate is
-measured before and after; our share of it counts the products that a packed row cannot do
-without (linear layers forward and backward, the adapter's, the head at loss tokens), attention
-and everything else being overhead.
+rows of four, since a batch is what others are used to; ``--rows`` sets other lengths. Every
+contestant is a process of its own and trains the same adapter on the same examples in the same
+steps with the same optimiser (``_training_workers.py``). Tokens are the trajectories' own, so
+neither padding nor what packing saves counts; the first step, which prepares things, is not timed.
+The matmul rate is measured before and after; our share of it counts the products that a packed
+row cannot do without (linear layers forward and backward, the adapter's, the head at loss tokens),
+attention and everything else being overhead.
 
     python benchmarks/training.py --json benchmarks/results/training.json
     python benchmarks/training.py --quick
@@ -109,18 +109,22 @@ def _tasks(suite: Suite, count: int) -> list[Task]:
 
 
 def matmul_rates() -> dict[str, float]:
-    """Best GFLOP/s of a large product, by number type, in this process's threads."""
+    """Best GFLOP/s of a large product, by number type; on a GPU where there is one."""
     import torch
 
+    gpu = torch.cuda.is_available()
+    size, device = (8192, "cuda") if gpu else (2048, "cpu")
     found = {}
     for dtype in (torch.bfloat16, torch.float32):
-        a, b = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
+        a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
         best = float("inf")
         for _ in range(8):
             begin = time.perf_counter()
             a @ b
+            if gpu:
+                torch.cuda.synchronize()
             best = min(best, time.perf_counter() - begin)
-        found[str(dtype).split(".")[-1]] = round(2 * 2048**3 / best / 1e9, 1)
+        found[str(dtype).split(".")[-1]] = round(2 * size**3 / best / 1e9, 1)
     return found
 
 
@@ -238,9 +242,12 @@ def measure(arguments: argparse.Namespace, out: Console, folder: Path) -> dict[s
     counts = {"quickstart": arguments.examples, "household": max(8, arguments.examples // 4)}
     data = {source: write[source](chat, counts[source]) for source in arguments.data}
     before = matmul_rates()
+    kinds = KINDS
+    if arguments.rows:
+        kinds = {f"{s}, rows of {rows}": (s, rows) for s in data for rows in arguments.rows}
     told = {
         kind: compare(arguments, kind, data[source], row_tokens, folder, out)
-        for kind, (source, row_tokens) in KINDS.items()
+        for kind, (source, row_tokens) in kinds.items()
         if source in data
     }
     after = matmul_rates()
@@ -291,6 +298,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--examples", type=int, default=64, help="a quarter of it for household")
     options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--rows", type=int, nargs="+", metavar="TOKENS", help="lengths of a row")
     options.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     options.add_argument("--data", nargs="+", choices=("quickstart", "household"), default=None)
