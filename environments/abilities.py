@@ -8,7 +8,7 @@ family.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib import resources
 from typing import Any
 
@@ -40,12 +40,12 @@ def abilities_of(name: str, suite: Suite, families: Iterable[str]) -> dict[str, 
         families: the families that are asked about.
 
     Raises:
-        SuiteError: a name that is no ability.
+        SuiteError: a name that is no ability, or ``abilities`` that are no names.
     """
     own = getattr(suite, "abilities", ())
-    said = own if isinstance(own, str | Mapping | Sequence) else ()  # a tool may be called so
+    said = () if callable(own) else own  # a tool may be called so
     tags = said or tagged().get(name, ())
-    found = {family: frozenset(_of(tags, family)) for family in families}
+    found = {family: frozenset(_of(name, tags, family)) for family in families}
     for family, named in found.items():
         if unknown := sorted(named - ABILITIES.keys()):
             raise SuiteError(
@@ -62,6 +62,11 @@ def tagged() -> dict[str, Any]:
     return tags
 
 
-def _of(tags: Mapping[str, Sequence[str]] | Sequence[str], family: str) -> Sequence[str]:
+def _of(name: str, tags: Any, family: str) -> Sequence[str]:
     named = tags.get(family, tags.get("else", ())) if isinstance(tags, Mapping) else tags
-    return (named,) if isinstance(named, str) else named
+    named = (named,) if isinstance(named, str) else named
+    if not isinstance(named, Sequence | Set) or not all(isinstance(each, str) for each in named):
+        raise SuiteError(
+            f"suite {name}: abilities are names, or names by family, not {named!r} ({family})"
+        )
+    return tuple(named)

@@ -52,7 +52,8 @@ def parse_call(text: str, tools: Sequence[Tool] = ()) -> tuple[str, dict[str, An
     """The first call in a text: the tool's name and the arguments by name.
 
     Understood are ``name(key=literal, …)`` with Python's literals (JSON's ``true``, ``false`` and
-    ``null`` too), and ``{"name": …, "arguments": {…}}``; around it may stand prose or a fence.
+    ``null`` too), the same with colons, as tools are described, and ``{"name": …, "arguments":
+    {…}}``; around it may stand prose or a fence.
 
     Args:
         text: what the agent wrote.
@@ -193,18 +194,37 @@ def _python_call(text: str, match: re.Match[str]) -> _Found | None:
     end = _end_of(text, match.end() - 1)
     if end is None:
         return None
-    try:
-        node = ast.parse(_ESCAPE.sub(_escaped, text[match.start() : end]), mode="eval").body
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+    inner = _ESCAPE.sub(_escaped, text[match.end() : end - 1])
+    for begin, close in (("f(", ")"), ("{", "}")):  # key=value, or else key: value
+        try:
+            node = ast.parse(f"{begin}{inner}{close}", mode="eval").body
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        try:
+            return end, match[1], *_arguments(node)
+        except (ValueError, RecursionError):
             return None
+    return None
+
+
+def _arguments(node: ast.expr) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments without and with a name, of a call or of ``{key: value}``.
+
+    Raises:
+        ValueError: something in it is no literal, or a name stands there twice.
+    """
+    if isinstance(node, ast.Call):
+        pairs = [(keyword.arg, keyword.value) for keyword in node.keywords]
         positional = [_value(argument) for argument in node.args]
-        named = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords
-                 if keyword.arg is not None}  # fmt: skip
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    if len(named) < len(node.keywords):  # **mapping
-        return None
-    return end, node.func.id, positional, named
+    elif isinstance(node, ast.Dict):
+        names = [key.id if isinstance(key, ast.Name) else None for key in node.keys]
+        pairs, positional = list(zip(names, node.values, strict=True)), []
+    else:
+        raise ValueError("no call")
+    named = {name: _value(value) for name, value in pairs if name is not None}
+    if len(named) < len(pairs):  # **mapping, or twice the same
+        raise ValueError("arguments without a name of their own")
+    return positional, named
 
 
 def _escaped(match: re.Match[str]) -> str:

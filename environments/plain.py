@@ -29,7 +29,7 @@ from environments.base import (
 from environments.calls import clean, read_action
 from environments.sandbox.base import Sandbox, SandboxFailure, SandboxUnavailable
 from environments.task_files import Row, read_tasks
-from environments.tools import call, complaint, fields_of, tools_of, usage
+from environments.tools import call, complaint, fields_of, is_mistaken_bool, tools_of, usage
 
 SUPPLIED = frozenset({"sandbox", "seed"})  # parameters that are given per episode
 TURNS, SECONDS, MAX_NEW_TOKENS = 10, 60.0, 64
@@ -226,6 +226,9 @@ class PlainSuite:
             raise SuiteError(f"{row.where}: {complaint(error, 'field')}{known}") from None
         except ValueError as error:
             raise SuiteError(f"{row.where}: JSON cannot hold it: {error}") from None
+        for name, value in values.items():
+            if is_mistaken_bool(fields.get(name), value):
+                raise SuiteError(f"{row.where}: field {name} is {fields[name]!r}, not a number")
         # Never the other fields: they may hold the answer.
         prompt = str(values.get(self.prompt_field, "") if self.prompt_field else "") or family
         return Task(suite=self.name, family=family, prompt=clean(prompt), data=data)

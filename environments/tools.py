@@ -120,7 +120,7 @@ def call(world: object, name: str, arguments: Mapping[str, Any]) -> Called:
         told = complaint(error, "argument")
         return Called(f"Error: {told}. Usage: {usage(tool)}", "bad arguments")
     for argument, value in values.items():
-        if _is_mistaken_bool(arguments.get(argument), value):
+        if is_mistaken_bool(arguments.get(argument), value):
             given = cut(ascii(arguments[argument]), 60)
             text = f"Error: argument {argument} is {given}, not a valid number"
             return Called(f"{text}. Usage: {usage(tool)}", "bad arguments")
@@ -229,14 +229,14 @@ def fields_of(
     return adapter
 
 
-def _is_mistaken_bool(given: Any, value: Any) -> bool:
+def is_mistaken_bool(given: Any, value: Any) -> bool:
     """Whether a number was made of True or False, which says that the caller mistook something."""
     if isinstance(given, bool):
         return isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(given, Mapping) and isinstance(value, Mapping):
-        return any(_is_mistaken_bool(given[key], value[key]) for key in given.keys() & value.keys())
+        return any(is_mistaken_bool(given[key], value[key]) for key in given.keys() & value.keys())
     if isinstance(given, list | tuple) and isinstance(value, list | tuple):
-        return any(map(_is_mistaken_bool, given, value))
+        return any(map(is_mistaken_bool, given, value))
     return False
 
 

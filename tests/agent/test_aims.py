@@ -290,6 +290,10 @@ def test_a_plain_class_says_what_it_asks_for() -> None:
     suite.abilities = ("magic",)
     with pytest.raises(SuiteError, match="'magic' is no ability"):
         abilities_of("x:Shop", suite, ["Shop"])
+    for wrong in (3, {"Shop": 3}, [3], {"else": [None]}):
+        suite.abilities = wrong
+        with pytest.raises(SuiteError, match="abilities are names, or names by family, not"):
+            abilities_of("x:Shop", suite, ["Shop"])
 
 
 def test_the_shipped_suites_are_tagged_with_abilities() -> None:

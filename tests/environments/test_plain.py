@@ -306,6 +306,7 @@ def failing(self: Any) -> list[Any]:
         ({"tasks": ["a"]}, "Variant task 1: 'a' is no dict of reset's parameters"),
         ({"tasks": [{"goal": "a", "wanted": 1}, {"goal": "b"}]}, "task 2: field wanted is missing"),
         ({"tasks": [{"goal": "a", "wanted": "x"}]}, "1: field wanted is 'x', not a valid"),
+        ({"tasks": [{"goal": "a", "wanted": True}]}, "1: field wanted is True, not a number"),
         ({"tasks": [{"goal": "a", "wanted": 1, "b": 2}]}, "field 'b'; reset takes: goal, wanted$"),
         ({"tasks": [{"goal": "a", "wanted": 1, "family": 2}]}, "field family is 2, not a text"),
         ({"tasks": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
