@@ -87,14 +87,16 @@ SUITES: dict[str, tuple[str, tuple[str, ...]]] = {
     "textworld": (
         "textworld",
         (
-            "suite.options={games: [coin, peckingorder, twc], per_game: 1000, "
+            "suite.options={games: [coin, twc, peckingorder], per_game: 1000, "
             "steps: 10, params: {coin: ['numLocations=3,includeDoors=0', "
             "'numLocations=5,includeDoors=0'], twc: ['numLocations=1,numItemsToPutAway=1', "
             "'numLocations=2,numItemsToPutAway=1']}}",
-            "suite.unseen=[twc]",
+            "suite.unseen=[peckingorder]",
             "suite.tasks={train: 80, gate: 30, retention: 10, test: 70}",
             "acquire.tasks=24",
             "acquire.first_tasks=36",
+            # The high ones find coins that lie several rooms away; chosen on train tasks.
+            "acquire.temperatures=[0.5, 1.0, 4.0]",
             "test.best_of_max=4",
         ),
     ),
