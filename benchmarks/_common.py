@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -102,6 +105,23 @@ def save(path: Path | None, figures: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     print(f"written: {path}")
+
+
+def pieces(file: Path | None) -> Path:
+    """The folder of what a campaign has measured piece by piece: beside its figures, or `runs/`.
+
+    A piece that lies there is read and not measured again, so that a campaign of many hours goes
+    on in another checkout and on another machine.
+    """
+    return file.with_suffix("") if file else ROOT / "runs"
+
+
+def same_settings(file: Path, stored: Mapping[str, Any], config: Config) -> None:
+    """Refuse to count a piece that was measured with other settings than today's."""
+    from agent.config import Config
+
+    if Config.model_validate(stored) != config:
+        raise SystemExit(f"{file}: measured with other settings than these; move it away")
 
 
 def standing(figures: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ family's solutions replaced by copies of one (``duplicate``), or of one family a
 (``one-family``; see ``refine.corrupt``). Only weights evolve (memory has its own such test in
 ``poisoning.py``). What is there is continued.
 
+A condition's course is kept in a folder beside ``--json``, and read from there if it lies there.
 When a condition has all its generations, and not before, every generation's live agent answers
 all retention tasks and a fixed probe: test tasks, which no gate has ever asked. Nothing depends on
 that any more. A generation is worse than the one before if the paired interval of the difference
@@ -35,7 +36,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import yaml
-from _common import ROOT, circumstances, parser, save, told_in_a_line
+from _common import ROOT, circumstances, parser, pieces, same_settings, save, told_in_a_line
 from _evolved import pool
 from rich.console import Console
 from rich.table import Table
@@ -240,7 +241,6 @@ def main() -> None:
     read: dict[Condition, list[Mapping[str, Any]]] = {}
     for seed in range(arguments.seeds):
         begun = ROOT / "runs" / f"bench-collapse{quick}-s{seed}"
-        prefix(begun, configured(seed, PREFIX, arguments.quick, ()), out)
         for data in arguments.data:
             for gate in arguments.gate:
                 condition = Condition(gate, data)
@@ -248,11 +248,15 @@ def main() -> None:
                 out.print(f"[bold]{condition}{name} · seed {seed}[/bold] · runs/{folder.name}")
                 further = (*condition.settings(), *arguments.overrides)
                 config = configured(seed, PREFIX + more, arguments.quick, further)
-                kept = folder / f"course-{PREFIX + more}.json"
+                kept = pieces(arguments.json) / f"{folder.name}-{PREFIX + more}.json"
                 if not kept.is_file():
+                    prefix(begun, configured(seed, PREFIX, arguments.quick, ()), out)
                     fork(begun, folder, config)
-                    save(kept, course(folder, config, out))
-                read.setdefault(condition, []).append(json.loads(kept.read_text()))
+                    told = {"config": config.model_dump(mode="json")}
+                    save(kept, course(folder, config, out) | told)
+                piece = json.loads(kept.read_text())
+                same_settings(kept, piece["config"], config)
+                read.setdefault(condition, []).append(piece)
                 label = f"{condition}{', ' + arguments.name if arguments.name else ''}"
                 found[label] = circumstances("collapse") | added_up(read[condition])
                 found[label] |= {"settings": list(arguments.overrides)}

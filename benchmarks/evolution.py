@@ -15,7 +15,7 @@ families are never practised (``OBJECTIVES`` and ``SUITES`` below): memory × we
 the same tokens, and beside them weights that were trained on gold solutions with the same base,
 trainer and number of optimiser steps (``_gold.py``). p-values are Holm-corrected over all
 comparisons of the file, which is brought up to date seed by seed: what is not measured yet is
-missing in it.
+missing in it. What came of a seed is kept in a folder beside the file.
 
     python benchmarks/evolution.py --objective sft dpo grpo --suite reasoning-gym textworld \\
         --json benchmarks/results/objectives.json
@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, circumstances, parser, save, told_in_a_line
+from _common import ROOT, circumstances, parser, pieces, same_settings, save, told_in_a_line
 from _evolved import Seed, aggregate, correct, evolve, pool, read
 from _gold import supervise
 from rich.console import Console
@@ -202,13 +202,18 @@ def campaign(
                 folder = ROOT / "runs" / f"bench-{label}-s{seed}"
                 out.print(f"[bold]{suite} · {objective} · seed {seed}[/bold] · runs/{folder.name}")
                 config = settled(suite, objective, rounds, extra, quick, seed)
-                run_once(folder, config)
-                gold = supervised(folder, config)
-                one = read(folder, seed)
+                kept = pieces(file) / f"{label}-s{seed}.json"
+                if not kept.is_file():
+                    run_once(folder, config)
+                    gold = supervised(folder, config)
+                    save(kept, {"gold": gold, **read(folder, seed)._asdict()})
+                piece = json.loads(kept.read_text())
+                gold, one = piece.pop("gold"), Seed(**piece)
+                same_settings(kept, one.summary["config"], config)
                 if gold:
-                    one = one._replace(arms={**one.arms, "gold": gold["success"]})
+                    one = one._replace(arms={**one.arms, "gold": gold.pop("success")})
                 done = read_.setdefault(label, [])
-                done.append((one, {k: v for k, v in gold.items() if k != "success"}))
+                done.append((one, gold))
                 own = circumstances("objectives") | {"suite": suite, "objective": objective}
                 own |= {"seeds": len(done), **aggregate([s for s, _ in done])}
                 own |= {"gold": [g for _, g in done], "bar": held([s for s, _ in done])}

@@ -1,6 +1,7 @@
 """Recipes side by side: what each method is worth on the same budget of tokens.
 
-Each cell is one recipe on one suite with one seed, in ``runs/bench-methods-SUITE-RECIPE-sSEED``.
+Each cell is one recipe on one suite with one seed, in ``runs/bench-methods-SUITE-RECIPE-sSEED``;
+what came of it is kept in a folder beside ``--json``, and read from there if it lies there.
 A recipe is run as it is shipped, gate and all, with its own number of samples; how many tasks a
 generation has follows from that, so that some generations fit into the budget, and no generation
 begins once it is spent (``token_budget``): tokens of practice, of writing and of training. What
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _common import OURS, ROOT, circumstances, parser, save, standing
+from _common import OURS, ROOT, circumstances, parser, pieces, same_settings, save, standing
 from _evolved import pool
 from rich.console import Console
 from rich.table import Table
@@ -110,13 +111,11 @@ def live(folder: Path, config: Config, out: Console) -> dict[str, Any]:
     """Evolve one cell and test it; what came of it, and what it took."""
     with Run(folder, config, console=out) as run:
         last = evolve(run)
-        tasks = run.tasks("test")
         tested = measure(run, "test · evolved", "test", last.memory, last.weights)
         items = history.items(run.ledger, last.memory)
         generations = run.generations()[1:]
         return {
             "success": tested,
-            "families": {task.id: task.family for task in tasks},
             "tokens": learning_tokens(run),
             "gate_tokens": sum(g.tokens.get("evaluate", 0) for g in run.generations()),
             "seconds": round(sum(sum(g.seconds.values()) for g in generations), 1),
@@ -155,16 +154,16 @@ def unevolved(folder: Path, config: Config, budget: int, out: Console) -> dict[s
 
 
 def cell(
-    suite: str, recipe: str, seed: int, budget: int, quick: bool, out: Console
+    suite: str, recipe: str, seed: int, budget: int, quick: bool, kept: Path, out: Console
 ) -> dict[str, Any]:
-    """One cell, from its folder if it is done; ``why`` where the suite cannot run the recipe."""
-    label = f"bench-methods-{suite}-{recipe}{'-quick' if quick else ''}-s{seed}"
-    folder = ROOT / "runs" / label
-    kept = folder.with_name(f"{label}.json")
+    """One cell, as it was kept if it is done; ``why`` where the suite cannot run the recipe."""
+    label = f"{suite}-{recipe}{'-quick' if quick else ''}-s{seed}"
+    folder = ROOT / "runs" / f"bench-methods-{label}"
+    kept = kept / f"{label}.json"
+    config = configured(suite, OURS if recipe == "base" else recipe, seed, budget, quick)
     if not kept.is_file():
         out.print(f"[bold]{suite} · {recipe} · seed {seed}[/bold]")
         try:
-            config = configured(suite, OURS if recipe == "base" else recipe, seed, budget, quick)
             if recipe == "base":
                 found = unevolved(folder, config, budget, out)
             else:
@@ -174,9 +173,11 @@ def cell(
                 raise
             found = {"why": " ".join(str(error).split())}
             out.print(f"  {found['why']}", markup=False)
-        save(kept, found)
+        own = {k: v for k, v in circumstances("methods").items() if k in ("date", "commit")}
+        save(kept, found | own | {"config": config.model_dump(mode="json")})
         shutil.rmtree(folder / "index", ignore_errors=True)  # can be rebuilt
     read: dict[str, Any] = json.loads(kept.read_text())
+    same_settings(kept, read["config"], config)
     return read
 
 
@@ -316,9 +317,10 @@ def main() -> None:
         base: list[dict[str, Any]] = []
         cells: dict[str, list[dict[str, Any]]] = {}
         for seed in range(arguments.seeds):
-            base.append(cell(suite, "base", seed, budget, arguments.quick, out))
+            settings = seed, budget, arguments.quick, pieces(arguments.json), out
+            base.append(cell(suite, "base", *settings))
             for recipe in chosen:
-                own = cell(suite, recipe, seed, budget, arguments.quick, out)
+                own = cell(suite, recipe, *settings)
                 cells.setdefault(recipe, []).append(own)
                 # Recipes with as many seeds as the unevolved agent; the others follow.
                 full = {n: c for n, c in cells.items() if len(c) == len(base)}
