@@ -28,6 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import _gold
 import collapse
+import evolution
 import methods
 import suites
 import tables
@@ -238,6 +239,49 @@ def test_gold_that_is_chosen_among_valid_actions() -> None:
     assert all(t.success for t in episodes)
     gold = [action.text for task in tasks for action in suite.gold(task)]  # type: ignore[attr-defined]
     assert spelt == [(text, True) for text in gold]
+
+
+# --- pieces of a campaign ---
+
+
+def test_what_was_measured_elsewhere_is_read_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(number: int, objective: str, *extra: str) -> None:
+        settled = evolution.settled("reasoning-gym", objective, 5, extra, False, number)
+        one = seed(number, {"base": 4, "memory": 4, "weights": 12, "both": 12})
+        summary = one.summary | {"config": settled.model_dump(mode="json"), "tokens": {"total": 9}}
+        summary["generations"] = [*summary["generations"], {
+            "n": 1, "decision": "kept", "cell": "incumbent", "reason": "",
+            "cells": {"incumbent": {"mean": 0.1}}}]  # fmt: skip
+        families = {t: {"x": "gcd", "y": "chain_sum", "z": "lcm"}[t[0]] for t in TASKS}
+        gold = {"success": dict.fromkeys(TASKS, 1.0), "steps": 9, "own_steps": 9}
+        file = tmp_path / "objectives" / f"reasoning-gym-{objective}-s{number}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(
+            json.dumps({"gold": gold, **one._replace(summary=summary, families=families)._asdict()})
+        )
+
+    def run(*_: object) -> None:
+        raise AssertionError("was measured already")
+
+    def go(*objectives: str) -> dict[str, Any]:
+        out, json_file = Console(quiet=True), tmp_path / "objectives.json"
+        evolution.campaign(["reasoning-gym"], objectives, 2, 5, (), "", False, json_file, out)
+        found: dict[str, Any] = json.loads(json_file.read_text())["cells"]
+        return found
+
+    monkeypatch.setattr(evolution, "run_once", run)
+    for number in (0, 1):
+        kept(number, "sft")
+    cell = go("sft")["reasoning-gym-sft"]
+    assert (cell["seeds"], cell["arms"]["weights"]["mean"]) == (2, 0.6)
+    assert cell["bar"]["all"]["ratio"] == 0.6 and cell["gold"][1]["steps"] == 9
+    with pytest.raises(AssertionError, match="measured already"):
+        go("dpo")
+    kept(0, "dpo", "acquire.samples=3")
+    with pytest.raises(SystemExit, match=r"reasoning-gym-dpo-s0\.json: measured with other"):
+        go("dpo")
 
 
 # --- does the gate hold? ---
