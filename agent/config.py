@@ -182,8 +182,9 @@ class Config(_Settings):
 
     Args:
         generations: how many generations to evolve.
-        token_budget: no generation begins once practice, writing and training took so many tokens
-            (what the gate measures is not counted); null is no limit.
+        token_budget: of practice, writing and training, not of what the gate measures. No
+            generation begins of which, by what the last one took, less than half would fit; null
+            is no limit.
         seed: decides tasks, samples and initialisations.
     """
 

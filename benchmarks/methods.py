@@ -4,10 +4,10 @@ Each cell is one recipe on one suite with one seed, in ``runs/bench-methods-SUIT
 what came of it is kept in a folder beside ``--json``, and read from there if it lies there.
 A recipe is run as it is shipped, gate and all, with its own number of samples; how many tasks a
 generation has follows from that, so that some generations fit into the budget, and no generation
-begins once it is spent (``token_budget``): tokens of practice, of writing and of training. What
-each took, and what the gate took on top, stands beside the result; so do the unevolved agent and
-best of n, the unevolved agent's samples on the same tokens, of which the most frequent answer
-counts. Then the evolved agent answers the test tasks, greedily, once.
+begins of which less than half would fit (``token_budget``): tokens of practice, of writing and of
+training. What each took, and what the gate took on top, stands beside the result; so do the
+unevolved agent and best of n, the unevolved agent's samples on the same tokens, of which the most
+frequent answer counts. Then the evolved agent answers the test tasks, greedily, once.
 
 A recipe that only mends its own tries, with neither memory nor weights that outlive them, learns
 from them by our weights' update (marked in the tables).
@@ -50,7 +50,9 @@ from memory import history
 from memory.records import Trajectory
 
 BUDGET = 24_000
-ROUNDS = 3  # about so many generations fit into the budget, where a task is not too dear
+ROUNDS = 2  # about so many generations fit into the budget, where a task is not too dear
+# What a generation takes, to what its practice takes: with training, and with writing alone.
+TRAINED, WRITTEN = 2.5, 1.5
 MOST_GENERATIONS = 8
 LEAST_TASKS, MOST_TASKS = 6, 64
 BEST_OF_MOST = 16
@@ -58,7 +60,7 @@ COLOURS = {OURS: "#0b7285", "base": "#868e96", "best_of_n": "#868e96"}
 # By suite: what is laid over a recipe, and about how many tokens one episode writes.
 SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
     "reasoning-gym": (
-        40,
+        57,
         ("suite={name: reasoning-gym, tasks: {train: 60, gate: 8, retention: 4, test: 15}}",),
     ),
     "banking77": (
@@ -97,7 +99,9 @@ def configured(suite: str, recipe: str, seed: int, budget: int, quick: bool) -> 
         own.append("update_weights.enabled=true")
     acquire = shipped.acquire
     tries = acquire.samples + acquire.retries
-    tasks = min(MOST_TASKS, max(LEAST_TASKS, round(budget / ROUNDS / (tries * each))))
+    trains = shipped.update_weights.enabled or not outlives(shipped)
+    dear = tries * each * (TRAINED if trains else WRITTEN)
+    tasks = min(MOST_TASKS, max(LEAST_TASKS, round(budget / ROUNDS / dear)))
     own += [f"acquire.tasks={tasks}", f"acquire.first_tasks={tasks}", *(QUICK if quick else ())]
     return load_config(recipe, own)
 
@@ -116,7 +120,7 @@ def live(folder: Path, config: Config, out: Console) -> dict[str, Any]:
         generations = run.generations()[1:]
         return {
             "success": tested,
-            "tokens": learning_tokens(run),
+            "tokens": learning_tokens(run)[0],
             "gate_tokens": sum(g.tokens.get("evaluate", 0) for g in run.generations()),
             "seconds": round(sum(sum(g.seconds.values()) for g in generations), 1),
             "items": len(items),

@@ -73,20 +73,37 @@ def evolve(run: Run) -> Generation:
     corrections.check(run)
     solve.check(run)
     incumbent = run.incumbent() or first_generation(run)
-    budget = run.config.token_budget
-    while incumbent.n < run.config.generations:
-        if budget is not None and (spent := learning_tokens(run)) >= budget:
-            run.print(f"the token budget is spent ({spent:,} of {budget:,}): no further generation")
-            break
+    while incumbent.n < run.config.generations and affordable(run):
         incumbent = one_generation(run, incumbent)
         run.print(two_by_two(incumbent))
     return incumbent
 
 
-def learning_tokens(run: Run) -> int:
-    """What practice, writing and training took so far; what the gate measures is not among it."""
-    phases = [phase for g in run.generations() for phase in g.tokens.items()]
-    return sum(tokens for phase, tokens in phases if phase != "evaluate")
+def affordable(run: Run) -> bool:
+    """Whether the token budget has room for half of what the last generation took, or more.
+
+    So what is spent lies within half a generation of the budget, above or below: methods whose
+    generations differ in size take the same in the mean.
+    """
+    budget, (spent, last) = run.config.token_budget, learning_tokens(run)
+    if budget is None or spent + last / 2 < budget:
+        return True
+    run.print(
+        f"the token budget has no room for another generation ({spent:,} of {budget:,} spent)"
+    )
+    return False
+
+
+def learning_tokens(run: Run) -> tuple[int, int]:
+    """What practice, writing and training took: in all, and in the last generation.
+
+    What the gate measures is not among it.
+    """
+    each = [
+        sum(tokens for phase, tokens in g.tokens.items() if phase != "evaluate")
+        for g in run.generations()
+    ]
+    return sum(each), each[-1] if each else 0
 
 
 def one_generation(run: Run, incumbent: Generation) -> Generation:
