@@ -83,7 +83,9 @@ class GrpoSettings(_Settings):
 
     Args:
         clip_low, clip_high: the ratio of new to old probability is clipped to 1 - low … 1 + high
-            (unequal in DAPO, 2503.14476).
+            (unequal in DAPO, 2503.14476). Published ones are 0.2 and 0.2 to 0.28, for samples that
+            are new every few steps. A generation trains dozens of steps on its samples, where 0.2
+            keeps a token from ever becoming more than a fifth likelier; see the benchmarks.
         kl: weight of the divergence from the reference, per token.
         scale: advantages by the group's standard deviation, or ``none`` (Dr. GRPO, 2503.20783).
         aggregate: the mean over all tokens (DAPO), or over each trajectory first (GRPO).
@@ -97,7 +99,7 @@ class GrpoSettings(_Settings):
     """
 
     clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.2, gt=0)
+    clip_high: float = Field(9.0, gt=0)
     kl: float = Field(0.0, ge=0)
     scale: Literal["std", "none"] = "std"
     aggregate: Literal["token", "sequence"] = "token"

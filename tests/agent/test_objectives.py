@@ -166,10 +166,16 @@ def test_grpo_follows_advantages() -> None:
 )
 def test_clip_stops_what_has_gone_far_enough(moved: float, advantage: int, clipped: bool) -> None:
     t = tokens([-1.0 + moved], [-1.0], advantage=[advantage])
-    grad = gradient(t, settings("grpo"))
+    grad = gradient(t, settings("grpo", clip_high=0.2))
     assert bool(grad[0] == 0) == clipped
     wide = settings("grpo", clip_low=0.5, clip_high=0.5)
     assert gradient(tokens([-1.0 + moved], [-1.0], advantage=[advantage]), wide).any()
+
+
+@pytest.mark.parametrize(("times", "clipped"), [(9.0, False), (11.0, True)])
+def test_a_success_can_become_ten_times_as_likely(times: float, clipped: bool) -> None:
+    moved = tokens([-3.0 + math.log(times)], [-3.0], advantage=[1])
+    assert bool(gradient(moved, settings("grpo"))[0] == 0) == clipped
 
 
 def test_ratios_to_generation_or_to_the_start() -> None:

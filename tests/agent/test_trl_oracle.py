@@ -257,7 +257,7 @@ def test_grpo(folder: Path, tmp_path: Path, aggregate: str, truncate: float | No
     how = LoraSettings.model_validate(
         {
             "objective": "grpo",
-            "grpo": {"kl": 0.04, "aggregate": aggregate, "truncate": truncate},
+            "grpo": {"kl": 0.04, "clip_high": 0.2, "aggregate": aggregate, "truncate": truncate},
         }
     )
     assert ours(network, units(examples), how) == pytest.approx(theirs, abs=CLOSE)
