@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,17 @@ from memory.ledger import Ledger
 from memory.records import MEMBER_OF, Note, content_hash
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
-FREE = (
-    "generations",
-    "token_budget",
-    "rollouts",
-)  # settings with which a run may be continued otherwise
+# Settings with which a run may be continued otherwise: how far, where, and with how much memory.
+FREE = ("generations", "token_budget", "rollouts")
+PLACES = (
+    "policy.device",
+    "policy.slots",
+    "policy.endpoint.url",
+    "policy.vllm.python",
+    "update_weights.row_tokens",
+    "update_weights.checkpoint_seconds",
+    "update_weights.launch",
+)
 FORKED = "forked/"  # and the hash of the configuration with which a copied run was begun
 BASE = "base"  # the version of weights that no adapter has changed
 
@@ -107,17 +115,47 @@ def adapter_notes(run: Path, ledger: Ledger, folder: Path) -> list[tuple[str, No
 
 
 def config_hash(folder: Path) -> str:
-    """Hash (16 hex digits) of a run's stored configuration, but for what may change (`FREE`)."""
+    """Hash (16 hex digits) of a run's stored configuration, but for what may change."""
+    tree = _fixed(yaml.safe_load((folder / CONFIG).read_text()))
+    return content_hash(tree)[:16]
+
+
+def earlier_hash(folder: Path) -> str:
+    """`config_hash` as runs had it that were begun when `PLACES` could not change."""
     tree = yaml.safe_load((folder / CONFIG).read_text())
     return content_hash({key: value for key, value in tree.items() if key not in FREE})[:16]
+
+
+def _fixed(tree: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what may change."""
+    kept = {name: value for name, value in copy.deepcopy(tree).items() if name not in FREE}
+    for place in PLACES:
+        *path, last = place.split(".")
+        at = kept
+        for name in path:
+            at = at.setdefault(name, {})
+        at.pop(last, None)
+    return kept
+
+
+def _with_changes(tree: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with today's values of what may change."""
+    made = copy.deepcopy(tree) | {name: now[name] for name in FREE}
+    for place in PLACES:
+        *path, last = place.split(".")
+        at, own = made, now
+        for name in path:
+            at, own = at.setdefault(name, {}), own[name]
+        at[last] = own[last]
+    return made
 
 
 def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:
     """The folder's configuration: stored when new, compared when the run has begun.
 
-    A run may be continued with more generations, and on other machines; anything else that
-    differs is an error, unless no episode has ended yet (a first attempt that failed on a
-    mistake in it, say).
+    A run may be continued with more generations, and on other machines (`FREE`, `PLACES`);
+    anything else that differs is an error, unless no episode has ended yet (a first attempt that
+    failed on a mistake in it, say).
     """
     path = folder / CONFIG
     if begun and not path.exists():
@@ -138,18 +176,19 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
     stored = validate(tree, str(path))
     if config is None:
         return stored
-    before, now = (c.model_dump(mode="json", exclude=set(FREE)) for c in (stored, config))
+    whole = config.model_dump(mode="json")
+    before, now = _fixed(stored.model_dump(mode="json")), _fixed(whole)
     if before != now:
         changed = sorted(k for k in now if now[k] != before[k])
         raise ConfigError(
             f"{folder} was begun with another configuration ({', '.join(changed)} differ); "
             "use another --run folder, or continue without these changes"
         )
-    free = config.model_dump(mode="json", include=set(FREE))
-    free["generations"] = max(config.generations, stored.generations)
-    if any(tree.get(name) != value for name, value in free.items()):
+    whole["generations"] = max(config.generations, stored.generations)
+    new = _with_changes(tree, whole)
+    if new != tree:
         # The rest stays as it was written: see config_hash.
-        write_text(path, yaml.safe_dump(tree | free, sort_keys=False))
+        write_text(path, yaml.safe_dump(new, sort_keys=False))
     return config
 
 

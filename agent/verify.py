@@ -14,7 +14,16 @@ from agent.config import Config, ConfigError, validate
 from agent.evolution.canaries import verdict
 from agent.made_tasks import MadeTasks
 from agent.report import accounted
-from agent.run_folder import BASE, CONFIG, FORKED, LEDGER, config_hash, open_ledger, pruned
+from agent.run_folder import (
+    BASE,
+    CONFIG,
+    FORKED,
+    LEDGER,
+    config_hash,
+    earlier_hash,
+    open_ledger,
+    pruned,
+)
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import member_folder, read_set
 from environments.splits import split_of
@@ -313,7 +322,7 @@ def _made_from(
         return
     unread = any(_config(ledger, folder))  # which its own check says
     known = {key.removeprefix(FORKED) for key, _ in ledger.all(Note, FORKED)}
-    if not unread and told.get("config") not in {config_hash(folder), *known}:
+    if not unread and told.get("config") not in {config_hash(folder), earlier_hash(folder), *known}:
         yield f"adapter {version} was made with another configuration than {CONFIG}"
     parents = told.get("parents")
     inherited: set[str] = set()

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.training.adapter import AdapterError, check_adapter
+from memory.records import MEMBER_OF
 
 
 class Parcel(NamedTuple):
     """An adapter for engines that may not see its folder.
 
     Args:
-        version: what its files hash to.
+        version: what its files hash to; of a set's member ``SET:MEMBER``, of which they hash to the
+            latter.
         folder: where it lies on the machine that sent it.
         files: a reference to the files' contents in Ray's object store, alone in a sequence: so
             Ray does not fetch it before it is asked for.
@@ -59,6 +61,6 @@ def unpack(parcel: Parcel, cache: Path) -> Path:
 
 def _holds(folder: Path, version: str) -> bool:
     try:
-        return check_adapter(folder) == version
+        return check_adapter(folder) == version.rpartition(MEMBER_OF)[2]
     except AdapterError:
         return False

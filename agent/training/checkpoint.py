@@ -68,6 +68,11 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def remove(self) -> None:
-        """Training has ended, one way or the other."""
+        """Nothing is left to go on from."""
         self.path.unlink(missing_ok=True)
         self.path.with_name(self.path.name + ".partial").unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove the checkpoint of the training whose adapter lies in the folder now."""
+    Checkpoint(folder, "", None).remove()

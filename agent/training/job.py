@@ -7,6 +7,7 @@ the launcher's own options. Run as ``accelerate launch … -m agent.training.job
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 from agent.policies.base import PolicyFailure
 from agent.training.packing import Example
 from agent.training.settings import LoraSettings
+from environments.adapters.processes import supervised
 
 
 def launch(
@@ -39,6 +41,7 @@ def launch(
     """
     from agent.training.adapter import read_manifest
 
+    check(settings.launch)
     job = {
         "model": str(model_folder),
         "examples": examples,
@@ -54,17 +57,35 @@ def launch(
         path = Path(scratch) / "job.json"
         path.write_text(json.dumps(job))
         command = [*settings.launch, "-m", "agent.training.job", str(path)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True)
-        except OSError as error:
-            raise PolicyFailure(f"update_weights.launch cannot be run: {error}") from error
-        if done.returncode:
+        # Ended with us: else it would train on beside the one that is started again.
+        with subprocess.Popen(
+            supervised(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                _, said = process.communicate()
+            except BaseException:
+                process.terminate()
+                raise
+        if process.returncode:
             diverged = path.with_suffix(".diverged")
             if diverged.exists():
                 raise FloatingPointError(diverged.read_text())
-            told = " | ".join(done.stderr.strip().splitlines()[-3:])
-            raise PolicyFailure(f"update_weights.launch failed ({done.returncode}): {told}")
+            told = " | ".join(said.strip().splitlines()[-3:])
+            raise PolicyFailure(f"update_weights.launch failed ({process.returncode}): {told}")
     return read_manifest(folder)
+
+
+def check(command: Sequence[str]) -> None:
+    """Whether the program of ``update_weights.launch`` is there.
+
+    Raises:
+        PolicyFailure: it is not.
+    """
+    if command and shutil.which(command[0]) is None:
+        raise PolicyFailure(
+            f"update_weights.launch cannot be run: there is no program {command[0]}; install it, "
+            "or name one by its path"
+        )
 
 
 def main(path: Path) -> None:

@@ -76,7 +76,10 @@ def loop(
     described: dict[str, Any],
     progress: Progress,
 ) -> tuple[list[float], int]:
-    """All optimiser steps; the losses of each, and the tokens of all."""
+    """All optimiser steps; the losses of each, and the tokens of all.
+
+    The checkpoint stays: it is the caller's to remove, once the adapter is written.
+    """
     accelerator, optimiser = trainee.accelerator, trainee.optimiser
     shared = common_prefix(examples)
     steps = plan(examples, settings, seed, shared)
@@ -114,8 +117,8 @@ def loop(
         progress(number + 1, len(steps), step_tokens, step_loss)
     if averages is not None:
         averages.finish()
-    if accelerator.is_main_process:
-        checkpoint.remove()
+    if not math.isfinite(losses[-1]) and accelerator.is_main_process:
+        checkpoint.remove()  # it would diverge again
     check_finite(losses)
     return losses, tokens
 
@@ -158,12 +161,11 @@ class _Step:
         """Adds up the gradients of a step's rows; its loss and its tokens."""
         import torch
 
-        from agent.training.objectives import Batch, batch_of, divergence, of_rows, tokens_of
+        from agent.training.objectives import Batch, batch_of, divergence, tokens_of
 
         trainee, accelerator = self.trainee, self.trainee.accelerator
         processes = accelerator.num_processes
         batch: Batch = batch_of(rows)
-        mean = of_rows(self.settings)
         own = list(rows[accelerator.process_index :: processes])
         idle = -(-len(rows) // processes) - len(own)  # others have a row more: keep in step
         kl = self._kl(rows) if self.other else 0.0
@@ -187,7 +189,6 @@ class _Step:
                     if self.reference:
                         reference = torch.cat([self.reference[id(e)] for e in flat])
                     found = self.loss(tokens_of(packed, row, logprobs, reference), batch, kl)
-                    found = found / len(rows) if mean else found
                     found = found + self.settings.regularise.kl * away
                     found = found * 0 if number >= len(own) else found
                 # Several processes' gradients are averaged, where their sum is wanted.

@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.policies.base import PolicyFailure
 from agent.training.adapter import save_adapter
+from agent.training.checkpoint import discard
 from agent.training.loop import Progress, Trainee, loop
 from agent.training.packing import Example
 from agent.training.settings import LoraSettings
@@ -79,7 +80,10 @@ def train(
     described = describe(manifest, examples, settings, seed)
     losses, tokens = loop(trainee, examples, settings, seed, folder, described, progress)
     described |= {"tokens": tokens, "losses": [round(loss, 5) for loss in losses]}
-    return save(trainee.network, folder, described, trainee)
+    made = save(trainee.network, folder, described, trainee)
+    if trainee.accelerator.is_main_process:
+        discard(folder)  # not before: a disk that was full, say, costs no training
+    return made
 
 
 def _elsewhere(settings: LoraSettings) -> Callable[..., dict[str, Any]] | None:

@@ -47,12 +47,13 @@ class Tokens(NamedTuple):
 
 class Batch(NamedTuple):
     """What one optimiser step is the mean over: units, loss tokens, loss tokens of the better
-    halves of pairs.
+    halves of pairs, and loss tokens as much as their examples weigh.
     """
 
     units: int
     tokens: int
     chosen: int
+    weight: float
 
 
 Loss = Callable[[Tokens, Batch], Tensor]
@@ -66,6 +67,7 @@ def batch_of(rows: Sequence[Sequence[Unit]]) -> Batch:
         units=len(found),
         tokens=sum(sum(e.loss_mask) for e in every),
         chosen=max(1, sum(sum(e.loss_mask) for e in every if e.advantage > 0)),
+        weight=max(1e-8, sum(e.weight * sum(e.loss_mask) for e in every)),
     )
 
 
@@ -239,7 +241,7 @@ def tokens_of(
 
 
 def loss_of(settings: LoraSettings) -> Callable[[Tokens, Batch, float], Tensor]:
-    """The configured loss: a row's share of it; ``sft`` (see `of_rows`) is the row's own mean.
+    """The configured loss: a row's share of it; a step's is the sum of its rows'.
 
     It takes the row's tokens, the batch of the optimiser step, and KTO's reference point (see
     ``mismatched``).
@@ -254,7 +256,7 @@ def loss_of(settings: LoraSettings) -> Callable[[Tokens, Batch, float], Tensor]:
     if settings.loss is not None:
         return _own(settings.loss)
     return {
-        "sft": lambda tokens, batch, kl: sft(tokens),
+        "sft": lambda tokens, batch, kl: sft(tokens, batch),
         "weighted": lambda tokens, batch, kl: weighted(tokens, batch),
         "dpo": lambda tokens, batch, kl: dpo(tokens, settings.dpo, batch),
         "kto": lambda tokens, batch, kl: kto(tokens, settings.kto, batch, kl),
@@ -277,20 +279,14 @@ def _own(path: str) -> Callable[[Tokens, Batch, float], Tensor]:
     return checked
 
 
-def of_rows(settings: LoraSettings) -> bool:
-    """Whether a step's loss is the mean of its rows' losses, else it is their sum."""
-    return settings.objective == "sft" and settings.loss is None
-
-
 def needs_reference(settings: LoraSettings) -> bool:
     """Whether the loss compares with the weights that training began with (one's own may)."""
     return settings.objective in ("dpo", "kto", "grpo") or settings.loss is not None
 
 
-def sft(tokens: Tokens) -> Tensor:
-    """Weighted mean negative log-likelihood over the row's loss tokens."""
-    weights = tokens.weight[tokens.example]
-    return (-tokens.logprobs * weights).sum() / weights.sum().clamp(min=1e-8)
+def sft(tokens: Tokens, batch: Batch) -> Tensor:
+    """Weighted mean negative log-likelihood over the loss tokens of the step."""
+    return (-tokens.logprobs * tokens.weight[tokens.example]).sum() / batch.weight
 
 
 def weighted(tokens: Tokens, batch: Batch) -> Tensor:

@@ -58,7 +58,9 @@ def train_verifier(
     return train(
         model_folder,
         pairs,
-        settings.model_copy(update={"objective": "dpo", "backend": "own", "dpo": dpo}),
+        settings.model_copy(
+            update={"objective": "dpo", "loss": None, "backend": "own", "dpo": dpo}
+        ),
         folder,
         seed=seed,
         manifest={**manifest, "role": "verifier"},

@@ -18,7 +18,7 @@ from agent.evolution.play import arm
 from agent.evolution.refine import instructive_failures
 from agent.evolution.update import merge
 from agent.run import Run
-from agent.run_folder import BASE, open_ledger
+from agent.run_folder import BASE, config_hash, earlier_hash, open_ledger
 from agent.training.adapter import check_adapter, read_manifest
 from agent.verify import verify
 from environments.splits import SPLITS
@@ -345,6 +345,31 @@ def test_another_configuration_is_refused(
     with pytest.raises(ConfigError, match=rf"another configuration \({named} differ\)"):
         evolve_toy(copied, change)
     assert counts(copied) == before
+
+
+def test_a_run_goes_on_where_there_is_less_room(copied: Path, evolve_toy: Evolve) -> None:
+    """What a message of too little memory advises, and another place of the server."""
+    before = config_hash(copied)
+    there = "policy.endpoint.url=http://there:1/v1"
+    evolve_toy(copied, "update_weights.row_tokens=128", "policy.slots=2", there)
+    stored = yaml.safe_load((copied / "config.yaml").read_text())
+    assert stored["update_weights"]["row_tokens"] == 128 and stored["policy"]["slots"] == 2
+    assert config_hash(copied) == before and verify(copied)[1] == []
+    with pytest.raises(ConfigError, match=r"another configuration \(policy differ\)"):
+        evolve_toy(copied, "policy.endpoint.model=another")
+
+
+def test_adapters_of_runs_begun_before_places_could_change_are_theirs(
+    tmp_path: Path, evolve_toy: Evolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as then:
+        then.setattr("agent.engines.config_hash", earlier_hash)
+        evolve_toy(tmp_path / "run", "generations=1", UNTESTED)
+    with open_ledger(tmp_path / "run") as ledger:
+        (note,) = [n for _, n in ledger.all(Note, "adapter/")]
+    hashes = earlier_hash(tmp_path / "run"), config_hash(tmp_path / "run")
+    assert note.data["manifest"]["config"] == hashes[0] != hashes[1]
+    assert verify(tmp_path / "run")[1] == []
 
 
 def test_a_run_that_never_began_takes_the_corrected_configuration(

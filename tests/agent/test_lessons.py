@@ -197,6 +197,10 @@ def test_worth() -> None:
     assert [e.weight for e in by_reward.examples] == pytest.approx([4 / 3, 2 / 3])
     how = WeightedSettings(by="advantage", temperature=0.1, max_weight=20)
     made = by_worth(found, rewards(found), sequences, how)
+    hopeless = [tried("b", 0, 0.0), tried("b", 1, 0.0)]  # none of it is better than the rest
+    beside = by_worth(found + hopeless, rewards(found + hopeless), sequences, how)
+    assert [e.weight for e in beside.examples] == [e.weight for e in made.examples]
+    assert beside.silent == {"all wrong": ["b"]}
     first, second, third = (e.weight for e in made.examples)
     assert first / second == pytest.approx(20) and third < second / 100
 

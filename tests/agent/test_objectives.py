@@ -90,8 +90,10 @@ def tokens(
 
 
 def gradient(t: Tokens, how: LoraSettings, batch: Batch | None = None, kl: float = 0.0) -> Tensor:
-    many = len(t.unit.unique())
-    found = loss_of(how)(t, batch or Batch(many, len(t.logprobs), max(1, len(t.logprobs))), kl)
+    if batch is None:
+        count, weight = len(t.logprobs), float(t.weight[t.example].sum())
+        batch = Batch(len(t.unit.unique()), count, max(1, count), weight)
+    found = loss_of(how)(t, batch, kl)
     found.backward()
     assert t.logprobs.grad is not None
     return t.logprobs.grad
@@ -133,7 +135,7 @@ def test_dpo_keeps_the_better_likely() -> None:
     """With NLL, the better half's tokens gain even where the margin is wide."""
     values: dict[str, Any] = {"unit": [0, 0], "advantage": [1, -1]}
     t = tokens([-5.0, -900.0], [-5.0, -1.0], **values)
-    grad = gradient(t, settings("dpo", nll=1.0), Batch(1, 2, 1))
+    grad = gradient(t, settings("dpo", nll=1.0), Batch(1, 2, 1, 2.0))
     assert grad.tolist() == pytest.approx([-1.0, 0.0], abs=1e-6)
 
 

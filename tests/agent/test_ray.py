@@ -34,7 +34,7 @@ from environments.base import Task
 from environments.sandbox.base import SandboxUnavailable
 from memory.ledger import LedgerError
 from memory.recall import Recall
-from memory.records import Generation, Kind, MemoryItem, Note, Recollection, Trajectory
+from memory.records import MEMBER_OF, Generation, Kind, MemoryItem, Note, Recollection, Trajectory
 from tests.agent.conftest import TOY
 from tests.agent.walks import noted, walks
 from tests.tiny import tiny_model
@@ -408,6 +408,9 @@ def test_an_adapter_that_arrives_otherwise_is_refused(
     (tmp_path / model.version / "adapter_config.json").write_text("{}")  # cut by a crash, say
     assert unpack(elsewhere, tmp_path) == tmp_path / model.version
     assert check_adapter(tmp_path / model.version) == model.version
+    member = f"set{MEMBER_OF}{model.version}"  # a set's member travels by both names
+    travelled = unpack(pack(member, model.adapter)._replace(folder="/no"), tmp_path)
+    assert check_adapter(travelled) == model.version
     files = dict(ray.get(whole.files[0])) | {"adapter_config.json": b"{}"}
     with pytest.raises(AdapterError, match=f"the adapter {model.version} did not arrive whole"):
         unpack(Parcel(model.version, "", (ray.put(files),)), tmp_path / "other")

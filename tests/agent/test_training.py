@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,18 @@ from torch import Tensor
 
 from agent.policies.base import PolicyFailure
 from agent.policies.transformers import load_model
+from agent.training import lora
 from agent.training.adapter import check_adapter, read_manifest
 from agent.training.checkpoint import SUFFIX, Checkpoint
+from agent.training.job import check
 from agent.training.loop import _schedule, plan
 from agent.training.lora import LoraSettings, lora_config, save, train
-from agent.training.objectives import Batch, Tokens, dpo
-from agent.training.packing import Example, build, common_prefix
+from agent.training.objectives import Batch, Tokens, dpo, token_logprobs
+from agent.training.packing import IGNORE, Example, build, common_prefix
 from agent.training.settings import DpoSettings
 from agent.training.verifier import best_of_n, load_verifier, train_verifier
 from memory.records import Trajectory
-from tests.agent.sequences import row_loss, sequence
+from tests.agent.sequences import sequence
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,9 +78,11 @@ def plainly(model: Path, examples: list[Example], how: LoraSettings, folder: Pat
     steps = plan(examples, how, 3, shared)
     for number, rows in enumerate(steps):
         optimiser.param_groups[0]["lr"] = how.peak * _schedule(number, len(steps), how.warmup)
+        weigh = sum(e.weight * sum(e.loss_mask) for row in rows for unit in row for e in unit)
         for units in rows:
             row = build([e for unit in units for e in unit], shared, torch.float32, "cpu")
-            (row_loss(network, row) / len(rows)).backward()
+            weights = row.weights[0, row.labels[0] != IGNORE]
+            ((-token_logprobs(network, row) * weights).sum() / weigh).backward()
         torch.nn.utils.clip_grad_norm_(parameters, how.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -270,6 +276,27 @@ def test_killed_training_ends_with_the_same_weights(
     assert read_manifest(folder)["losses"] == read_manifest(tmp_path / "whole")["losses"]
 
 
+def test_an_adapter_that_cannot_be_written_costs_no_training(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when training ends: the same call goes on from its last checkpoint."""
+    how = LoraSettings.model_validate(SMALL | {"checkpoint_seconds": 0})
+    values: dict[str, Any] = {"seed": 0, "manifest": {}, "dtype": "float32", "device": "cpu"}
+    examples = [sequence(i) for i in range(8)]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(lora, "save_adapter", full)
+        train(model, examples, how, tmp_path / "a", **values)
+    assert (tmp_path / f"a{SUFFIX}").exists()
+    steps: list[int] = []
+    train(model, examples, how, tmp_path / "a", progress=lambda n, *_: steps.append(n), **values)
+    assert len(steps) == 1 and steps[0] > 1, "the last step alone, which no checkpoint holds"
+    assert not (tmp_path / f"a{SUFFIX}").exists()
+
+
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path: Path) -> None:
     mine = Checkpoint(tmp_path / "a", "mine", 0)
     assert mine.load() is None and mine.due
@@ -310,10 +337,39 @@ def test_two_processes_train_what_one_does(
     assert found[1]["tokens"] == found[0]["tokens"] and len(found[0]["losses"]) > 3
 
 
+def test_what_a_launcher_started_ends_with_us(model: Path, tmp_path: Path) -> None:
+    """Killed with SIGKILL: else it would train on beside the one that is started again."""
+    noted = tmp_path / "pid"
+    program = (
+        "from pathlib import Path; from agent.training.lora import train;"
+        "from agent.training.settings import LoraSettings;"
+        "from tests.agent.sequences import sequence;"
+        f"how = LoraSettings(launch=('sh', '-c', 'echo $$ > {noted}; sleep 600'));"
+        f"train(Path({str(model)!r}), [sequence(0)], how, Path({str(tmp_path / 'a')!r}),"
+        " seed=0, manifest={})"
+    )
+    ours = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    until(lambda: noted.is_file() and bool(noted.read_text().strip()))
+    started = Path("/proc") / noted.read_text().strip()
+    assert started.exists()
+    ours.kill()
+    ours.wait()
+    until(lambda: not started.exists())
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
+
+
 def test_a_launcher_that_fails_is_told(
     model: Path, examples: list[Example], tmp_path: Path
 ) -> None:
     missing = LoraSettings(launch=("no-such-launcher",))
+    with pytest.raises(PolicyFailure, match="there is no program no-such-launcher"):
+        check(missing.launch)
     with pytest.raises(PolicyFailure, match=r"update_weights\.launch cannot be run"):
         train(model, examples, missing, tmp_path / "a", seed=0, manifest={})
     fails = LoraSettings(launch=("sh", "-c", "echo no device >&2; exit 3"))
@@ -340,7 +396,8 @@ def test_a_verifier_ranks_samples(model: Path, tmp_path: Path) -> None:
         for right in (True, False):
             sign = 1.0 if right else -1.0
             pairs.append(answer(task, right, right)._replace(advantage=sign, unit=str(task)))
-    how = LoraSettings.model_validate(SMALL | {"learning_rate": 4e-3, "epochs": 4})
+    own = {"learning_rate": 4e-3, "epochs": 4, "loss": "no_such.module:loss"}  # the policy's
+    how = LoraSettings.model_validate(SMALL | own)
     made = train_verifier(model, pairs, how, tmp_path / "v", seed=0, manifest={}, dtype="float32")
     assert read_manifest(tmp_path / "v")["role"] == "verifier"
     assert made["settings"]["dpo"]["nll"] == 0

@@ -16,7 +16,8 @@ from datasets import Dataset
 
 from agent.policies.transformers import load_model
 from agent.training.adapter import check_adapter, read_manifest
-from agent.training.lora import LoraSettings, lora_config, train
+from agent.training.loop import _Step
+from agent.training.lora import LoraSettings, _trainee, lora_config, train
 from agent.training.objectives import (
     batch_of,
     loss_of,
@@ -87,6 +88,16 @@ def ours(network: Any, made: Sequence[Unit], how: LoraSettings) -> float:
         )
 
 
+def in_training(folder: Path, rows: Sequence[Sequence[Example]], how: LoraSettings) -> float:
+    """The loss of one optimiser step of the loop, of weights that have moved."""
+    examples = [e for row in rows for e in row]
+    small = how.model_copy(update={"rank": 4, "alpha": 8})
+    trainee = _trainee(folder, small, 5, None, "float32", "cpu")
+    step = _Step(trainee, examples, small, common_prefix(examples))
+    move(trainee.network)
+    return step([units(row) for row in rows])[0]
+
+
 def parts(example: Example) -> tuple[list[int], list[int]]:
     at = example.loss_mask.index(1)
     return list(example.token_ids[:at]), list(example.token_ids[at:])
@@ -119,6 +130,10 @@ def test_sft(folder: Path, tmp_path: Path) -> None:
     shared = common_prefix(examples)
     packed = row_loss(network, build(examples, shared, torch.float32, "cpu"))
     assert packed.item() == pytest.approx(theirs, abs=CLOSE)
+    # In two rows of different length: the mean over the step's tokens, not over its rows.
+    assert in_training(folder, [examples[:1], examples[1:]], LoraSettings()) == pytest.approx(
+        theirs, abs=CLOSE
+    )
 
 
 @pytest.mark.parametrize("nll", [0.0, 1.0])
@@ -189,6 +204,7 @@ def test_kto(folder: Path, tmp_path: Path) -> None:
     theirs = float(trainer.compute_loss(network, batch))
     how = LoraSettings.model_validate({"objective": "kto", "kto": {"beta": 0.3}})
     assert ours(network, units(examples), how) == pytest.approx(theirs, abs=CLOSE)
+    assert in_training(folder, [examples], how) == pytest.approx(theirs, abs=CLOSE)
 
 
 @pytest.mark.parametrize("aggregate", ["token", "sequence"])

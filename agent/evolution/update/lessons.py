@@ -119,11 +119,16 @@ def by_worth(
         tried: solved and failed ones.
         earned: rewards by slot.
         sequences: see ``Sequences``.
-        settings: which of the two; weights are scaled to a mean of 1.
+        settings: which of the two; weights are scaled to a mean of 1. Of a task that nobody
+            solved no failure is better than another, so that it is named and teaches nothing.
     """
     weighed: list[tuple[list[Example], float]] = []
-    for own in _by_task(tried).values():
+    silent: list[str] = []
+    for task, own in _by_task(tried).items():
         group = evenly(own, earned, settings.per_task)
+        if max(earned[t.slot] for t in group) < ALIKE:
+            silent.append(task)
+            continue
         mean = fmean(earned[t.slot] for t in group)
         for t in group:
             weight = earned[t.slot]
@@ -132,11 +137,12 @@ def by_worth(
                 weight = math.exp(min(exponent, math.log(settings.max_weight)))
             if weight > 0 and (found := sequences(t, whole=False)):
                 weighed.append((found, weight))
+    told = {"all wrong": sorted(silent)} if silent else {}
     if not weighed:
-        return Lessons([], 0, {"all wrong": sorted({t.task for t in tried})})
+        return Lessons([], 0, told)
     scale = fmean(weight for _, weight in weighed)
     examples = [e._replace(weight=weight / scale) for own, weight in weighed for e in own]
-    return Lessons(examples, len(weighed), {})
+    return Lessons(examples, len(weighed), told)
 
 
 def groups(

@@ -21,6 +21,7 @@ from agent.evolution.update.lessons import Lessons
 from agent.paging import reopened
 from agent.policies.base import Policy
 from agent.prompt import opening
+from agent.training import job
 from agent.training.merging import MergeSettings
 from agent.training.packing import Example
 from agent.training.settings import GroupSettings, LoraSettings
@@ -125,11 +126,13 @@ class WeightsUpdateSettings(LoraSettings):
 
 
 def check(run: Run) -> None:
-    """Whether the configured loss can be had.
+    """Whether the configured loss and launcher can be had.
 
     Raises:
-        ConfigError: it is one of the user's own and cannot be imported.
+        ConfigError: the loss is one of the user's own and cannot be imported.
+        PolicyFailure: there is no such launcher.
     """
+    job.check(run.config.update_weights.launch)
     if run.config.update_weights.loss is not None:
         choices.own(run.config.update_weights.loss, "update_weights.loss")
 
