@@ -115,6 +115,9 @@ def evolve(
         typer.Option(metavar="pkg.mod:Class", help="Your own environment; sets suite.name."),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="A shipped suite; sets suite.name.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A recipe, as if it stood first; may be repeated.")
+    ] = None,
     unsafe: Unsafe = False,
     as_json: AsJson = False,
 ) -> None:
@@ -129,7 +132,7 @@ def evolve(
     from agent.report.terminal import family_table, test_table
     from agent.run import Run
 
-    words = [*(what or []), *suite_setting(what or [], env, suite)]
+    words = [*(recipe or []), *(what or []), *suite_setting(what or [], env, suite)]
     sources = list(takewhile(lambda word: "=" not in word, words))
     overrides = words[len(sources) :]
     stored = run / "config.yaml"

@@ -360,11 +360,15 @@ def find_recipe(source: str | Path) -> Path:
         return path
     if str(source) in recipes():
         return Path(str(resources.files("agent") / "recipes" / f"{source}.yaml"))
+    from environments.suites import suite_names
+
     close = difflib.get_close_matches(str(source), recipes(), n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise ConfigError(
-        f"{source}: no such file, and no such recipe{hint}; recipes: {', '.join(recipes())}"
-    )
+    told = "the recipes are listed by: instar recipes"
+    if str(source) in suite_names():
+        told = f"it is a suite: --suite {source}"
+    elif close:
+        told = f"did you mean {close[0]}?"
+    raise ConfigError(f"{source}: no such file, and no such recipe ({told})")
 
 
 def _set(tree: dict[str, Any], path: list[str], value: Any, override: str) -> None:
@@ -382,6 +386,9 @@ def _explain(error: Any) -> str:
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key {where} ({hint})"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type") and where:
+        keys = ", ".join(f"{where}.{key}" for key in _fields(error["loc"])[:3])
+        return f"{where} is a group of settings, as {keys}" if keys else f"{where}: must hold keys"
     got = error.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | type(None)) else ""
     said = error["msg"].removeprefix("Value error, ")
@@ -392,10 +399,15 @@ def _explain(error: Any) -> str:
 
 
 def _keys(path: Sequence[int | str]) -> list[str]:
+    return sorted(_fields(path))
+
+
+def _fields(path: Sequence[int | str]) -> list[str]:
+    """The keys of the group of settings at a path, the ones that matter most first."""
     model: Any = Config
     for part in path:
         model = _group(model, part)
-    return sorted(getattr(model, "model_fields", {}))
+    return list(getattr(model, "model_fields", {}))
 
 
 def _group(model: Any, key: int | str) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from itertools import takewhile
+from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 
 from agent.environment_commands import AsJson
@@ -36,27 +38,54 @@ def listed(context: typer.Context, as_json: AsJson = False) -> None:
 
 @recipes_app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The recipe's name, or a YAML file.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE|FILE.yaml ... [key=value ...]", help="As for evolve; one, or a mixture."
+        ),
+    ],
     picture: Annotated[
         bool, typer.Option("--picture", help="The cycle, with what it chooses marked.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a recipe as it is written; with --json, all settings that it comes to.
+    """Show a recipe as it is written; of a mixture, or with --json, the settings it comes to.
 
     Example: instar recipes show expel --picture
+    Example: instar recipes show mbpp star acquire.samples=8 --picture
     """
     from agent.config import Config, find_recipe, load_config
 
+    names = list(takewhile(lambda word: "=" not in word, what))
+    config = load_config(names, what[len(names) :])  # a mistake in it is told, not shown
     if as_json:
-        typer.echo(json.dumps(load_config(name).model_dump(mode="json"), indent=1))
+        typer.echo(json.dumps(config.model_dump(mode="json"), indent=1))
     elif picture:
-        from agent.recipe_parts import PHASES, enabled, parts, recipe
+        from agent.recipe_parts import PHASES, described, enabled, parts
         from agent.report.picture import picture as drawn
 
-        config = load_config(name)
         off = [phase for phase in PHASES if not enabled(config, phase)]
         out = Console(highlight=False)
-        out.print(drawn(recipe(name), parts(config), parts(Config()), off))
+        out.print(drawn(described(names, what, config), parts(config), parts(Config()), off))
+    elif len(what) == 1:
+        typer.echo(find_recipe(what[0]).read_text().rstrip())
     else:
-        typer.echo(find_recipe(name).read_text().rstrip())
+        typer.echo(
+            yaml.safe_dump(_beside(config.model_dump(mode="json")), sort_keys=False).rstrip()
+        )
+
+
+def _beside(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are not the default's."""
+    from agent.config import Config
+
+    def differing(own: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: differing(value, plain[key])
+            if isinstance(value, dict) and isinstance(plain.get(key), dict)
+            else value
+            for key, value in own.items()
+            if key not in plain or value != plain[key]
+        }
+
+    return differing(tree, Config().model_dump(mode="json"))

@@ -7,7 +7,7 @@ the settings is a choice here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
@@ -118,10 +118,21 @@ def recipe(name: str) -> Recipe:
     Raises:
         ConfigError: no such recipe or file, or it cannot be used.
     """
-    text = find_recipe(name).read_text()
-    config = load_config(name)
-    head = " ".join(line.lstrip("# ") for line in _head(text))
-    sources = dict.fromkeys(re.findall(r"\b(\d{4}\.\d{5})\b", head))
+    return described([name], [name], load_config(name))
+
+
+def described(names: Sequence[str], words: Sequence[str], config: Config) -> Recipe:
+    """What one or several recipes and settings over them say and set.
+
+    Args:
+        names: the recipes; none for settings over the default.
+        words: all that was said, which is the mixture's name.
+        config: what that comes to.
+    """
+    texts = [find_recipe(name).read_text() for name in names]
+    heads = [[line.lstrip("# ") for line in _head(text)] for text in texts]
+    told = " ".join(line for head in heads for line in head)
+    sources = dict.fromkeys(re.findall(r"\b(\d{4}\.\d{5})\b", told))
     own, plain = parts(config), parts(Config())
     differ = [
         (phase, part)
@@ -130,9 +141,9 @@ def recipe(name: str) -> Recipe:
         if part != default
     ]
     return Recipe(
-        name=name,
-        description=_head(text)[0].lstrip("# ") if _head(text) else "",
-        phase=_phase(yaml.safe_load(text) or {}, config, differ),
+        name=" ".join(words),
+        description=" ".join(head[0] for head in heads if head),
+        phase=_phase(yaml.safe_load(texts[-1]) or {} if texts else {}, config, differ),
         sources=tuple(sources),
         needs=needs(config),
         choices={part.path: list(part.chosen) for _, part in differ},

@@ -52,6 +52,8 @@ class DpoSettings(_Settings):
             fails without supervised training first; training begins at the base here, so the
             two go together.
         pairs_per_task: at most.
+        pair: ``solved`` ones above failed ones, or the best above the worst of a task by reward or
+            grade, one pair a task (Self-Rewarding, 2401.10020, §2.2).
         weigh: a pair counts as much as its rewards differ (DLMA's pairs, 2402.11907); one whose
             failure has no lower reward does not count.
     """
@@ -59,6 +61,7 @@ class DpoSettings(_Settings):
     beta: float = Field(0.1, gt=0)
     nll: float = Field(1.0, ge=0)
     pairs_per_task: int = Field(4, ge=1)
+    pair: Literal["solved", "extremes"] = "solved"
     weigh: bool = False
 
 

@@ -120,11 +120,13 @@ def test_help_lists_every_command(call: Callable[..., Said], instar: Instar) -> 
         ("generations=0", ("generations", "greater than or equal to 1", "0")),
         ("suite.tasks.train=-1", ("suite.tasks.train", "greater than or equal to 1")),
         ("policy.engine=vllm9", ("policy.engine", "'transformers'", "'vllm9'")),
-        ("acquire=3", ("acquire", "dictionary")),
+        ("acquire=3", ("acquire is a group of settings, as acquire.",)),
+        ("feedback=self-judge", ("feedback is a group of settings, as feedback.by",)),
         ("generations.x=3", ("generations", "not a group of keys")),
         ("=3", ("'=3'", "write key=value")),
         ("nonsense", ("nonsense", "no such file, and no such recipe")),
         ("expell", ("no such recipe (did you mean expel?)",)),
+        ("gsm8k", ("no such recipe (it is a suite: --suite gsm8k)",)),
         ("feedback.by=judge", ("toy.yaml: feedback.by=judge needs feedback.judge.url",)),
         ("acquire.generate.teacher.url=http://a", ("needs acquire.generate.teacher.model",)),
         ("seed=[1", ("'seed=[1'", "not valid YAML")),
@@ -159,7 +161,7 @@ def test_all_mistakes_are_told_at_once(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (None, "no such file, and no such recipe; recipes: a"),
+        (None, "no such recipe (the recipes are listed by: instar recipes)"),
         ("a: [1", "is not valid YAML"),
         ("- 1\n- 2\n", "must hold keys and values"),
         ("", "must hold keys and values"),
@@ -591,3 +593,10 @@ def test_recipes_are_listed_and_shown(instar: Callable[..., Any]) -> None:
     whole = json.loads(instar("recipes", "show", "mbpp", "--json").stdout)
     assert whole["suite"]["name"] == "mbpp" and whole["gate"]["enabled"] is True
     assert "no such recipe" in instar("recipes", "show", "nope").stderr
+    mixed = ("mbpp", "star", "feedback.by=tests")
+    settings = yaml.safe_load(instar("recipes", "show", *mixed).stdout)
+    assert settings["refine"]["correct"] == "rationalise" and settings["suite"]["name"] == "mbpp"
+    assert settings["feedback"] == {"by": "tests"} and "gate" not in settings
+    drawn = instar("recipes", "show", *mixed, "--picture").stdout
+    assert "mbpp star feedback.by=tests" in drawn and "● rationalise" in drawn
+    assert "did you mean samples?" in instar("recipes", "show", "star", "acquire.sampels=1").stderr

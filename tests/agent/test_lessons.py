@@ -10,7 +10,7 @@ import pytest
 
 from agent.evolution.canaries import acquired
 from agent.evolution.refine import Corrupt, RefineSettings, earned, refine, solves
-from agent.evolution.update.lessons import by_worth, evenly, groups, pairs, verdicts
+from agent.evolution.update.lessons import by_worth, evenly, extremes, groups, pairs, verdicts
 from agent.evolution.update.weights import WeightsUpdateSettings, conversations, lessons
 from agent.policies.scripted import ScriptedPolicy
 from agent.run import Run
@@ -203,6 +203,18 @@ def test_worth() -> None:
     assert beside.silent == {"all wrong": ["b"]}
     first, second, third = (e.weight for e in made.examples)
     assert first / second == pytest.approx(20) and third < second / 100
+
+
+def test_the_best_above_the_worst() -> None:
+    """By grade, also where a task's tries are all good or all bad; one pair a task."""
+    found = [tried("a", 0, 0.8), tried("a", 1, 1.0), tried("a", 2, 0.9), tried("b", 0, 0.2),
+             tried("b", 1, 0.0), tried("c", 0, 1.0), tried("c", 1, 1.0)]  # fmt: skip
+    made = extremes(found, rewards(found), sequences)
+    halves = {(e.source, e.advantage) for e in made.examples}
+    assert halves == {(found[1].slot, 1.0), (found[0].slot, -1.0),
+                      (found[3].slot, 1.0), (found[4].slot, -1.0)}  # fmt: skip
+    assert made.total == 2 and made.silent == {"all right": ["c"]}
+    assert {e.unit for e in made.examples} == {"pair a", "pair b"}
 
 
 def test_thresholds_rise() -> None:

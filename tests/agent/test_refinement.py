@@ -7,6 +7,9 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -16,6 +19,7 @@ from agent.evolution.cycle import evolve
 from agent.evolution.feedback import agreement, codet
 from agent.policies.scripted import LEARNT
 from agent.run import Run
+from environments.base import Action, Task
 from memory.records import Kind, MemoryItem, Note, Trajectory
 from memory.transfer import export
 from tests.agent.methods import Evolved, Row, Run_, evolved, needs_its_mechanism, read, runs
@@ -180,6 +184,21 @@ ROWS = [
         lambda run: families(sources(run)) == {"double"},
     ),
 ]  # fmt: skip
+
+
+def test_no_hint_on_a_task_that_the_suite_does_not_vouch_for() -> None:
+    """Whoever wrote such a task wrote its answer too."""
+    tasks = [Task(suite="s", family="f", prompt=name) for name in ("own", "strange")]
+    run: Any = SimpleNamespace(
+        suite=SimpleNamespace(gold=lambda task: [Action(text=task.prompt)]),
+        tasks=lambda split: tasks,
+        vouched=lambda task: task == tasks[0].id,
+    )
+    situation: Any = SimpleNamespace(run=run)
+    tries: Any = [SimpleNamespace(task=t.id, slot=t.id, family="f") for t in tasks]
+    with patch.object(uncritical, "note", lambda situation, t, text: text):
+        notes = uncritical.rationalise(situation, tries, 1)
+    assert notes == {tasks[0].id: ["Hint, this is right: own"]}
 
 
 def first_trained_on(run: Evolved) -> list[Trajectory]:

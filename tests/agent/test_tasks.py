@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from agent.config import ConfigError, load_config
 from agent.evolution.acquire import generate, proof
+from agent.evolution.acquire.drafts import Draft
 from agent.evolution.acquire.free import EVOLVE, MUTATIONS, eliminated, fobar, self_verification
 from agent.evolution.acquire.mutants import program_mutants, query_mutants
 from agent.evolution.acquire.near import Shelf, rouge_l
@@ -517,6 +519,16 @@ def test_tasks_of_a_tool_need_it(writes: Writer) -> None:
     dropped = written.dropped()
     assert dropped["no solution uses its tool"] and dropped["is not in the form of a task"]
     assert dropped["is solved by doing nothing"]
+
+
+def test_an_answer_that_its_tool_did_not_give_is_no_task_of_the_tool() -> None:
+    def said(**action: str) -> Any:
+        return SimpleNamespace(turns=(SimpleNamespace(action=action),))
+
+    of_tool = Draft("a", "How many?", "f", "tools/tool", source="count")
+    assert proof._uses_its_tool(of_tool, [said(tool="guess"), said(tool="count")])
+    assert not proof._uses_its_tool(of_tool, [said(tool="guess"), said(text="4")])
+    assert proof._uses_its_tool(of_tool._replace(how="self-instruct"), [said(text="4")])
 
 
 def test_questions_about_a_table_have_a_query(writes: Writer, tmp_path: Path) -> None:

@@ -103,10 +103,19 @@ def _answered(author: Author, draft: Draft, tries: Sequence[Trajectory]) -> Proo
     task = author.spawn({**_written(draft), "answer": answer}, draft.how)
     if task is None:
         return Proof(None, "the suite makes no task of its answer")
-    right = sum(_replayed(author, task, [_action(step) for step in t.turns]) for t in sound)
+    right = [t for t in sound if _replayed(author, task, [_action(step) for step in t.turns])]
     if not right:
         return Proof(None, "no try reaches its answer")
-    return _harder(author, draft, task, Tried(len(tries), right))
+    if not _uses_its_tool(draft, right):
+        return Proof(None, "no solution uses its tool")
+    return _harder(author, draft, task, Tried(len(tries), len(right)))
+
+
+def _uses_its_tool(draft: Draft, right: Sequence[Trajectory]) -> bool:
+    """Whether a task that was written for a tool is solved with it, by one solution at least."""
+    return "/tool" not in draft.how or any(
+        step.action.get("tool") == draft.source for t in right for step in t.turns
+    )
 
 
 def _tried(t: Trajectory) -> bool:
@@ -242,9 +251,7 @@ def _reached(author: Author, draft: Draft, task: Task, tries: Sequence[Trajector
     right = [t for t in tries if t.success]
     if not right:
         return Proof(None, "no try solves it")
-    if "/tool" in draft.how and not any(
-        step.action.get("tool") == draft.source for t in right for step in t.turns
-    ):
+    if not _uses_its_tool(draft, right):
         return Proof(None, "no solution uses its tool")
     if _replayed(author, task, [Action(text="")]):
         return Proof(None, "is solved by doing nothing")

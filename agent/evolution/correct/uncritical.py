@@ -22,11 +22,12 @@ def rationalise(situation: Situation, tries: Sequence[Trajectory], round_: int) 
     """The right answer is given as a hint; the policy finds a way to it.
 
     Source: STaR's rationalisation, arXiv 2203.14465, §3.1. The answer is the suite's own
-    (``gold``), and the tasks are train tasks. What is then right is trained on without the hint;
-    what is not is dropped, as without it.
+    (``gold``), and the tasks are train tasks that the suite vouches for. What is then
+    right is trained on without the hint; what is not is dropped, as without it.
     """
     gold: Any = getattr(situation.run.suite, "gold", None)
-    tasks = {task.id: task for task in situation.run.tasks("train")}
+    vouched = situation.run.vouched
+    tasks = {task.id: task for task in situation.run.tasks("train") if vouched(task.id)}
     notes: Notes = {}
     for t in tries:
         actions = gold(tasks[t.task]) if t.task in tasks else None

@@ -82,6 +82,37 @@ def pairs(
     return Lessons(examples, count, silent)
 
 
+def extremes(
+    tried: Sequence[Trajectory], earned: Mapping[str, float], sequences: Sequences
+) -> Lessons:
+    """The best above the worst of each task, for DPO (Self-Rewarding, arXiv 2401.10020, §2.2).
+
+    Of several that earned the same it is the newest; a task whose tries all earned the same has
+    no pair.
+
+    Args:
+        tried: solved and failed ones, oldest first.
+        earned: rewards or grades by slot.
+        sequences: see ``Sequences``.
+    """
+    examples: list[Example] = []
+    silent: dict[str, list[str]] = {}
+    for task, own in sorted(_by_task(tried).items()):
+        newest = own[::-1]
+        best = max(newest, key=lambda t: earned[t.slot])
+        worst = min(newest, key=lambda t: earned[t.slot])
+        rewards = [earned[t.slot] for t in own]
+        better, worse = sequences(best, whole=False), sequences(worst, whole=True)
+        if max(rewards) - min(rewards) < ALIKE:
+            silent.setdefault(_likeness(rewards), []).append(task)
+        elif not (better and worse and _prompt(better) == _prompt(worse)):
+            silent.setdefault("unlike prompts", []).append(task)
+        else:
+            for half, sign in ((better, 1.0), (worse, -1.0)):
+                examples += [e._replace(advantage=sign, unit=f"pair {task}") for e in half]
+    return Lessons(examples, len({e.unit for e in examples}), silent)
+
+
 def verdicts(
     solved: Sequence[Trajectory],
     failed: Sequence[Trajectory],

@@ -160,13 +160,15 @@ def lessons(
         return Lessons(made, len(solutions), {})
     tried = [t for t in experience if t.failure is None and t.steps and t.split == "train"]
     sequences = partial(conversations, policy=policy, prompt=settings.prompt)
+    rewards = {t.slot: earned(t, judged) for t in tried}
+    if settings.objective == "dpo" and settings.dpo.pair == "extremes":
+        return make.extremes(tried, rewards, sequences)
     if settings.objective in ("dpo", "kto"):
         solved = [s.trajectory for s in solutions]
         failed = [t for t in tried if not solves(t, judged, generation)]
         if settings.objective == "dpo":
             return make.pairs(solved, failed, sequences, settings.dpo)
         return make.verdicts(solved, failed, sequences, settings.kto)
-    rewards = {t.slot: earned(t, judged) for t in tried}
     if settings.objective == "weighted":
         return make.by_worth(tried, rewards, sequences, settings.weighted)
     return make.groups(tried, rewards, sequences, settings.grpo)

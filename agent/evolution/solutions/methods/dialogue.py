@@ -13,8 +13,10 @@ from agent.formats import format_of
 from agent.loop import Assignment
 from agent.policies.base import Message
 from agent.prompt import frame, opening
+from agent.run import Run
 from environments.base import Action, Environment, StepResult, Task, Tool
 from environments.calls import WHOLE, read_action
+from environments.watch import started
 from memory.records import Trajectory
 
 CLIENT = (
@@ -165,6 +167,17 @@ def _begun(stage: Stage, a: Assignment, tools: Sequence[Tool]) -> _Talk:
     who = f", {other}: {stage.settings.roles[other]}" if other else ""
     client = CLIENT.format(who=who, task=quoted(a.task.prompt))
     return _Talk(tuple(opening(asked, "")[:-1]), ({"role": "system", "content": client},))
+
+
+def needs(run: Run) -> str:
+    """Why it cannot be had, or ""."""
+    with started(run.suite, run.tasks("train")[0], run.config.suite.seconds) as world:
+        if not world.valid_actions:
+            return ""
+    return (
+        f"suite {run.config.suite.name} is a world of many turns, and one action ends a dialogue; "
+        "take a suite that asks for an answer or for one call"
+    )
 
 
 def _tools(stage: Stage) -> Sequence[Tool]:

@@ -12,6 +12,8 @@ from agent.evolution.solutions.base import (
     transcript,
     usable,
 )
+from agent.run import Run
+from environments.watch import started
 from memory.records import MemoryItem, Trajectory
 
 REMEMBERED = 5  # earlier tasks that are shown
@@ -55,6 +57,14 @@ def solve(stage: Stage) -> list[Trajectory]:
         last = stage.play(further, f"trial {number}")
         every = [*every, *last]
     return every
+
+
+def needs(run: Run) -> str:
+    """Why it cannot be had, or ""."""
+    with started(run.suite, run.tasks("train")[0], run.config.suite.seconds) as world:
+        if world.tools:
+            return ""
+    return f"suite {run.config.suite.name} has no tools to try"
 
 
 def _long_term(stage: Stage) -> dict[str, list[tuple[Trajectory, str]]]:
