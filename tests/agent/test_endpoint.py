@@ -15,7 +15,7 @@ from agent.engines import Engine
 from agent.policies.base import Completion, PolicyFailure, Request
 from agent.policies.calls import MOST_SCORED, Call, Reply, answer
 from agent.policies.chat import Chat, load_chat, option_ids
-from agent.policies.endpoint import Endpoint, NoAnswer
+from agent.policies.endpoint import Endpoint, EndpointSettings, NoAnswer
 from agent.policies.models import ModelError, resolve_model
 from agent.policies.remote import RemoteService, Spoken
 from agent.policies.served import TRIES, drive
@@ -262,6 +262,50 @@ def test_what_cannot_be_trained_on_is_refused_at_once(other: Other, tmp_path: Pa
     endpoint = validate(tree(other.url, token_ids=False, learns=False), "t").policy.endpoint
     with pytest.raises(PolicyFailure, match="cannot load adapters: start vLLM with --enable-lora"):
         RemoteService(endpoint, evolves=True, probe=(1,))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://host:port/v1", "port could not be cast to integer"),
+        ("http://host:99999/v1", "port out of range"),
+        ("http://[::1/v1", "invalid IPv6 URL"),
+        ("http://host:0/v1", "must be http"),
+        ("ftp://host/v1", "must be http:// or https://"),
+        ("http:///v1", "must be http:// or https:// and a host"),
+        ("unix:", "must be http:// or https://"),
+        (f"http://{'x' * 64}.org/v1", "label"),
+        ("host:8000/v1", "must be http:// or https://"),
+        ("http://my host/v1", "it has blanks"),
+        ("http://host/v1/ä", "letters that are to be escaped"),
+    ],
+)
+def test_a_url_that_cannot_be_asked(url: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(tree(url, token_ids=False, learns=False), "t")
+    assert str(caught.value).startswith("t: policy.endpoint.url: ") and says in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).count(url) == 1
+    with pytest.raises(ConfigError, match=r"^t: feedback\.judge\.url: "):
+        validate({"feedback": {"judge": {"url": url, "model": "m"}}}, "t")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://127.0.0.1:8000/v1", "https://[::1]/v1", "https://höst/v1", "unix:/a"]
+)
+def test_a_url_that_can(url: str) -> None:
+    assert EndpointSettings(url=url).url == url
+
+
+@pytest.mark.parametrize("key", ["se\ncret", "se\rcret", "secr\u20act", "secr\xe9t", "se\tcret"])
+def test_a_key_that_cannot_be_sent(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named by its variable, and never shown."""
+    monkeypatch.setenv("MY_KEY", key)
+    settings = EndpointSettings(url="http://127.0.0.1:9/v1", model="m", key_variable="MY_KEY")
+    with pytest.raises(PolicyFailure, match="environment variable MY_KEY") as caught:
+        RemoteService(settings, evolves=False, probe=(1,))
+    assert "cret" not in str(caught.value) and "secr" not in str(caught.value)
+    monkeypatch.setenv("MY_KEY", " secret\n")  # as files end
+    assert settings.key() == "secret"
 
 
 def test_errors_of_an_endpoint_are_one_line(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
