@@ -11,8 +11,9 @@ from typing import Any
 from agent.config import Config, ConfigError
 from agent.evolution.update.judge import latest
 from agent.run import Run
-from agent.run_folder import BASE, open_ledger, pruned, settle_config, stored_adapter
+from agent.run_folder import BASE, RunError, open_ledger, pruned, settle_config, stored_adapter
 from agent.training.adapter import read_manifest
+from agent.training.adapter_set import refuse_set
 from agent.training.export import MADE_UP, As, export, model_card
 from agent.training.merging import MergeSettings
 from memory.ledger import Ledger
@@ -92,6 +93,7 @@ def merge(
 
     Raises:
         ConfigError: an unknown adapter, too few, or a setting that cannot be.
+        AdapterError: one of them is a set, or damaged.
     """
     from pydantic import ValidationError
 
@@ -109,6 +111,8 @@ def merge(
             raise ConfigError("--how ama is between the base and one adapter: name one")
         if settings.how != "ama" and len(parents) < 2:
             raise ConfigError(f"--how {settings.how} merges several adapters: name two or more")
+        for folder in filter(None, map(opened.adapter, parents)):
+            refuse_set(folder, "merged")  # before any merge is tried, which plays episodes
         incumbent = opened.incumbent()
         n = incumbent.n if incumbent else 0
         tried = {t.task for _, t in opened.ledger.all(Trajectory) if t.phase == "acquire"}
@@ -168,6 +172,7 @@ def prune(
 
     Raises:
         ConfigError: an adapter that is named is live.
+        RunError: the folder of one that would go is missing; nothing is removed or noted.
     """
     with Run(run, quiet=True) as opened:
         ledger = opened.ledger
@@ -185,6 +190,12 @@ def prune(
                 going.append(row)
             else:
                 staying.append({"version": row["version"], "for": why})
+        for row in going:  # once it is noted, a folder that is lost could not be told from pruned
+            if not (run / row["folder"]).is_dir():
+                raise RunError(
+                    f"{run / row['folder']} is missing, so {row['version']} cannot be pruned and "
+                    "nothing was: restore the folder, or name the others"
+                )
         if sure:
             ledger.append_many(
                 (f"pruned/{row['version']}", Note(data={"folder": row["folder"]})) for row in going
@@ -265,7 +276,7 @@ def _row(
         "objective": merged["how"] if merged else objective,
         "examples": manifest.get("examples", len(set(manifest["sources"]))),
         "loss": {"first": losses[0], "last": losses[-1], "steps": len(losses)} if losses else None,
-        "bytes": sum(p.stat().st_size for p in folder.iterdir()) if folder.is_dir() else 0,
+        "bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
         "folder": str(note.data["folder"]),
     }
 

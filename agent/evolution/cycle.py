@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from agent.evolution import canaries
+from agent.evolution import canaries, temperatures
 from agent.evolution.acquire import generate, plan, slots
 from agent.evolution.acquire.absolute_zero import proposals
 from agent.evolution.acquire.select import choose, selector
@@ -72,6 +72,7 @@ def evolve(run: Run) -> Generation:
     verdicts.check(run)
     corrections.check(run)
     solve.check(run)
+    temperatures.check(run)
     incumbent = run.incumbent() or first_generation(run)
     while incumbent.n < run.config.generations and affordable(run):
         incumbent = one_generation(run, incumbent)

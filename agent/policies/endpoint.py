@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.policies.base import PolicyFailure
 from agent.policies.calls import IMPOSSIBLE, Call, Reply
@@ -38,6 +39,42 @@ class EndpointSettings(BaseModel):
     key_variable: str = "OPENAI_API_KEY"
     token_ids: bool = True
     timeout_s: float = Field(600, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_asked(cls, url: str) -> str:
+        if not url:
+            return url  # none
+        try:
+            parts = urlsplit(url)
+            port, host = parts.port, parts.hostname or ""
+            host.encode("idna")
+        except ValueError as error:  # a port or a host that is none, or half an IPv6 address
+            said = str(error)
+            raise ValueError(f"{url!r} is no URL ({said[:1].lower()}{said[1:]})") from error
+        if any(c <= " " or c == "\x7f" for c in url) or not parts.path.isascii():
+            raise ValueError(
+                f"{url!r} is no URL (it has blanks, or letters that are to be escaped)"
+            )
+        if parts.scheme == "unix" and parts.path:
+            return url
+        if parts.scheme not in ("http", "https") or not host or port == 0:
+            raise ValueError(f"{url!r} must be http:// or https:// and a host, up to the version")
+        return url
+
+    def key(self) -> str:
+        """The key in its environment variable; "" if there is none.
+
+        Raises:
+            PolicyFailure: it cannot be sent; it is not shown.
+        """
+        key = os.environ.get(self.key_variable, "").strip()
+        if any(not " " <= character <= "\x7e" for character in key):
+            raise PolicyFailure(
+                f"the key in the environment variable {self.key_variable} has a line break or "
+                "letters that no key has, and cannot be sent: set it anew"
+            )
+        return key
 
 
 class NoAnswer(ConnectionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 from collections.abc import Hashable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +59,35 @@ class OfflineVllm:
         self._llm: Any = None
         self._numbers: dict[str, int] = {}
 
+    def library(self, name: str, module: str = "vllm") -> Any:
+        """Something of vLLM's; the first import finds the environment variables set.
+
+        Args:
+            name: what is wanted.
+            module: where it is. Much of vLLM is imported when it is first named.
+
+        Raises:
+            ModelError: vLLM is not installed here.
+        """
+        for variable, value in {"VLLM_NO_USAGE_STATS": "1", **self.environment}.items():
+            os.environ.setdefault(variable, value)
+        try:
+            return getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ModelError(
+                f"policy.engine=vllm-offline needs vllm in this environment ({error}): "
+                "`pip install vllm`, or run it beside this one with policy.engine=vllm"
+            ) from error
+
     @property
     def engine(self) -> Any:
         """Its engine, loaded if need be."""
         if self._llm is None:
-            for name, value in {"VLLM_NO_USAGE_STATS": "1", **self.environment}.items():
-                os.environ.setdefault(name, value)
-            try:
-                from vllm import LLM
-                from vllm.platforms import current_platform
-            except ImportError as error:
-                raise ModelError(
-                    f"policy.engine=vllm-offline needs vllm in this environment ({error}): "
-                    "`pip install vllm`, or run it beside this one with policy.engine=vllm"
-                ) from error
+            make = self.library("LLM")
+            current_platform = self.library("current_platform", "vllm.platforms")
             with engine_errors("see what vLLM says above; policy.vllm.arguments are its options"):
                 cpu = whole_prompts(self.context) if current_platform.is_cpu() else {}
-                self._llm = LLM(**{**self.options, **cpu, **self.arguments})
+                self._llm = make(**{**self.options, **cpu, **self.arguments})
         return self._llm.llm_engine
 
     def lora(self, version: str, adapter: Path | None) -> Any:
@@ -83,10 +96,9 @@ class OfflineVllm:
             return None
         if not self.options.get("enable_lora"):
             raise PolicyFailure("it was made for the base weights: set update_weights.enabled")
-        from vllm.lora.request import LoRARequest
-
+        make = self.library("LoRARequest", "vllm.lora.request")
         number = self._numbers.setdefault(version, len(self._numbers) + 1)
-        return LoRARequest(f"policy-v{version}", number, str(adapter.absolute()))
+        return make(f"policy-v{version}", number, str(adapter.absolute()))
 
     def rest(self) -> None:
         """Free its memory; it is loaded again when it is needed."""
@@ -155,8 +167,6 @@ class OfflinePolicy:
         done: list[tuple[Hashable, Completion]],
     ) -> None:
         """Ask the engine for the next thing that an answer needs, or note that it is done."""
-        from vllm import SamplingParams, TokensPrompt
-
         try:
             call = next(answering) if reply is None else answering.send(reply)
         except StopIteration as ended:
@@ -164,7 +174,8 @@ class OfflinePolicy:
             return
         self._asked += 1
         name = f"{id(self)}-{self._asked}"
-        params = SamplingParams(
+        library = self._service.library
+        params = library("SamplingParams")(
             max_tokens=call.max_tokens,
             temperature=call.temperature,
             top_k=call.top_k if call.temperature else 0,
@@ -175,7 +186,7 @@ class OfflinePolicy:
             logprobs=None if call.scored else call.likeliest,
             logprob_token_ids=list(call.scored) or None,
         )
-        prompt = TokensPrompt(prompt_token_ids=list(call.prompt_ids))
+        prompt = library("TokensPrompt")(prompt_token_ids=list(call.prompt_ids))
         try:
             self._service.engine.add_request(name, prompt, params, lora_request=self._lora)
         except ValueError as error:

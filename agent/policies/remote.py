@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,8 +33,7 @@ class RemoteService:
 
     def __init__(self, settings: EndpointSettings, *, evolves: bool, probe: tuple[int, ...]):
         self.settings = settings
-        key = os.environ.get(settings.key_variable, "").strip()
-        self._endpoint = Endpoint(settings.url, key, settings.timeout_s)
+        self._endpoint = Endpoint(settings.url, settings.key(), settings.timeout_s)
         self._loaded: dict[str, str] = {}
         try:
             if settings.token_ids:

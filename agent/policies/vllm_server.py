@@ -123,7 +123,7 @@ class VllmServer:
         self._endpoint: Endpoint | None = None
         self._begin = 0  # of this start's part of the log
         self._known: OrderedDict[str, Path] = OrderedDict()  # adapters to serve, by version
-        self._loaded: set[str] = set()
+        self._loaded: dict[str, Path] = {}  # from where
         self._used: set[str] = set()
 
     # --- Service ---
@@ -305,16 +305,23 @@ class VllmServer:
         for version in idle[: max(0, len(self._known) - self.settings.adapters)]:
             del self._known[version]
             if version in self._loaded:
-                self._loaded.remove(version)
+                del self._loaded[version]
                 with contextlib.suppress(NoAnswer):
                     self.endpoint.unload_adapter(_name(version))
-        for version in self._used - self._loaded:
+        for version in sorted(self._used):
+            folder = self._known[version]
+            if self._loaded.get(version) == folder:
+                continue
             try:
-                self.endpoint.load_adapter(_name(version), str(self._known[version]))
+                # Out of memory, it is read again from where it was loaded, which may be gone (a
+                # merge that was tried, then stored). Its files are the same, so its name is.
+                if self._loaded.pop(version, None) is not None:
+                    self.endpoint.unload_adapter(_name(version))
+                self.endpoint.load_adapter(_name(version), str(folder))
             except NoAnswer as error:
                 why = self.died() or str(error)
                 raise PolicyFailure(f"the adapter {version} was not loaded: {why}") from error
-            self._loaded.add(version)
+            self._loaded[version] = folder
 
 
 def _name(version: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 COMPLETE, MANIFEST = "COMPLETE", "manifest.json"
+_ALWAYS = (("version", str), ("sources", list))  # what a manifest says, whoever made the adapter
 
 
 class AdapterError(RuntimeError):
@@ -32,6 +33,9 @@ def save_adapter(folder: Path, write: Callable[[Path], None], manifest: dict[str
         AdapterError, OSError: it cannot be written; an earlier one stays as it was.
     """
     temporary = folder.with_name(folder.name + ".partial")
+    before = folder.with_name(folder.name + ".before")
+    if not folder.exists() and before.exists():  # a crash came between the two renames below
+        os.replace(before, folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -46,12 +50,22 @@ def save_adapter(folder: Path, write: Callable[[Path], None], manifest: dict[str
     (temporary / MANIFEST).write_text(
         json.dumps({**manifest, "version": version}, indent=1, sort_keys=True)
     )
-    for path in filter(Path.is_file, temporary.rglob("*")):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in temporary.rglob("*"):
+        _sync(path)
     (temporary / COMPLETE).write_text(version)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    _sync(temporary / COMPLETE)
+    _sync(temporary)
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():  # it goes when the new one stands in its place, not before
+        os.replace(folder, before)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if before.exists():
+            os.replace(before, folder)
+        raise
+    _sync(folder.parent)
+    shutil.rmtree(before, ignore_errors=True)
     return version
 
 
@@ -78,13 +92,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The lineage stored with an adapter.
 
     Raises:
-        AdapterError: missing or unreadable.
+        AdapterError: missing, unreadable, or without what every manifest has.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest: Any = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise AdapterError(f"{folder}: the manifest cannot be read ({error})") from error
+    if not isinstance(manifest, dict):
+        raise _cut(folder, "it holds no object")
+    if missing := [name for name, kind in _ALWAYS if not isinstance(manifest.get(name), kind)]:
+        raise _cut(folder, f"it lacks {', '.join(missing)}")
     return manifest
+
+
+def _cut(folder: Path, why: str) -> AdapterError:
+    return AdapterError(f"{folder / MANIFEST}: is no adapter's manifest ({why}); restore it")
+
+
+def _sync(path: Path) -> None:
+    """A file's bytes, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _digest(folder: Path) -> str:

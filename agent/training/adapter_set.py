@@ -88,6 +88,24 @@ def member_folder(folder: Path, member: str) -> Path:
     return own
 
 
+def refuse_set(folder: Path, what: str) -> None:
+    """A single adapter passes.
+
+    Args:
+        folder: of a stored adapter or adapter set.
+        what: cannot be done to a set; as ``exported``.
+
+    Raises:
+        AdapterError: it is a set; its members are named, each of which is an adapter by itself.
+    """
+    if (found := read_set(folder)) is not None:
+        members = ", ".join(f"{own} ({group})" for group, own in sorted(found.members.items()))
+        raise AdapterError(
+            f"{folder} is a set of adapters, one for each group of tasks, and cannot be {what} as "
+            f"one; each member is an adapter of its own in {folder / MEMBERS}: {members}"
+        )
+
+
 def member_name(version: str, member: str) -> str:
     """Version of the weights that act when a set's member does."""
     return f"{version}{MEMBER_OF}{member}"

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.training.adapter import COMPLETE, MANIFEST, AdapterError, check_adapter
+from agent.training.adapter_set import refuse_set
 
 As = Literal["peft", "merged"]
 CARD, LINEAGE = "README.md", "lineage.json"
@@ -54,19 +56,21 @@ def export(
         names of the files.
 
     Raises:
-        AdapterError: the adapter is damaged, the target is there already, or it is there and no
-            export.
+        AdapterError: the adapter is damaged or a set of them, the target is there already, or it
+            is there and no export.
     """
     check_adapter(adapter)
+    refuse_set(adapter, "exported")
     if target.exists() or target.is_symlink():
         if not force:
             raise AdapterError(f"{target} exists already: take another place, or --force")
         if not (target.is_dir() and (target / LINEAGE).is_file()):
             raise AdapterError(f"{target} is no export (it has no {LINEAGE}), so it stays")
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    partial, before = room / "new", room / "before"
     try:
+        partial.mkdir()  # not the room itself, which is for this user alone
         if form == "peft":
             _adapter(adapter, partial, base)
         else:
@@ -77,11 +81,15 @@ def export(
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         if target.exists():
-            shutil.rmtree(target)
-        os.replace(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+            os.replace(target, before)
+        try:
+            os.replace(partial, target)
+        except BaseException:
+            if before.exists():
+                os.replace(before, target)
+            raise
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
     return sorted(path.name for path in target.iterdir())
 
 

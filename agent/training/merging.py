@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
+from agent.training.adapter_set import refuse_set
 from memory.records import content_hash
 
 How = Literal["soup", "ties", "dare", "evolve", "ama"]
@@ -122,8 +123,10 @@ def lineage(parents: Sequence[Path], how: Recipe) -> dict[str, Any]:
         the parents' versions; the recipe; the union of their sources; hash of their data.
 
     Raises:
-        AdapterError: a parent is incomplete, or they are of different base models.
+        AdapterError: a parent is incomplete or a set, or they are of different base models.
     """
+    for folder in parents:
+        refuse_set(folder, "merged")
     versions = [check_adapter(folder) for folder in parents]
     manifests = [read_manifest(folder) for folder in parents]
     models = {str(manifest["model"]) for manifest in manifests if "model" in manifest}

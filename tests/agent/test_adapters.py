@@ -272,6 +272,21 @@ def test_prune_keeps_what_is_needed(copied: Path, instar: Callable[..., Any]) ->
     assert "incomplete" in verify(copied)[1][0]
 
 
+def test_what_is_missing_is_not_pruned(copied: Path, instar: Callable[..., Any]) -> None:
+    """Nothing is noted: else a folder that was lost would be told as pruned."""
+    first, live = adapters.listing(copied)
+    other = adapters.merge(copied, [first["version"], live["version"]], {"how": "ties"})
+    shutil.rmtree(copied / first["folder"])
+    done = instar("adapters", "prune", other, first["version"], "--yes", "--run", copied)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"{copied / first['folder']} is missing, so {first['version']} cannot" in done.stderr
+    states = {row["version"]: row["state"] for row in adapters.listing(copied)}
+    assert "pruned" not in states.values() and (copied / "adapters").is_dir()
+    (problem,) = verify(copied)[1]
+    assert "incomplete" in problem
+    assert adapters.prune(copied, [other], sure=True)["pruned"] == [other]
+
+
 def test_what_was_pruned_can_be_made_again(copied: Path) -> None:
     first, _ = adapters.listing(copied)
     kept = shutil.copytree(copied / first["folder"], copied / "generations" / "009" / "adapter")
@@ -411,6 +426,17 @@ def test_an_export_is_whole_or_not_there(
     adapters.write(real, merged, out, "merged", True)
     assert (out / "model.safetensors").is_file()
     assert check_adapter(real / "generations" / "001" / "merged") == merged
+
+
+def test_an_export_leaves_what_lies_beside_it(real: Path, merged: str, tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "notes").write_text("mine")
+    for force in (False, True):
+        adapters.write(real, merged, tmp_path / "out", "peft", force)
+    assert (tmp_path / "out.partial" / "notes").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out.partial"]
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_verifier_is_trained_and_picks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from agent.engines import Engine
 from agent.policies.base import Completion, PolicyFailure, Request
 from agent.policies.calls import MOST_SCORED, Call, Reply, answer
 from agent.policies.chat import Chat, load_chat, option_ids
-from agent.policies.endpoint import Endpoint, NoAnswer
-from agent.policies.models import resolve_model
+from agent.policies.endpoint import Endpoint, EndpointSettings, NoAnswer
+from agent.policies.models import ModelError, resolve_model
 from agent.policies.remote import RemoteService, Spoken
 from agent.policies.served import TRIES, drive
-from agent.policies.vllm_server import last_words
+from agent.policies.vllm_server import VllmServer, VllmSettings, last_words
 from tests.agent.servers import Server
 
 ENDS = frozenset({2})
@@ -263,6 +264,50 @@ def test_what_cannot_be_trained_on_is_refused_at_once(other: Other, tmp_path: Pa
         RemoteService(endpoint, evolves=True, probe=(1,))
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://host:port/v1", "port could not be cast to integer"),
+        ("http://host:99999/v1", "port out of range"),
+        ("http://[::1/v1", "invalid IPv6 URL"),
+        ("http://host:0/v1", "must be http"),
+        ("ftp://host/v1", "must be http:// or https://"),
+        ("http:///v1", "must be http:// or https:// and a host"),
+        ("unix:", "must be http:// or https://"),
+        (f"http://{'x' * 64}.org/v1", "label"),
+        ("host:8000/v1", "must be http:// or https://"),
+        ("http://my host/v1", "it has blanks"),
+        ("http://host/v1/ä", "letters that are to be escaped"),
+    ],
+)
+def test_a_url_that_cannot_be_asked(url: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(tree(url, token_ids=False, learns=False), "t")
+    assert str(caught.value).startswith("t: policy.endpoint.url: ") and says in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).count(url) == 1
+    with pytest.raises(ConfigError, match=r"^t: feedback\.judge\.url: "):
+        validate({"feedback": {"judge": {"url": url, "model": "m"}}}, "t")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://127.0.0.1:8000/v1", "https://[::1]/v1", "https://höst/v1", "unix:/a"]
+)
+def test_a_url_that_can(url: str) -> None:
+    assert EndpointSettings(url=url).url == url
+
+
+@pytest.mark.parametrize("key", ["se\ncret", "se\rcret", "secr\u20act", "secr\xe9t", "se\tcret"])
+def test_a_key_that_cannot_be_sent(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named by its variable, and never shown."""
+    monkeypatch.setenv("MY_KEY", key)
+    settings = EndpointSettings(url="http://127.0.0.1:9/v1", model="m", key_variable="MY_KEY")
+    with pytest.raises(PolicyFailure, match="environment variable MY_KEY") as caught:
+        RemoteService(settings, evolves=False, probe=(1,))
+    assert "cret" not in str(caught.value) and "secr" not in str(caught.value)
+    monkeypatch.setenv("MY_KEY", " secret\n")  # as files end
+    assert settings.key() == "secret"
+
+
 def test_errors_of_an_endpoint_are_one_line(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PolicyFailure, match=r"refuses a request \(401\): who are you\?"):
         Endpoint(other.url, "wrong").post("/chat/completions", {})
@@ -272,6 +317,49 @@ def test_errors_of_an_endpoint_are_one_line(other: Other, monkeypatch: pytest.Mo
     endpoint = validate(tree("http://127.0.0.1:9/v1", token_ids=True, learns=False), "t")
     with pytest.raises(PolicyFailure, match="does not answer"):
         RemoteService(endpoint.policy.endpoint, evolves=False, probe=(1,))
+
+
+class Adapters(Server):
+    """Loads adapters as vLLM does: one folder under a name, until it is unloaded."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, str] = {}
+        super().__init__()
+
+    def reply(
+        self, path: str, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        name = body["lora_name"]
+        if path == "/v1/unload_lora_adapter":
+            return (200, {}) if self.served.pop(name, "") else (404, {"message": "not found"})
+        if name in self.served:
+            return 400, {"message": f"'{name}' has already been loaded"}
+        self.served[name] = body["lora_path"]
+        return 200, {}
+
+
+def test_an_adapter_that_has_moved_is_loaded_from_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of a merge that was tried is gone when the merge is stored and acts."""
+    monkeypatch.setattr(VllmServer, "running", True)
+    for name in ("tried", "stored"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text('{"r": 8}')
+    with Adapters().serving() as server:
+        own = VllmServer(tmp_path, VllmSettings(), tmp_path / "log", rank=8)
+        own._endpoint = Endpoint(server.url)
+        name = own.serve("a1", tmp_path / "tried")
+        own.serve("a2", tmp_path / "tried")
+        own.release("a1")
+        assert own.serve("a1", tmp_path / "stored") == name == "policy-va1"
+        assert server.served == {
+            "policy-va1": str(tmp_path / "stored"),
+            "policy-va2": str(tmp_path / "tried"),
+        }
+        server.served.clear()  # nothing is loaded that is there already
+        own.serve("a1", tmp_path / "stored")
+        assert server.served == {}
 
 
 def test_what_is_said_survives_as_ids(chat: Chat) -> None:
@@ -284,6 +372,20 @@ def test_what_is_said_survives_as_ids(chat: Chat) -> None:
     *back, last = spoken.messages(ids)
     assert back == messages and last == {"role": "assistant", "content": ""}
     assert spoken.count("one two") == chat.count("one two")
+
+
+def test_vllm_in_this_process_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever needs it first, an adapter or a request; told in one line."""
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    config = validate({"policy": {"engine": "vllm-offline"}}, "t")
+    with pytest.raises(ModelError, match=r"^policy\.engine=vllm-offline needs vllm in this env"):
+        Engine(config, tmp_path, print).policy(tmp_path, "a1")
+    policy = Engine(config, tmp_path, print).policy(None, "base")
+    policy.submit("a", Request(prompt_ids=(1,), max_new_tokens=1))
+    with pytest.raises(ModelError, match="needs vllm in this environment"):
+        policy.step()
 
 
 def test_a_log_says_why_in_one_line(tmp_path: Path) -> None:

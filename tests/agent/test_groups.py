@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from agent import adapters
 from agent.act import act
 from agent.config import load_config
 from agent.evolution.update.groups import grouped
@@ -17,6 +19,7 @@ from agent.run import Run
 from agent.run_folder import BASE, RunError, open_ledger
 from agent.training.adapter import AdapterError, check_adapter, read_manifest
 from agent.training.adapter_set import AdapterSet, read_set, save_set
+from agent.training.export import export
 from agent.training.selector import cross_validated, fit
 from agent.verify import verify
 from environments.splits import split_tasks
@@ -109,6 +112,20 @@ def test_a_set_is_whole_or_not_at_all(tmp_path: Path) -> None:
     file.write_text("2")
     with pytest.raises(AdapterError, match="changed or cut"):
         check_adapter(tmp_path / "set")
+
+
+def test_a_set_is_not_exported_as_one(tmp_path: Path) -> None:
+    from agent.training.adapter import save_adapter
+
+    version = save_adapter(tmp_path / "m", lambda to: (to / "w").write_text("1") and None, {})
+    selector = fit(["a"], np.ones((1, 1), dtype=np.float32), {"a": "a"}, 0.1, "hash")
+    described = AdapterSet(selector=selector, members={"a": version})
+    save_set(tmp_path / "set", described, {version: tmp_path / "m"}, {"sources": []})
+    named: dict[str, Any] = {"model": tmp_path, "base": "b", "card": "", "lineage": {}}
+    for form in ("peft", "merged"):
+        with pytest.raises(AdapterError, match=rf"cannot be exported as one.*{version} \(a\)$"):
+            export(tmp_path / "set", tmp_path / "out" / "x", form=form, **named)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
 
 
 # --- the cycle ---
@@ -205,8 +222,6 @@ def test_the_selector_never_reads_the_family(sets: Path) -> None:
 
 
 def test_a_set_acts_for_others_is_rolled_back_to_and_is_audited(tmp_path: Path, sets: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(sets, tmp_path / "run")
     _, first, second = weights_of(folder)
     told = act(None, folder, limit=3, quiet=True)
@@ -222,9 +237,19 @@ def test_a_set_acts_for_others_is_rolled_back_to_and_is_audited(tmp_path: Path, 
     assert problems and all("changed or cut" in p for p in problems)
 
 
-def test_another_embedder_is_refused(tmp_path: Path, sets: Path) -> None:
-    import shutil
+def test_the_commands_know_sets(tmp_path: Path, sets: Path) -> None:
+    folder = shutil.copytree(sets, tmp_path / "run")
+    _, first, second = weights_of(folder)
+    rows = {row["version"]: row for row in adapters.listing(folder)}
+    members = list((folder / "generations/002/adapter/members").rglob("learnt.json"))
+    assert len(members) > 2 and rows[second]["bytes"] > sum(f.stat().st_size for f in members)
+    with pytest.raises(AdapterError, match="cannot be merged as one") as caught:
+        adapters.merge(folder, [first, second], {})
+    own = read_manifest(folder / "generations/001/adapter")["members"]
+    assert all(f"{version} ({group})" in str(caught.value) for group, version in own.items())
 
+
+def test_another_embedder_is_refused(tmp_path: Path, sets: Path) -> None:
     folder = shutil.copytree(sets, tmp_path / "run")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["memory"]["embedder"] = "default"

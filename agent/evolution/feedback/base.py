@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -139,8 +138,7 @@ def ask_endpoint(
     Raises:
         PolicyFailure: it does not answer; what it has said is kept.
     """
-    key = os.environ.get(settings.key_variable, "").strip()
-    endpoint = Endpoint(settings.url, key, settings.timeout_s)
+    endpoint = Endpoint(settings.url, settings.key(), settings.timeout_s)
 
     def one(messages: Sequence[Message]) -> tuple[str, int | None]:
         body = {
