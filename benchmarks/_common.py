@@ -120,8 +120,18 @@ def same_settings(file: Path, stored: Mapping[str, Any], config: Config) -> None
     """Refuse to count a piece that was measured with other settings than today's."""
     from agent.config import Config
 
-    if Config.model_validate(stored) != config:
+    if _used(Config.model_validate(stored)) != _used(config):
         raise SystemExit(f"{file}: measured with other settings than these; move it away")
+
+
+def _used(config: Config) -> dict[str, Any]:
+    """The settings, without those of objectives that nothing is trained by."""
+    tree = config.model_dump(mode="json")
+    own = tree["update_weights"]
+    for name in {"weighted", "dpo", "kto", "grpo"} - {own["objective"]}:
+        if not own["verifier"]["enabled"]:
+            del own[name]
+    return tree
 
 
 def standing(figures: Mapping[str, Any]) -> str:
