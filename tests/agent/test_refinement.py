@@ -14,6 +14,7 @@ from agent.config import ConfigError, load_config
 from agent.evolution.correct import base, critiques, execution, uncritical
 from agent.evolution.cycle import evolve
 from agent.evolution.feedback import agreement, codet
+from agent.evolution.votes import answer_of
 from agent.policies.scripted import LEARNT
 from agent.run import Run
 from memory.records import Kind, MemoryItem, Note, Trajectory
@@ -145,6 +146,12 @@ ROWS = [
         lambda run: families(sources(run)) == {"double", "next"},  # agreed on, and wrong
     ),
     Row(
+        "lmsi", "what most tries say is learnt, and nothing else",
+        (*LEARNS, "policy.model=tests.agent.doors:wavering", "acquire.samples=8"),
+        (agreement, "answer_of", lambda t: "any"),
+        lambda run: every(sources(run), lambda t: answer_of(t) == "sure"),
+    ),
+    Row(
         "rest", "the threshold rises", (*SCORED, "generations=2", "refine.thresholds=[0.7, 0.9]"),
         ("refine.thresholds=[0.7]",),
         lambda run: families(sources(run)) == {"double"}
@@ -167,6 +174,12 @@ ROWS = [
         "self-verification", "the task's numbers have to be told from the answer",
         (*LEARNS, "policy.model=tests.agent.test_feedback:reckoner", "acquire.first_tasks=6"),
         (agreement, "backward", lambda prompt, answer, most: [("Is it?", "yes")]),
+        lambda run: every(sources(run), lambda t: t.success),
+    ),
+    Row(
+        "self-verification", "the answer that most predictions confirm wins",
+        (*LEARNS, f"policy.model={HERE}:unsure", "acquire.samples=8"),
+        ("feedback.samples=1",),  # then a wrong one is confirmed as often
         lambda run: every(sources(run), lambda t: t.success),
     ),
     Row(
