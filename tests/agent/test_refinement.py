@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.config import ConfigError, load_config
+from agent.evolution import refine
 from agent.evolution.correct import base, critiques, execution, uncritical
 from agent.evolution.cycle import evolve
 from agent.evolution.feedback import agreement, codet
 from agent.evolution.votes import answer_of
+from agent.loop import seed_of
 from agent.policies.scripted import LEARNT
 from agent.run import Run
 from memory.records import Kind, MemoryItem, Note, Trajectory
@@ -89,6 +91,15 @@ def most_of_a_task(run: Evolved) -> int:
     return max(Counter(t.task for t in sources(run)).values())
 
 
+def principles(run: Evolved) -> dict[str, set[str]]:
+    """By which principles each task's tries were revised."""
+    found: dict[str, set[str]] = {}
+    for t in tries(run):
+        told = re.findall(r"Revise it so that: ([^\n<]+)", asked(t))
+        found.setdefault(t.task, set()).update(told)
+    return found
+
+
 REDRAFT = ("refine.correct=redraft",)
 
 ROWS = [
@@ -135,6 +146,12 @@ ROWS = [
         lambda run: any(not t.success for t in sources(run)),  # squares, which it lets pass
     ),
     Row(
+        "constitutional-ai", "a principle is drawn in each round",
+        (*LEARNS, f"policy.model={HERE}:stubborn"),
+        (critiques, "seed_of", lambda seed, task, round_: seed_of(seed, task)),
+        lambda run: every(list(principles(run).values()), lambda drawn: len(drawn) > 1),
+    ),
+    Row(
         "star", "where nothing reached the answer, it is given as a hint", (*LEARNS, KNOWN),
         ("refine.correct=none",),
         lambda run: every(sources(run), lambda t: "/try-rationalise" in t.slot and t.success),
@@ -164,6 +181,12 @@ ROWS = [
     Row(
         "rft", "all distinct solutions of many samples", HALF, ("refine.per_task=1",),
         lambda run: most_of_a_task(run) > 2,
+    ),
+    Row(
+        "rft", "what says the same is learnt once",
+        (*HALF, "policy.model=tests.agent.test_feedback:reckoner"),
+        (refine, "wording", lambda trajectory: trajectory.slot),
+        lambda run: most_of_a_task(run) == 1,
     ),
     Row(
         "codet", "programs and tests have to agree", FUNCTIONS,
