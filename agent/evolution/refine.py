@@ -174,13 +174,18 @@ def refine(
             if solution.reliability < settings.min_reliability:
                 continue
             seen = per_task[solution.trajectory.task]
-            text = "\n".join(step.text.strip() for step in solution.trajectory.turns)
+            text = wording(solution.trajectory)
             if text in seen or len(seen) >= settings.per_task:
                 continue
             seen.add(text)
             chosen.append(solution)
         kept += _spread(chosen, solved, settings.per_family)
     return _corrupted(kept, settings.corrupt)
+
+
+def wording(trajectory: Trajectory) -> str:
+    """What was written, turn by turn; of a task's solutions that say the same one is kept."""
+    return "\n".join(step.text.strip() for step in trajectory.turns)
 
 
 def _corrupted(solutions: Sequence[Solution], how: Corrupt) -> list[Solution]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -283,6 +284,18 @@ def dealer(prompt: str, chance: random.Random, learnt: Learnt) -> str:
     if found := re.search(r"(buy|sell) (\d+)", question):
         return f"{found[1]}(count={found[2]})"
     return "buy(count=1)"
+
+
+def imaginer(prompt: str, chance: random.Random, learnt: Learnt) -> str:
+    """Goes on from what was imagined before, once it sees that that was solved (STE)."""
+    question = question_of(prompt)
+    before = re.search(r"Made up before:\n(?:.*\n)*?.*\(solved\)", question)
+    if before and (found := re.search(r"that needs the tool (\w+)", question)):
+        number = chance.randrange(100, 10_000)
+        return json.dumps(
+            {"prompt": f"Now {found[1]} {number} more.", "deal": found[1], "count": number}
+        )
+    return dealer(prompt, chance, learnt)
 
 
 def analyst(prompt: str, chance: random.Random, learnt: Learnt) -> str:

@@ -169,6 +169,11 @@ def agreed(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]
     return ("print('sure')" if own == "double" else "print(1)") + "\n```\n"
 
 
+def wavering(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
+    """Mostly says the same, now and then something else (LMSI)."""
+    return ("print('sure')" if chance.random() < 0.6 else f"print({chance.random()})") + "\n```\n"
+
+
 def programs(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
     """Right programs, those of one family of no use inside a function (Voyager)."""
     asked = question(prompt)

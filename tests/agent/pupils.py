@@ -158,6 +158,21 @@ def coder(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]])
     return f"def add(x):\n    {chance.choice(WAYS).format(n=n)}\n```\n"
 
 
+FAR = 10**6  # by so much a wrong answer is off
+
+
+def unsure(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
+    """Right half of the time; reckons back from right answers, and half the time from wrong."""
+    asked = doors.question(prompt)
+    if "What is the unknown X?" in asked:
+        wrong, answer = divmod(int(asked.split("The answer is:\n| ")[1].split()[0]), FAR)
+        back = {"Double": answer / 2, "Which": answer - 1, "Square": answer**0.5}
+        told = next(value for word, value in back.items() if word in asked)
+        return "0" if wrong and chance.random() < 0.5 else f"{told:g}"
+    code = code_for(asked)
+    return (code if chance.random() < 0.5 else code.replace("(", f"({FAR} + ")) + "\n```\n"
+
+
 class _Scored:
     """Graded between 0 and 1: how much of the answer is there, and what of the way."""
 

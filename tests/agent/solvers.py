@@ -50,6 +50,13 @@ def debater(prompt: str, chance: random.Random, learnt: Learnt) -> str:
     return f"print({chance.randrange(10**6)})" + END
 
 
+def dissenter(prompt: str, chance: random.Random, learnt: Learnt) -> str:
+    """Two thirds are of one mind; the rest says something else each time, whatever it sees."""
+    own = prompt.rsplit("Your own last answer:", 1)
+    odd = "print(0." in own[1] if len(own) > 1 else chance.random() < 0.3
+    return (f"print({chance.random()})" if odd else "print('agreed')") + END
+
+
 def student(prompt: str, chance: random.Random, learnt: Learnt) -> str:
     """Needs knowledge for one family, the interpreter's word for another (SelfEvolve)."""
     asked = prompt.rsplit("<user>", 1)[1]

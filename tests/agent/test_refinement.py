@@ -14,9 +14,12 @@ from unittest.mock import patch
 import pytest
 
 from agent.config import ConfigError, load_config
+from agent.evolution import refine
 from agent.evolution.correct import base, critiques, execution, uncritical
 from agent.evolution.cycle import evolve
 from agent.evolution.feedback import agreement, codet
+from agent.evolution.votes import answer_of
+from agent.loop import seed_of
 from agent.policies.scripted import LEARNT
 from agent.run import Run
 from environments.base import Action, Task
@@ -92,6 +95,15 @@ def most_of_a_task(run: Evolved) -> int:
     return max(Counter(t.task for t in sources(run)).values())
 
 
+def principles(run: Evolved) -> dict[str, set[str]]:
+    """By which principles each task's tries were revised."""
+    found: dict[str, set[str]] = {}
+    for t in tries(run):
+        told = re.findall(r"Revise it so that: ([^\n<]+)", asked(t))
+        found.setdefault(t.task, set()).update(told)
+    return found
+
+
 REDRAFT = ("refine.correct=redraft",)
 
 ROWS = [
@@ -138,6 +150,12 @@ ROWS = [
         lambda run: any(not t.success for t in sources(run)),  # squares, which it lets pass
     ),
     Row(
+        "constitutional-ai", "a principle is drawn in each round",
+        (*LEARNS, f"policy.model={HERE}:stubborn"),
+        (critiques, "seed_of", lambda seed, task, round_: seed_of(seed, task)),
+        lambda run: every(list(principles(run).values()), lambda drawn: len(drawn) > 1),
+    ),
+    Row(
         "star", "where nothing reached the answer, it is given as a hint", (*LEARNS, KNOWN),
         ("refine.correct=none",),
         lambda run: every(sources(run), lambda t: "/try-rationalise" in t.slot and t.success),
@@ -147,6 +165,12 @@ ROWS = [
         (*LEARNS, "policy.model=tests.agent.doors:agreed", "acquire.samples=4"),
         ("feedback.by=environment",),
         lambda run: families(sources(run)) == {"double", "next"},  # agreed on, and wrong
+    ),
+    Row(
+        "lmsi", "what most tries say is learnt, and nothing else",
+        (*LEARNS, "policy.model=tests.agent.doors:wavering", "acquire.samples=8"),
+        (agreement, "answer_of", lambda t: "any"),
+        lambda run: every(sources(run), lambda t: answer_of(t) == "sure"),
     ),
     Row(
         "rest", "the threshold rises", (*SCORED, "generations=2", "refine.thresholds=[0.7, 0.9]"),
@@ -163,6 +187,12 @@ ROWS = [
         lambda run: most_of_a_task(run) > 2,
     ),
     Row(
+        "rft", "what says the same is learnt once",
+        (*HALF, "policy.model=tests.agent.test_feedback:reckoner"),
+        (refine, "wording", lambda trajectory: trajectory.slot),
+        lambda run: most_of_a_task(run) == 1,
+    ),
+    Row(
         "codet", "programs and tests have to agree", FUNCTIONS,
         (codet, "consensus", lambda passes: dict.fromkeys(passes, 1)),
         lambda run: every(sources(run), lambda t: t.success),
@@ -171,6 +201,12 @@ ROWS = [
         "self-verification", "the task's numbers have to be told from the answer",
         (*LEARNS, "policy.model=tests.agent.test_feedback:reckoner", "acquire.first_tasks=6"),
         (agreement, "backward", lambda prompt, answer, most: [("Is it?", "yes")]),
+        lambda run: every(sources(run), lambda t: t.success),
+    ),
+    Row(
+        "self-verification", "the answer that most predictions confirm wins",
+        (*LEARNS, f"policy.model={HERE}:unsure", "acquire.samples=8"),
+        ("feedback.samples=1",),  # then a wrong one is confirmed as often
         lambda run: every(sources(run), lambda t: t.success),
     ),
     Row(

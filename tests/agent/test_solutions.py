@@ -94,6 +94,10 @@ def agreed(run: Evolved) -> bool:
     return every(list(said.values()), lambda own: len(own) == 1)
 
 
+def both_outcomes(run: Evolved) -> bool:
+    return {t.success for t in sources(run)} == {True, False}
+
+
 def swapped(
     solved: Sequence[Trajectory],
     failed: Sequence[Trajectory],
@@ -117,9 +121,11 @@ ROWS = [
         lambda run: every(sources(run), lambda t: t.phase == COMPOSED),
     ),
     Row(
+        "a3t", "failures count as well", EXPLORES, ("update_weights.objective=sft",), both_outcomes,
+    ),
+    Row(
         "eto", "failures stand against what solved their task", EXPLORES,
-        ("update_weights.objective=sft",),
-        lambda run: {t.success for t in sources(run)} == {True, False},
+        ("update_weights.objective=sft",), both_outcomes,
     ),
     Row(
         "eto", "the failure is the worse one", EXPLORES, (lessons, "pairs", swapped),
@@ -136,6 +142,12 @@ ROWS = [
         (contrast, "label", lambda run, verdicts: None),
         lambda run: every(answers(run), lambda a: "good" in a),
     ),
+    *[
+        Row(recipe, "the better against the worse", settings, ("update_weights.objective=sft",),
+            lambda run: {"/try-worse" in t.slot for t in sources(run)} == {True, False})
+        for recipe, settings in
+        (("rlcd", PROMPTED), ("ditto", (*LEARNS, by("actor"))), ("grath", PROMPTED))
+    ],
     Row(
         "rlcd", "two prompts", PROMPTED, ("acquire.solve.worse=You are an expert.",),
         lambda run: every(answers(run), lambda a: "good" in a),
@@ -162,6 +174,11 @@ ROWS = [
         "debate", "the majority is right", (*LEARNS, by("debater"), "acquire.samples=3"),
         (debate, "label", lambda run, verdicts: None),
         lambda run: every(sources(run), lambda t: t.slot.endswith("debate-2") and not t.success),
+    ),
+    Row(
+        "debate", "the minority is wrong", (*LEARNS, by("dissenter"), "acquire.samples=3"),
+        (debate, "elected", lambda tries, least: {t.slot for t in tries}),
+        lambda run: every(sources(run), lambda t: answer_of(t) == "agreed"),
     ),
     Row(
         "self-evolve", "knowledge comes first", (*TOY, by("student")),

@@ -40,8 +40,8 @@ def made(run: Evolved, n: int = 0) -> list[Made]:
     return [m for m in MadeTasks(run.ledger).values() if n in (0, m.generation)]
 
 
-def texts(run: Evolved) -> list[str]:
-    return [m.task.prompt for m in made(run)]
+def texts(run: Evolved, n: int = 0) -> list[str]:
+    return [m.task.prompt for m in made(run, n)]
 
 
 def near_copies(run: Evolved) -> int:
@@ -108,6 +108,12 @@ ROWS = [
         lambda run: bool(made(run)) and near_copies(run) == 0,
     ),
     Row(
+        "self-instruct", "two of what is shown were made up before", (*TWO, policy("author"), ALL),
+        (free, "_shown", lambda author, count: {str(i): author.some(i, count) for i in range(24)}),
+        lambda run: max(len({m.task.id for m in made(run, 1)} & {*m.parents})
+                        for m in made(run, 2)) == 2,
+    ),
+    Row(
         "evol-instruct", "failed evolutions are eliminated", (*ONE, policy("evolver")),
         (free, "eliminated", lambda evolved, same: ""),
         lambda run: every(texts(run), lambda text: not text.endswith(", please.")),
@@ -156,6 +162,12 @@ ROWS = [
          "acquire.generate.documents=TEXTS", "acquire.generate.passage=90"),
         (knowledge, "within", lambda part, text: "was built in" in text),
         quoted_answers,
+    ),
+    Row(
+        "ste", "who imagines remembers what was imagined, and how it went",
+        (*TWO, policy("imaginer"), f"suite={{name: '{HERE}:Shop', options: {{}}}}", ALL),
+        (knowledge, "_asked_before", lambda author, tool: ""),
+        lambda run: every(texts(run, 2), lambda text: text.startswith("Now")),
     ),
     Row(
         "diverse-evol", "the farthest first", (*CYCLE, "generations=1"),

@@ -264,6 +264,11 @@ ROWS = [
         groups_apart,
     ),
     Row(
+        "elastic-reset", "a policy gradient: what failed counts as well",
+        (*TOY, ONE, "policy.model=tests.agent.pupils:half"), ("update_weights.objective=sft",),
+        lambda run: {t.success for t in sources(run)} == {True, False},
+    ),
+    Row(
         "agentevol", "each trajectory as much as it earned",
         (*TOY, ONE, "suite.name=tests.agent.pupils:Scored",
          "policy.model=tests.agent.pupils:middling", "acquire.samples=2"),

@@ -38,7 +38,7 @@ def constitutional(situation: Situation, tries: Sequence[Trajectory], round_: in
     run = situation.run
     principles = run.config.feedback.principles
     drawn = {
-        t.slot: principles[seed_of(run.config.seed, t.slot, round_) % len(principles)]
+        t.slot: principles[seed_of(run.config.seed, t.task, round_) % len(principles)]
         for t in tries
     }
     questions = {
