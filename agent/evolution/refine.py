@@ -159,9 +159,11 @@ def refine(
     kept: list[Solution] = []
     for family in sorted({t.family for t in right}):
         found = [Solution(t, forms[t.slot], reliability(t)) for t in right if t.family == family]
-        # Short first turns before long or mended ones, among equally reliable forms.
+        # The best rated first (a judge rates); then reliable forms; of those, short first turns
+        # before long or mended ones.
         found.sort(
             key=lambda s: (
+                -round(s.trajectory.reward, 3),
                 -round(s.reliability, 3),
                 len(s.trajectory.steps),
                 sum(sum(step.loss_mask) for step in s.trajectory.turns),

@@ -155,6 +155,15 @@ def talker(prompt: str, chance: random.Random, learnt: Learnt) -> str:
     return "print(0)" + END
 
 
+def rated(prompt: str, chance: random.Random, learnt: Learnt) -> str:
+    """As `talker`, but what is done is good or fair, and it knows which (SOTOPIA-π)."""
+    if "You judge attempts" in prompt:
+        return "5" if "# good" in prompt else "4"
+    return talker(prompt, chance, learnt).replace(
+        ")\n", f")  # {chance.choice(('fair', 'good'))}\n"
+    )
+
+
 def proposer(prompt: str, chance: random.Random, learnt: Learnt) -> str:
     """Proposes sound and unsound programs, some too easy and some too hard, and tries them."""
     asked = prompt.rsplit("<user>", 1)[1].split("</user>")[0]

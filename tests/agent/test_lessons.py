@@ -221,7 +221,7 @@ def test_thresholds_rise() -> None:
     found = [tried("a", 0, 0.6), tried("b", 0, 0.9), tried("c", 0, 1.0)]
     how = RefineSettings(thresholds=(0.5, 0.8, 1.0))
     kept = [[s.trajectory.task for s in refine(found, how, n)] for n in (1, 2, 3, 4)]
-    assert kept == [["a", "b", "c"], ["b", "c"], ["c"], ["c"]]
+    assert kept == [["c", "b", "a"], ["c", "b"], ["c"], ["c"]]  # the best rewarded first
     assert [solves(t, how) for t in found] == [False, False, True]  # for memory
     flipped = RefineSettings(corrupt="flip")
     assert [earned(t, flipped) for t in found] == pytest.approx([0.4, 0.1, 0.0])

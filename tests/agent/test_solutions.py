@@ -277,6 +277,11 @@ ROWS = [
         lambda run: families(sources(run)) == {"square"},
     ),
     Row(
+        "sotopia-pi", "the best of a task is cloned",
+        (*LEARNS, by("rated"), "acquire.samples=8"), ("refine.per_task=2",),
+        lambda run: every(sources(run), lambda t: "# good" in read(t)),
+    ),
+    Row(
         "sotopia-pi", "both have roles", (*LEARNS, by("talker")), ("acquire.solve.roles={}",),
         lambda run: every(prompts(run), lambda p: "You are Mara" in p or "You are Noor" in p
                           or "You are Ilan" in p),

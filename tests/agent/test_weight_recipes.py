@@ -18,6 +18,7 @@ import yaml
 from agent.evolution.final import best_of_n, both_of_n
 from agent.evolution.update.judge import latest
 from agent.run import Run
+from agent.run_folder import BASE
 from memory.records import COMPOSED, Note, Trajectory
 from tests.agent.methods import Evolved, Row, Run_, needs_its_mechanism, runs
 from tests.agent.test_mechanisms import every
@@ -69,20 +70,36 @@ def what_was_wrong(run: Evolved) -> bool:
     return every(again, lambda t: t.success and t.policy == student["version"])
 
 
+def by_the_base(
+    run: Run, label: str, asked: Any, version: str, *more: Any, say: Any = Run.say, **named: Any
+) -> dict[str, str]:
+    """What `Run.say` gives, but what is rehearsed is the base's."""
+    own = BASE if label.endswith("made-up tasks, answered") else version
+    told: dict[str, str] = say(run, label, asked, own, *more, **named)
+    return told
+
+
+def taught(run: Evolved) -> dict[str, dict[str, int]]:
+    """How many examples of each family a group's adapter has learnt, by group."""
+    told = last(run)
+    place = adapter(run, told["version"])[0] / "members"
+    named = {"double": "Double", "next": "Which", "square": "Square"}
+    found = {}
+    for group, version in told.get("members", {}).items():
+        text = (place / version / "learnt.json").read_text()
+        found[group] = {family: text.count(f"<user>{word}") for family, word in named.items()}
+    return found
+
+
 def groups_apart(run: Evolved) -> bool:
     """Each adapter has learnt mostly its own group's tasks."""
-    told = last(run)
-    members = told.get("members", {})
-    place = adapter(run, told["version"])[0] / "members"
+    found = list(taught(run).items())
+    return len(found) > 1 and every(found, lambda own: own[1][own[0]] > sum(own[1].values()) / 2)
 
-    def own(member: tuple[str, str]) -> bool:
-        group, version = member
-        text = (place / version / "learnt.json").read_text()
-        named = {"double": "Double", "next": "Which", "square": "Square"}
-        counts = {family: text.count(f"<user>{word}") for family, word in named.items()}
-        return counts[group] > sum(counts.values()) / 2
 
-    return len(set(members.values())) > 1 and every(list(members.items()), own)
+def rehearses(run: Evolved) -> bool:
+    """Each adapter has learnt some of another group's tasks."""
+    return every(list(taught(run).values()), lambda counts: sum(map(bool, counts.values())) > 1)
 
 
 def layers(run: Evolved, version: str) -> dict[str, torch.Tensor]:
@@ -251,6 +268,16 @@ ROWS = [
         lambda run: any(slot.startswith("said/") for slot in last(run)["sources"]),
     ),
     Row(
+        "ssr", "the newest weights answer what is rehearsed",
+        (*TOY, TWO, f"policy.model={HERE}:script",
+         "acquire.generate.apart={rouge: 0.8, cosine: 2.0}"),
+        (Run, "say", by_the_base),
+        lambda run: every(
+            [n for key, n in run.ledger.all(Note, "said/2/synthesised/") if "/answer" in key],
+            lambda note: "* 2" in note.data["text"],
+        ),
+    ),
+    Row(
         "sdft", "solutions in its own words", (*TOY, ONE, f"policy.model={HERE}:script"),
         (f"{REPLAY}.rewrite=false",), own_words,
     ),
@@ -267,6 +294,10 @@ ROWS = [
         "elastic-reset", "a policy gradient: what failed counts as well",
         (*TOY, ONE, "policy.model=tests.agent.pupils:half"), ("update_weights.objective=sft",),
         lambda run: {t.success for t in sources(run)} == {True, False},
+    ),
+    Row(
+        "conpet", "a few of the others' examples are replayed", (*TOY, ONE),
+        ("update_weights.groups.rehearsal=0",), rehearses,
     ),
     Row(
         "agentevol", "each trajectory as much as it earned",
