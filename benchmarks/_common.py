@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,19 @@ def same_settings(file: Path, stored: Mapping[str, Any], config: Config) -> None
 
     if _used(Config.model_validate(stored)) != _used(config):
         raise SystemExit(f"{file}: measured with other settings than these; move it away")
+
+
+def measured(pieces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """When and at which commits pieces were measured; in place of when they were put together."""
+    commits = dict.fromkeys(piece["commit"] for piece in pieces)
+    return {"date": max(piece["date"] for piece in pieces), "commit": ", ".join(commits)}
+
+
+def stamp(benchmark: str, config: Config) -> dict[str, Any]:
+    """What each piece holds beside its figures: date, commit and configuration."""
+    now = circumstances(benchmark)
+    told = {"date": now["date"], "commit": now["commit"]}
+    return {**told, "config": config.model_dump(mode="json")}
 
 
 def _used(config: Config) -> dict[str, Any]:

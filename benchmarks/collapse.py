@@ -36,7 +36,17 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import yaml
-from _common import ROOT, circumstances, parser, pieces, same_settings, save, told_in_a_line
+from _common import (
+    ROOT,
+    circumstances,
+    measured,
+    parser,
+    pieces,
+    same_settings,
+    save,
+    stamp,
+    told_in_a_line,
+)
 from _evolved import pool
 from rich.console import Console
 from rich.table import Table
@@ -252,15 +262,15 @@ def main() -> None:
                 if not kept.is_file():
                     prefix(begun, configured(seed, PREFIX, arguments.quick, ()), out)
                     fork(begun, folder, config)
-                    told = {"config": config.model_dump(mode="json")}
-                    save(kept, course(folder, config, out) | told)
+                    save(kept, course(folder, config, out) | stamp("collapse", config))
                 piece = json.loads(kept.read_text())
                 same_settings(kept, piece["config"], config)
                 read.setdefault(condition, []).append(piece)
                 label = f"{condition}{', ' + arguments.name if arguments.name else ''}"
-                found[label] = circumstances("collapse") | added_up(read[condition])
-                found[label] |= {"settings": list(arguments.overrides)}
+                found[label] = circumstances("collapse") | measured(read[condition])
+                found[label] |= added_up(read[condition]) | {"settings": arguments.overrides}
                 told_now = {"quick": arguments.quick, "prefix": PREFIX, "conditions": found}
+                told_now |= measured(list(found.values()))
                 save(arguments.json, circumstances("collapse") | told_now)
     show(found, out)
 

@@ -30,7 +30,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, circumstances, parser, pieces, same_settings, save, told_in_a_line
+from _common import (
+    ROOT,
+    circumstances,
+    measured,
+    parser,
+    pieces,
+    same_settings,
+    save,
+    stamp,
+    told_in_a_line,
+)
 from _evolved import Seed, aggregate, correct, evolve, pool, read
 from _gold import supervise
 from rich.console import Console
@@ -193,6 +203,7 @@ def campaign(
     cells: dict[str, Any] = {}
     if file and file.is_file():
         cells = json.loads(file.read_text())["cells"]
+    when: dict[str, list[dict[str, Any]]] = {}
     read_: dict[str, list[tuple[Seed, dict[str, Any]]]] = {}
     for seed in range(seeds):
         for suite in suites:
@@ -206,20 +217,24 @@ def campaign(
                 if not kept.is_file():
                     run_once(folder, config)
                     gold = supervised(folder, config)
-                    save(kept, {"gold": gold, **read(folder, seed)._asdict()})
+                    seen = read(folder, seed)._asdict()
+                    save(kept, stamp("objectives", config) | {"gold": gold, "seed": seen})
                 piece = json.loads(kept.read_text())
-                gold, one = piece.pop("gold"), Seed(**piece)
-                same_settings(kept, one.summary["config"], config)
+                same_settings(kept, piece["config"], config)
+                gold, one = piece["gold"], Seed(**piece["seed"])
                 if gold:
                     one = one._replace(arms={**one.arms, "gold": gold.pop("success")})
                 done = read_.setdefault(label, [])
                 done.append((one, gold))
-                own = circumstances("objectives") | {"suite": suite, "objective": objective}
+                when.setdefault(label, []).append(piece)
+                own = circumstances("objectives") | measured(when[label])
+                own |= {"suite": suite, "objective": objective}
                 own |= {"seeds": len(done), **aggregate([s for s, _ in done])}
                 own |= {"gold": [g for _, g in done], "bar": held([s for s, _ in done])}
                 cells[label] = own | {"config": one.summary["config"]}
                 correct(list(cells.values()))
-                save(file, circumstances("objectives") | {"quick": quick, "cells": cells})
+                now = circumstances("objectives") | measured(list(cells.values()))
+                save(file, now | {"quick": quick, "cells": cells})
     for label, own in cells.items():
         out.print(f"[bold]{label}[/bold]")
         show(own | {"corrupt": False}, out)

@@ -31,7 +31,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _common import OURS, ROOT, circumstances, parser, pieces, same_settings, save, standing
+from _common import (
+    OURS,
+    ROOT,
+    circumstances,
+    measured,
+    parser,
+    pieces,
+    same_settings,
+    save,
+    stamp,
+    standing,
+)
 from _evolved import pool
 from rich.console import Console
 from rich.table import Table
@@ -177,8 +188,7 @@ def cell(
                 raise
             found = {"why": " ".join(str(error).split())}
             out.print(f"  {found['why']}", markup=False)
-        own = {k: v for k, v in circumstances("methods").items() if k in ("date", "commit")}
-        save(kept, found | own | {"config": config.model_dump(mode="json")})
+        save(kept, found | stamp("methods", config))
         shutil.rmtree(folder / "index", ignore_errors=True)  # can be rebuilt
     read: dict[str, Any] = json.loads(kept.read_text())
     same_settings(kept, read["config"], config)
@@ -328,11 +338,11 @@ def main() -> None:
                 cells.setdefault(recipe, []).append(own)
                 # Recipes with as many seeds as the unevolved agent; the others follow.
                 full = {n: c for n, c in cells.items() if len(c) == len(base)}
-                found[suite] = circumstances("methods") | {"budget": budget} | told(base, full)
-                save(
-                    arguments.json,
-                    circumstances("methods") | {"quick": arguments.quick, "suites": found},
-                )
+                when = measured([*base, *(c for own in full.values() for c in own)])
+                found[suite] = circumstances("methods") | when | {"budget": budget}
+                found[suite] |= told(base, full)
+                now = circumstances("methods") | {"quick": arguments.quick, "suites": found}
+                save(arguments.json, now | measured(list(found.values())))
     show(found, out)
 
 

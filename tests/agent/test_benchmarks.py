@@ -259,7 +259,15 @@ def test_what_was_measured_elsewhere_is_read_and_not_run(
         file = tmp_path / "objectives" / f"reasoning-gym-{objective}-s{number}.json"
         file.parent.mkdir(exist_ok=True)
         file.write_text(
-            json.dumps({"gold": gold, **one._replace(summary=summary, families=families)._asdict()})
+            json.dumps(
+                {
+                    "date": "2026-11-28",
+                    "commit": f"c{number}",
+                    "gold": gold,
+                    "config": settled.model_dump(mode="json"),
+                    "seed": one._replace(summary=summary, families=families)._asdict(),
+                }
+            )
         )
 
     def run(*_: object) -> None:
@@ -276,6 +284,7 @@ def test_what_was_measured_elsewhere_is_read_and_not_run(
         kept(number, "sft")
     cell = go("sft")["reasoning-gym-sft"]
     assert (cell["seeds"], cell["arms"]["weights"]["mean"]) == (2, 0.6)
+    assert cell["commit"] == "c0, c1", "where they were measured, not where they are put together"
     assert cell["bar"]["all"]["ratio"] == 0.6 and cell["gold"][1]["steps"] == 9
     with pytest.raises(AssertionError, match="measured already"):
         go("dpo")
