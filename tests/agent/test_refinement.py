@@ -156,6 +156,11 @@ ROWS = [
         lambda run: every(list(principles(run).values()), lambda drawn: len(drawn) > 1),
     ),
     Row(
+        "salmon", "principles are what is rewarded", HALF, ("feedback.by=environment",),
+        # Squares keep them whatever comes of them, so that no try is better than another.
+        lambda run: families(sources(run)) == {"double", "next"},
+    ),
+    Row(
         "star", "where nothing reached the answer, it is given as a hint", (*LEARNS, KNOWN),
         ("refine.correct=none",),
         lambda run: every(sources(run), lambda t: "/try-rationalise" in t.slot and t.success),
