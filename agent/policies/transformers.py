@@ -32,6 +32,9 @@ class TransformersPolicy:
         dtype: one of ``DTYPES``; auto is bfloat16, or float32 on a CPU without bfloat16.
         device: torch device; auto picks a GPU where there is one.
         threads: CPU threads for torch; None leaves torch's default.
+
+    Raises:
+        ModelError: the model cannot be loaded, or some of its layers see less than ``context``.
     """
 
     def __init__(
@@ -56,6 +59,12 @@ class TransformersPolicy:
             torch.set_num_threads(threads)
         self.version, self.context = version, context
         self.tokenizer, network = merged_model(model, adapter, dtype=dtype, device=device)
+        if (seen := window(network.config)) is not None and context > seen:
+            raise ModelError(
+                f"policy.context is {context}, and layers of the model in {model} see {seen} "
+                "tokens back (sliding_window), which the embedded engine does not do: set "
+                f"policy.context={seen}, or take policy.engine=vllm"
+            )
         self.chat = Chat(self.tokenizer)
         self.engine = Engine(quicken(network.eval()), self.tokenizer, slots=slots, context=context)
 
@@ -81,6 +90,14 @@ class TransformersPolicy:
 
     def close(self) -> None:
         del self.engine
+
+
+def window(config: Any) -> int | None:
+    """How many tokens back some layers of a model see; None if all of them see everything."""
+    size: int | None = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    used = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    return size if size and used else None
 
 
 def merged_model(

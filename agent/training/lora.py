@@ -118,9 +118,12 @@ def check_lengths(examples: Sequence[Example], config: Any) -> None:
     """Nothing is ever cut: what the model cannot read is named.
 
     Raises:
-        PolicyFailure: an example is longer than the model's positions.
+        PolicyFailure: an example is longer than the model's positions, or than its layers see.
     """
-    limit = getattr(config, "max_position_embeddings", None)
+    from agent.policies.transformers import window
+
+    limits = (getattr(config, "max_position_embeddings", None), window(config))
+    limit = min((limit for limit in limits if limit is not None), default=None)
     longest = max(examples, key=lambda e: len(e.token_ids))
     if limit is not None and len(longest.token_ids) > limit:
         raise PolicyFailure(

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from agent.policies import models
+from agent.policies.base import PolicyFailure
 from agent.policies.models import ModelError, model_identity, resolve_model
+from agent.training.lora import LoraSettings, train
+from tests.agent.sequences import sequence
+from tests.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -244,3 +248,23 @@ def test_a_model_that_scales_its_logits_is_refused(tmp_path: Path) -> None:
     AutoTokenizer.from_pretrained(str(resolve_model("default"))).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"behind lm_head.*logits_scaling"):
         load_model(tmp_path)
+
+
+def test_layers_that_see_less_than_the_context_are_refused(tmp_path: Path) -> None:
+    """Acting and training would let them see everything, and be another model than is served."""
+    from transformers import MistralConfig, MistralForCausalLM, Qwen2Config
+
+    from agent.policies.transformers import TransformersPolicy, window
+
+    folder = tiny_model(tmp_path / "tiny")
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 260}  # fmt: skip
+    MistralForCausalLM(MistralConfig(**sizes, sliding_window=64)).save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"policy\.context is 128, .* see 64 .*policy\.context=64"):
+        TransformersPolicy(folder, context=128, dtype="float32")
+    TransformersPolicy(folder, context=64, dtype="float32").close()
+    long = sequence(1)
+    long = long._replace(token_ids=long.token_ids + (5,) * 99, loss_mask=long.loss_mask + (1,) * 99)
+    with pytest.raises(PolicyFailure, match="the model reads 64"):
+        train(folder, [long], LoraSettings(), tmp_path / "a", seed=0, manifest={})
+    assert window(Qwen2Config(sliding_window=64, use_sliding_window=False)) is None
