@@ -71,21 +71,18 @@ def show(
         typer.echo(find_recipe(what[0]).read_text().rstrip())
     else:
         typer.echo(
-            yaml.safe_dump(_beside(config.model_dump(mode="json")), sort_keys=False).rstrip()
+            yaml.safe_dump(
+                _beside(*(c.model_dump(mode="json") for c in (config, Config()))), sort_keys=False
+            ).rstrip()
         )
 
 
-def _beside(tree: dict[str, Any]) -> dict[str, Any]:
+def _beside(own: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     """The settings that are not the default's."""
-    from agent.config import Config
-
-    def differing(own: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: differing(value, plain[key])
-            if isinstance(value, dict) and isinstance(plain.get(key), dict)
-            else value
-            for key, value in own.items()
-            if key not in plain or value != plain[key]
-        }
-
-    return differing(tree, Config().model_dump(mode="json"))
+    return {
+        key: _beside(value, plain[key])
+        if isinstance(value, dict) and isinstance(plain.get(key), dict)
+        else value
+        for key, value in own.items()
+        if key not in plain or value != plain[key]
+    }

@@ -107,34 +107,35 @@ def save(path: Path | None, figures: Mapping[str, Any]) -> None:
     print(f"written: {path}")
 
 
-def pieces(file: Path | None) -> Path:
-    """The folder of what a campaign has measured piece by piece: beside its figures, or `runs/`.
+def piece(
+    file: Path | None, name: str, config: Config, measure: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What a part of a campaign found, with its date, commit and configuration.
 
-    A piece that lies there is read and not measured again, so that a campaign of many hours goes
-    on in another checkout and on another machine.
+    It is kept in a folder beside the campaign's figures, or in `runs/`; what lies there is read
+    and not measured again, so that a campaign of many hours goes on in another checkout and on
+    another machine.
+
+    Raises:
+        SystemExit: what lies there was measured with other settings.
     """
-    return file.with_suffix("") if file else ROOT / "runs"
-
-
-def same_settings(file: Path, stored: Mapping[str, Any], config: Config) -> None:
-    """Refuse to count a piece that was measured with other settings than today's."""
     from agent.config import Config
 
-    if _used(Config.model_validate(stored)) != _used(config):
-        raise SystemExit(f"{file}: measured with other settings than these; move it away")
+    kept = (file.with_suffix("") if file else ROOT / "runs") / f"{name}.json"
+    if not kept.is_file():
+        found = measure()
+        now = {"date": time.strftime("%Y-%m-%d"), "commit": commit()}
+        save(kept, {**found, **now, "config": config.model_dump(mode="json")})
+    told: dict[str, Any] = json.loads(kept.read_text())
+    if _used(Config.model_validate(told["config"])) != _used(config):
+        raise SystemExit(f"{kept}: measured with other settings than these; move it away")
+    return told
 
 
 def measured(pieces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """When and at which commits pieces were measured; in place of when they were put together."""
     commits = dict.fromkeys(piece["commit"] for piece in pieces)
     return {"date": max(piece["date"] for piece in pieces), "commit": ", ".join(commits)}
-
-
-def stamp(benchmark: str, config: Config) -> dict[str, Any]:
-    """What each piece holds beside its figures: date, commit and configuration."""
-    now = circumstances(benchmark)
-    told = {"date": now["date"], "commit": now["commit"]}
-    return {**told, "config": config.model_dump(mode="json")}
 
 
 def _used(config: Config) -> dict[str, Any]:

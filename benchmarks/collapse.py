@@ -31,6 +31,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -41,10 +42,8 @@ from _common import (
     circumstances,
     measured,
     parser,
-    pieces,
-    same_settings,
+    piece,
     save,
-    stamp,
     told_in_a_line,
 )
 from _evolved import pool
@@ -155,6 +154,15 @@ def course(folder: Path, config: Config, console: Console) -> dict[str, Any]:
         return {"generations": told, "families": every, "minutes": round(seconds / 60, 2)}
 
 
+def begin_and_follow(
+    begun: Path, first: Config, folder: Path, config: Config, console: Console
+) -> dict[str, Any]:
+    """One condition, from the generations that all of its seed begin with."""
+    prefix(begun, first, console)
+    fork(begun, folder, config)
+    return course(folder, config, console)
+
+
 def added_up(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A condition over its seeds: the curve on each split, and what the retention tasks say.
 
@@ -258,14 +266,10 @@ def main() -> None:
                 out.print(f"[bold]{condition}{name} · seed {seed}[/bold] · runs/{folder.name}")
                 further = (*condition.settings(), *arguments.overrides)
                 config = configured(seed, PREFIX + more, arguments.quick, further)
-                kept = pieces(arguments.json) / f"{folder.name}-{PREFIX + more}.json"
-                if not kept.is_file():
-                    prefix(begun, configured(seed, PREFIX, arguments.quick, ()), out)
-                    fork(begun, folder, config)
-                    save(kept, course(folder, config, out) | stamp("collapse", config))
-                piece = json.loads(kept.read_text())
-                same_settings(kept, piece["config"], config)
-                read.setdefault(condition, []).append(piece)
+                first = configured(seed, PREFIX, arguments.quick, ())
+                measure = partial(begin_and_follow, begun, first, folder, config, out)
+                own = piece(arguments.json, f"{folder.name}-{PREFIX + more}", config, measure)
+                read.setdefault(condition, []).append(own)
                 label = f"{condition}{', ' + arguments.name if arguments.name else ''}"
                 found[label] = circumstances("collapse") | measured(read[condition])
                 found[label] |= added_up(read[condition]) | {"settings": arguments.overrides}

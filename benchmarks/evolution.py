@@ -27,6 +27,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,8 @@ from _common import (
     circumstances,
     measured,
     parser,
-    pieces,
-    same_settings,
+    piece,
     save,
-    stamp,
     told_in_a_line,
 )
 from _evolved import Seed, aggregate, correct, evolve, pool, read
@@ -213,20 +212,13 @@ def campaign(
                 folder = ROOT / "runs" / f"bench-{label}-s{seed}"
                 out.print(f"[bold]{suite} · {objective} · seed {seed}[/bold] · runs/{folder.name}")
                 config = settled(suite, objective, rounds, extra, quick, seed)
-                kept = pieces(file) / f"{label}-s{seed}.json"
-                if not kept.is_file():
-                    run_once(folder, config)
-                    gold = supervised(folder, config)
-                    seen = read(folder, seed)._asdict()
-                    save(kept, stamp("objectives", config) | {"gold": gold, "seed": seen})
-                piece = json.loads(kept.read_text())
-                same_settings(kept, piece["config"], config)
-                gold, one = piece["gold"], Seed(**piece["seed"])
+                kept = piece(file, f"{label}-s{seed}", config, partial(one_seed, folder, config))
+                gold, one = kept["gold"], Seed(**kept["seed"])
                 if gold:
                     one = one._replace(arms={**one.arms, "gold": gold.pop("success")})
                 done = read_.setdefault(label, [])
                 done.append((one, gold))
-                when.setdefault(label, []).append(piece)
+                when.setdefault(label, []).append(kept)
                 own = circumstances("objectives") | measured(when[label])
                 own |= {"suite": suite, "objective": objective}
                 own |= {"seeds": len(done), **aggregate([s for s, _ in done])}
@@ -238,6 +230,13 @@ def campaign(
     for label, own in cells.items():
         out.print(f"[bold]{label}[/bold]")
         show(own | {"corrupt": False}, out)
+
+
+def one_seed(folder: Path, config: Config) -> dict[str, Any]:
+    """One run, and what gold teaches beside it."""
+    run_once(folder, config)
+    gold = supervised(folder, config)
+    return {"gold": gold, "seed": read(folder, config.seed)._asdict()}
 
 
 def settled(

@@ -37,10 +37,8 @@ from _common import (
     circumstances,
     measured,
     parser,
-    pieces,
-    same_settings,
+    piece,
     save,
-    stamp,
     standing,
 )
 from _evolved import pool
@@ -169,30 +167,29 @@ def unevolved(folder: Path, config: Config, budget: int, out: Console) -> dict[s
 
 
 def cell(
-    suite: str, recipe: str, seed: int, budget: int, quick: bool, kept: Path, out: Console
+    suite: str, recipe: str, seed: int, budget: int, quick: bool, file: Path | None, out: Console
 ) -> dict[str, Any]:
     """One cell, as it was kept if it is done; ``why`` where the suite cannot run the recipe."""
     label = f"{suite}-{recipe}{'-quick' if quick else ''}-s{seed}"
     folder = ROOT / "runs" / f"bench-methods-{label}"
-    kept = kept / f"{label}.json"
     config = configured(suite, OURS if recipe == "base" else recipe, seed, budget, quick)
-    if not kept.is_file():
+
+    def measure() -> dict[str, Any]:
         out.print(f"[bold]{suite} · {recipe} · seed {seed}[/bold]")
         try:
             if recipe == "base":
-                found = unevolved(folder, config, budget, out)
-            else:
-                found = live(folder, config, out)
+                return unevolved(folder, config, budget, out)
+            return live(folder, config, out)
         except Exception as error:
             if _status(error) is None:
                 raise
-            found = {"why": " ".join(str(error).split())}
-            out.print(f"  {found['why']}", markup=False)
-        save(kept, found | stamp("methods", config))
-        shutil.rmtree(folder / "index", ignore_errors=True)  # can be rebuilt
-    read: dict[str, Any] = json.loads(kept.read_text())
-    same_settings(kept, read["config"], config)
-    return read
+            why = " ".join(str(error).split())
+            out.print(f"  {why}", markup=False)
+            return {"why": why}
+
+    found = piece(file, label, config, measure)
+    shutil.rmtree(folder / "index", ignore_errors=True)  # can be rebuilt
+    return found
 
 
 def told(base: Sequence[Mapping[str, Any]], cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,7 +328,7 @@ def main() -> None:
         base: list[dict[str, Any]] = []
         cells: dict[str, list[dict[str, Any]]] = {}
         for seed in range(arguments.seeds):
-            settings = seed, budget, arguments.quick, pieces(arguments.json), out
+            settings = seed, budget, arguments.quick, arguments.json, out
             base.append(cell(suite, "base", *settings))
             for recipe in chosen:
                 own = cell(suite, recipe, *settings)

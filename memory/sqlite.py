@@ -59,7 +59,7 @@ def create(path: Path, schema: str) -> None:
     try:
         with closing(_connect(_uri(draft))) as db:
             db.executescript(f"BEGIN; {schema} COMMIT;")
-        _sync(draft)
+        sync(draft)
         try:
             os.link(draft, path)  # unlike a rename, never replaces a ledger made meanwhile
         except FileExistsError:
@@ -67,7 +67,7 @@ def create(path: Path, schema: str) -> None:
         except OSError:  # a file system without hard links
             if not path.exists():
                 draft.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         for suffix in ("", "-journal"):
             draft.with_name(draft.name + suffix).unlink(missing_ok=True)
@@ -163,7 +163,8 @@ def _connect(uri: str) -> sqlite3.Connection:
     )
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """A file's bytes, or a folder's names, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from memory.sqlite import sync
+
 COMPLETE, MANIFEST = "COMPLETE", "manifest.json"
 _ALWAYS = (("version", str), ("sources", list))  # what a manifest says, whoever made the adapter
 
@@ -51,10 +53,10 @@ def save_adapter(folder: Path, write: Callable[[Path], None], manifest: dict[str
         json.dumps({**manifest, "version": version}, indent=1, sort_keys=True)
     )
     for path in temporary.rglob("*"):
-        _sync(path)
+        sync(path)
     (temporary / COMPLETE).write_text(version)
-    _sync(temporary / COMPLETE)
-    _sync(temporary)
+    sync(temporary / COMPLETE)
+    sync(temporary)
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():  # it goes when the new one stands in its place, not before
         os.replace(folder, before)
@@ -64,7 +66,7 @@ def save_adapter(folder: Path, write: Callable[[Path], None], manifest: dict[str
         if before.exists():
             os.replace(before, folder)
         raise
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(before, ignore_errors=True)
     return version
 
@@ -107,15 +109,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _cut(folder: Path, why: str) -> AdapterError:
     return AdapterError(f"{folder / MANIFEST}: is no adapter's manifest ({why}); restore it")
-
-
-def _sync(path: Path) -> None:
-    """A file's bytes, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from agent.training.adapter import COMPLETE, MANIFEST, AdapterError, check_adapter
 from agent.training.adapter_set import refuse_set
+from memory.sqlite import sync
 
 As = Literal["peft", "merged"]
 CARD, LINEAGE = "README.md", "lineage.json"
@@ -78,13 +79,12 @@ def export(
         (partial / CARD).write_text(card)
         (partial / LINEAGE).write_text(json.dumps(lineage, indent=1))
         for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(path)
         if target.exists():
             os.replace(target, before)
         try:
             os.replace(partial, target)
-        except BaseException:
+        except BaseException:  # an interrupt too: the room goes, and the old one with it
             if before.exists():
                 os.replace(before, target)
             raise

@@ -131,7 +131,7 @@ def episodes(count: int, slots: str = "") -> dict[str, Any]:
 APPEND = "memory.ledger:Ledger.append"
 POINTS: dict[str, list[dict[str, Any]]] = {
     # the beginning
-    "the ledger is a draft": [at("memory.sqlite:_sync")],
+    "the ledger is a draft": [at("memory.sqlite:sync")],
     "the configuration is half-written": [at("os:replace", match="config.yaml")],
     "generation 0: first episodes": [episodes(3)],
     "generation 0: inside a transaction": [at("memory.chain:link", nth=9)],

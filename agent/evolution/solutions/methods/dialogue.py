@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.evolution.feedback.base import quoted
-from agent.evolution.solutions.base import PLACE, Stage, again, one_line, role_of
+from agent.evolution.solutions.base import PLACE, Stage, again, first_world, one_line, role_of
 from agent.evolution.solutions.compose import Composition, composed
 from agent.formats import format_of
 from agent.loop import Assignment
@@ -16,7 +16,6 @@ from agent.prompt import frame, opening
 from agent.run import Run
 from environments.base import Action, Environment, StepResult, Task, Tool
 from environments.calls import WHOLE, read_action
-from environments.watch import started
 from memory.records import Trajectory
 
 CLIENT = (
@@ -171,7 +170,7 @@ def _begun(stage: Stage, a: Assignment, tools: Sequence[Tool]) -> _Talk:
 
 def needs(run: Run) -> str:
     """Why it cannot be had, or ""."""
-    with started(run.suite, run.tasks("train")[0], run.config.suite.seconds) as world:
+    with first_world(run) as world:
         if not world.valid_actions:
             return ""
     return (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from agent.evolution.solutions.base import Stage, note
+from agent.evolution.solutions.base import Stage, first_world, note
 from agent.loop import verb
 from agent.run import Run
-from environments.watch import started
 from memory.records import Trajectory
 
 Rules = dict[str, tuple[str, ...]]
@@ -48,8 +47,7 @@ def known(stage: Stage) -> Rules:
 
 def needs(run: Run) -> str:
     """Why it cannot be had, or ""."""
-    task = run.tasks("train")[0]
-    with started(run.suite, task, run.config.suite.seconds) as world:
+    with first_world(run) as world:
         if world.valid_actions and run.config.agent.constrain:
             return ""
     return (

@@ -7,13 +7,13 @@ from agent.evolution.solutions.base import (
     again,
     draft,
     first_slot,
+    first_world,
     note,
     one_line,
     transcript,
     usable,
 )
 from agent.run import Run
-from environments.watch import started
 from memory.records import MemoryItem, Trajectory
 
 REMEMBERED = 5  # earlier tasks that are shown
@@ -61,7 +61,7 @@ def solve(stage: Stage) -> list[Trajectory]:
 
 def needs(run: Run) -> str:
     """Why it cannot be had, or ""."""
-    with started(run.suite, run.tasks("train")[0], run.config.suite.seconds) as world:
+    with first_world(run) as world:
         if world.tools:
             return ""
     return f"suite {run.config.suite.name} has no tools to try"
