@@ -86,7 +86,11 @@ class OfflineVllm:
             make = self.library("LLM")
             current_platform = self.library("current_platform", "vllm.platforms")
             with engine_errors("see what vLLM says above; policy.vllm.arguments are its options"):
-                cpu = whole_prompts(self.context) if current_platform.is_cpu() else {}
+                cpu: dict[str, Any] = {}
+                if current_platform.is_cpu():
+                    cpu |= whole_prompts(self.context)
+                    if self.options.get("enable_lora"):
+                        cpu["worker_extension_cls"] = "agent.policies.vllm_rows.Mended"
                 self._llm = make(**{**self.options, **cpu, **self.arguments})
         return self._llm.llm_engine
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -30,6 +31,7 @@ from agent.policies.models import ModelError, cache_dir
 
 BASE = "base"  # the name of the weights without an adapter
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
+_ROWS = Path(__file__).with_name("vllm_rows.py")
 _END_S = 10.0  # longer than the supervisor takes to kill
 _POLL_S = 0.2
 _TAIL_BYTES = 65_536
@@ -87,6 +89,17 @@ def whole_prompts(context: int) -> dict[str, int | bool]:
     back, which torch has for GPUs only).
     """
     return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, 2048)}
+
+
+def right_rows(folder: Path) -> dict[str, str]:
+    """Options that keep vLLM on a CPU from mixing up weights: see ``agent.policies.vllm_rows``.
+
+    Args:
+        folder: on the path of the server's interpreter.
+    """
+    module = f"instar_{_ROWS.stem}"  # the worker imports it by a name that is nobody else's
+    shutil.copy(_ROWS, folder / f"{module}.py")
+    return {"worker_extension_cls": f"{module}.Mended"}
 
 
 class VllmServer:
@@ -220,7 +233,7 @@ class VllmServer:
             )
         folder = tempfile.mkdtemp(prefix="instar-vllm-")  # for this user alone
         address = str(Path(folder) / "socket")
-        command = [str(python), "-m", "vllm.entrypoints.openai.api_server", *self._options(address)]
+        command = [str(python), "-m", "vllm.entrypoints.openai.api_server", *self._options(folder)]
         with self.log.open("ab") as out:
             self._begin = out.tell()
             self._process = subprocess.Popen(
@@ -252,7 +265,7 @@ class VllmServer:
     def _python(self) -> Path:
         return Path(self.settings.python or default_python()).expanduser()
 
-    def _options(self, address: str) -> list[str]:
+    def _options(self, folder: str) -> list[str]:
         options: dict[str, str | int | float | bool] = {
             "model": str(self.model),
             "served_model_name": BASE,
@@ -271,7 +284,9 @@ class VllmServer:
             }
         if on_cpu(self._python):
             options |= whole_prompts(self.context)
-        options |= self.settings.arguments | {"uds": address}
+            if self.rank is not None:
+                options |= right_rows(Path(folder))
+        options |= self.settings.arguments | {"uds": str(Path(folder) / "socket")}
         told: list[str] = []
         for key, value in options.items():
             name = key.replace("_", "-")
@@ -285,6 +300,7 @@ class VllmServer:
         ours = {"PYTHONPATH", "PYTHONHOME", "VLLM_API_KEY"}
         kept = {k: v for k, v in os.environ.items() if k not in ours}
         own = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": folder}
+        own["PYTHONPATH"] = folder  # which is its own, and private
         own["OMP_WAIT_POLICY"] = kept.get("OMP_WAIT_POLICY", "PASSIVE")  # see agent.openmp
         if self.rank is not None:
             own["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"

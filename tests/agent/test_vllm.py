@@ -84,7 +84,7 @@ class Weights:
                     file.rename(target / file.name)
                 (target / name).rmdir()
 
-            version = save_adapter(kept, write, {})
+            version = save_adapter(kept, write, {"sources": []})
             self.folders[version] = kept
         self.one, self.two = self.folders
 
@@ -315,6 +315,25 @@ def test_versions_are_swapped_under_load(server: VllmServer, act: Act, weights: 
     assert served(server) == {"policy-vthird", f"policy-v{weights.two}", BASE}
     server.release("third")
     two.close()
+
+
+def test_the_base_is_itself_beside_adapters(server: VllmServer, act: Act, weights: Weights) -> None:
+    """In one batch with both: on a CPU, vLLM gives the base's rows one of the adapters."""
+    policies = {version: act(version) for version in (weights.one, weights.two, BASE)}
+    request = Request(prompt_ids=policies[BASE].encode(said(QUESTIONS[0])), max_new_tokens=24)
+    for policy in policies.values():
+        for ticket in range(2):
+            policy.submit(ticket, request)
+    found: dict[str, list[Completion]] = {version: [] for version in policies}
+    while any(policy.busy for policy in policies.values()):
+        for version, policy in policies.items():
+            found[version] += [answer for _, answer in policy.step()]
+    for version, answers in found.items():
+        for answer in answers:
+            assert close(
+                answer.logprobs, weights.logprobs(version, request.prompt_ids, answer.token_ids)
+            )
+        policies[version].close()
 
 
 def served(server: VllmServer) -> set[str]:
