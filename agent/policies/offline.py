@@ -57,6 +57,7 @@ class OfflineVllm:
         self.arguments, self.environment = settings.arguments, settings.environment
         self.context = context
         self._llm: Any = None
+        self._finished: dict[str, Any] = {}  # answers by request, until who asked fetches them
         self._numbers: dict[str, int] = {}
 
     def library(self, name: str, module: str = "vllm") -> Any:
@@ -94,6 +95,20 @@ class OfflineVllm:
                 self._llm = make(**{**self.options, **cpu, **self.arguments})
         return self._llm.llm_engine
 
+    def step(self) -> dict[str, Any]:
+        """One step of the engine; what is finished by then, of all policies that act."""
+        with engine_errors("lower policy.slots or policy.context"):
+            outputs = self.engine.step()
+        self._finished |= {output.request_id: output for output in outputs if output.finished}
+        return self._finished
+
+    def forget(self, names: list[str]) -> None:
+        """Nobody waits for these requests any more."""
+        if self._llm is not None:
+            self._llm.llm_engine.abort_request(names)
+        for name in names:
+            self._finished.pop(name, None)
+
     def lora(self, version: str, adapter: Path | None) -> Any:
         """What asks for an adapter: a name and a number of its own for each version."""
         if adapter is None:
@@ -109,6 +124,7 @@ class OfflineVllm:
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
+            self._finished.clear()
 
     def close(self) -> None:
         """End it; safe to call twice."""
@@ -155,12 +171,10 @@ class OfflinePolicy:
             ticket, request = self._waiting.get()
             self._go_on(ticket, answer(request, self._chat, self._ends), None, done)
         if self._running:
-            with engine_errors("lower policy.slots or policy.context"):
-                outputs = self._service.engine.step()
-            for output in outputs:
-                if output.finished and output.request_id in self._running:
-                    ticket, call, answering = self._running.pop(output.request_id)
-                    self._go_on(ticket, answering, _reply(output, call), done)
+            finished = self._service.step()
+            for name in self._running.keys() & finished.keys():
+                ticket, call, answering = self._running.pop(name)
+                self._go_on(ticket, answering, _reply(finished.pop(name), call), done)
         return done
 
     def _go_on(
@@ -203,7 +217,7 @@ class OfflinePolicy:
 
     def close(self) -> None:
         if self._running:
-            self._service.engine.abort_request(list(self._running))
+            self._service.forget(list(self._running))
             self._running.clear()
 
 

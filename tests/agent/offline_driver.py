@@ -34,6 +34,17 @@ def main() -> None:
         policy.close()
         free = [(prompt, done[key].token_ids, done[key].logprobs) for key in ("greedy", "drawn")]
         found[version] = {"free": free, "chosen": done["chosen"].text}
+    policies = {
+        version: OfflinePolicy(chat, ends, service, version=version, context=256,
+                               adapter=Path(adapters[version]) if version in adapters else None)
+        for version in ("base", *adapters)
+    }  # fmt: skip
+    for policy in policies.values():  # side by side: each gets its own answer
+        policy.submit("beside", Request(prompt_ids=prompt, max_new_tokens=12))
+    while any(policy.busy for policy in policies.values()):
+        for version, policy in policies.items():
+            for _, answer in policy.step():
+                found[version]["free"].append((prompt, answer.token_ids, answer.logprobs))
     service.close()
     print(json.dumps(found))
 

@@ -439,7 +439,7 @@ def test_an_endpoint_by_url_acts_with_and_without_ids(
 
 
 def test_it_runs_in_the_process_too(model: Path, weights: Weights, server: VllmServer) -> None:
-    """``vllm-offline`` by the interpreter that has vLLM: base, and two adapters in turn."""
+    """``vllm-offline`` by vLLM's interpreter: base and adapters, in turn, then beside."""
     del server  # after it, not beside its start: this machine may be small
     folders = {v: str(f) for v, f in weights.folders.items()}
     program = (Path(__file__).with_name("offline_driver.py")).read_text()
@@ -454,6 +454,7 @@ def test_it_runs_in_the_process_too(model: Path, weights: Weights, server: VllmS
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == {BASE, *folders}
     for version, answers in found.items():
+        assert len(answers["free"]) == 3
         for prompt, ids, logprobs in answers["free"]:
             assert close(logprobs, weights.logprobs(version, prompt, ids))
         assert answers["chosen"] in CHOICES
