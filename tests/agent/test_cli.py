@@ -13,6 +13,7 @@ import yaml
 
 from agent.cli import main
 from agent.config import load_config, recipes
+from agent.idle import idle
 from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
 from environments.suites import SUITES
@@ -414,15 +415,36 @@ def test_evolve_prints_what_happens(
     call: Callable[..., Said], toy_yaml: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    said = call("evolve", toy_yaml, "generations=1", "--run", folder)
+    said = call("evolve", toy_yaml, "generations=1", "update_weights.kto.beta=9", "--run", folder)
     assert (said.status, said.err) == (0, "")
     for part in ("generation 1", "weights new", "promoted", "best of", "report.html", "acquire"):
         assert part in said.out
+    assert "update_weights.kto.beta has no effect: update_weights.objective is sft" in said.out
     # Given again with more to do, and nothing but that, it goes on with what is stored.
     more = call("evolve", "generations=2", "--run", folder)
     assert more.status == 0 and "generation 2" in more.out
     assert yaml.safe_load((folder / "config.yaml").read_text())["generations"] == 2
     assert call("generations", "--run", folder).out.count("promoted") == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "without"),
+    [
+        (["update_weights.dpo.beta=0.3"], "dpo.beta"),
+        (["update_weights.dpo={beta: 0.3}"], "dpo has"),
+        (["update_weights.dpo.beta=0.3", "update_weights.objective=dpo"], ""),
+        (["update_weights.enabled=false"], ""),
+        (["update_weights={enabled: false}"], ""),
+        (["update_weights.enabled=false", "update_weights.rank=4"], "rank"),
+        (["update_memory.enabled=false", "update_memory.write.skills={}"], "skills"),
+        (["policy.vllm.restarts=1"], "restarts"),
+        (["policy.engine=vllm-offline", "policy.vllm.adapters=3"], ""),
+        (["generations=2"], ""),
+    ],
+)
+def test_what_does_nothing_is_told(settings: list[str], without: str) -> None:
+    told = idle(load_config("quickstart", settings), settings)
+    assert [without in line for line in told] == ([True] if without else [])
 
 
 def test_a_configuration_that_is_gone(call: Callable[..., Said], copied: Path) -> None:
