@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,13 +111,20 @@ def merged_model(
     """
     tokenizer, network = load_model(model, dtype=dtype, device=device)
     if adapter is not None:
-        from peft import PeftModel
-
         try:
-            network = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload()
+            network = with_adapter(network, adapter).merge_and_unload()
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ModelError(f"the adapter {adapter} cannot be loaded: {error}") from error
     return tokenizer, network
+
+
+def with_adapter(network: Any, adapter: Path, **options: Any) -> Any:
+    """A loaded model and an adapter on top (peft's), with peft's options."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():  # peft uses what transformers will rename
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(network, str(adapter), **options)
 
 
 def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:

@@ -155,9 +155,9 @@ def _trainee(
 ) -> Trainee:
     import torch
     from accelerate import Accelerator
-    from peft import PeftModel, get_peft_model
+    from peft import get_peft_model
 
-    from agent.policies.transformers import load_model
+    from agent.policies.transformers import load_model, with_adapter
     from agent.training.objectives import Scorer
 
     accelerator = Accelerator(cpu=device == "cpu")
@@ -171,7 +171,7 @@ def _trainee(
         if start is None:
             network = get_peft_model(base, lora_config(settings))
         else:
-            network = PeftModel.from_pretrained(base, str(start), is_trainable=True)
+            network = with_adapter(base, start, is_trainable=True)
     network.train()
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.peak, weight_decay=0.0)

@@ -113,15 +113,13 @@ def load_verifier(
             as in the paper, which favours what is short and usual.
         row_tokens, dtype, device: as in training.
     """
-    from peft import PeftModel
-
-    from agent.policies.transformers import load_model
+    from agent.policies.transformers import load_model, with_adapter
     from agent.training.adapter import check_adapter
     from agent.training.objectives import Scorer, logprobs_of
 
     check_adapter(verifier)
     _, base = load_model(model_folder, dtype=dtype, device=device)
-    network = PeftModel.from_pretrained(base, str(verifier)).eval()
+    network = with_adapter(base, verifier).eval()
     score = Scorer(network)
 
     def judge(examples: Sequence[Example]) -> dict[str, float]:

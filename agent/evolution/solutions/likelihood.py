@@ -62,10 +62,8 @@ def _scored(run: Run, n: int, weights: str, examples: dict[str, Example]) -> dic
 
 def likelihoods(run: Run, weights: str, examples: Sequence[Example]) -> list[float]:
     """The log-likelihood of each example's loss tokens, under a version of the weights."""
-    from peft import PeftModel
-
     from agent.policies.models import resolve_model
-    from agent.policies.transformers import load_model
+    from agent.policies.transformers import load_model, with_adapter
     from agent.training.objectives import Scorer, logprobs_of
 
     settings, adapter = run.config.policy, run.adapter(weights)
@@ -74,7 +72,7 @@ def likelihoods(run: Run, weights: str, examples: Sequence[Example]) -> list[flo
     )
     dtype, device = network.dtype, network.device
     if adapter is not None:
-        network = PeftModel.from_pretrained(network, str(adapter)).eval()
+        network = with_adapter(network, adapter).eval()
     rows = run.config.update_weights.row_tokens
     found = logprobs_of(Scorer(network), examples, rows, dtype, str(device))
     return [float(own.sum()) for own in found]
