@@ -107,7 +107,7 @@ def configured(suite: str, recipe: str, seed: int, budget: int, quick: bool) -> 
     if not outlives(shipped):
         own.append("update_weights.enabled=true")
     acquire = shipped.acquire
-    tries = acquire.samples + acquire.retries
+    tries = acquire.samples + acquire.further_samples + acquire.retries
     trains = shipped.update_weights.enabled or not outlives(shipped)
     dear = tries * each * (TRAINED if trains else WRITTEN)
     tasks = min(MOST_TASKS, max(LEAST_TASKS, round(budget / ROUNDS / dear)))

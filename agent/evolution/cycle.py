@@ -13,21 +13,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from agent.evolution import canaries, temperatures
-from agent.evolution.acquire import generate, plan, slots
+from agent.evolution.acquire import generate
 from agent.evolution.acquire.absolute_zero import proposals
-from agent.evolution.acquire.select import choose, selector
+from agent.evolution.acquire.select import selector
 from agent.evolution.correct import corrections
 from agent.evolution.evaluate import gate
 from agent.evolution.evaluate.account import account
 from agent.evolution.evaluate.preference import preference
 from agent.evolution.feedback import calibrate, verdicts
 from agent.evolution.play import fair, measure
+from agent.evolution.practice import practised
 from agent.evolution.refine import Solution, refine, solves
-from agent.evolution.retry import retry
 from agent.evolution.scores import check_objectives, family_rates, propose_objective, score
 from agent.evolution.solutions import solve
 from agent.evolution.solutions.base import PLACE as SOLVE
-from agent.evolution.solutions.settings import SAMPLE
 from agent.evolution.update import groups, merge, writers
 from agent.evolution.update import memory as update_memory
 from agent.evolution.update import weights as update_weights
@@ -112,7 +111,7 @@ def one_generation(run: Run, incumbent: Generation) -> Generation:
     n = incumbent.n + 1
     with run.timed(f"{n}/acquire"):
         earlier = verdicts.seen(run, incumbent.weights, canaries.acquired(run, before=n))
-        new = acquire(run, n, incumbent, earlier)
+        new = practised(run, n, incumbent, earlier)
         if void := canaries.judge(run, n):
             new = []
     with run.timed(f"{n}/refine"):
@@ -164,53 +163,6 @@ def first_generation(run: Run) -> Generation:
             details={"objective": proposal.told},
         )
     )
-
-
-# --- acquire ---
-
-
-def acquire(
-    run: Run, n: int, incumbent: Generation, earlier: Sequence[Trajectory]
-) -> list[Trajectory]:
-    """Make tasks up, choose some, try each several times, with and without memory."""
-    settings = run.config.acquire
-    generate.generated(run, n, incumbent, earlier)
-    tasks = choose(run, n, incumbent, earlier)
-    tasks, planted = canaries.plant(run, n, tasks)
-    open_ = [
-        t
-        for t in tasks
-        if settings.retries
-        or not all(map(run.done, slots(n, t, settings.samples, canaries.phase(t, planted))))
-    ]
-    recalls = run.memory.recall(
-        open_, incumbent.memory, incumbent.weights, settings.recall, learning=True
-    )
-    weak = {f for f, solved_share in incumbent.families.items() if solved_share < 0.5}
-    episodes = plan(
-        tasks,
-        recalls,
-        settings,
-        generation=n,
-        memory=incumbent.memory,
-        weak=weak,
-        # A method says who tries what: the base does not explore beside it.
-        evolved=incumbent.weights != BASE and settings.solve.how == SAMPLE,
-        canaries=planted,
-        look_again=lambda task: run.memory.again(
-            task, incumbent.memory, incumbent.weights, learning=True
-        ),
-        search=lambda task: run.memory.search(
-            task, incumbent.memory, incumbent.weights, learning=True
-        ),
-    )
-    label = f"generation {n} · acquire"
-    explored = run.episodes(f"{label} · base explores", episodes.base, BASE)
-    tried_ = solve.solved(run, n, incumbent, label, episodes.incumbent)
-    planned = [a for a in episodes.incumbent if a.phase != CANARY]
-    explored, tried_ = canaries.without(explored), canaries.without(tried_)
-    further = retry(run, n, incumbent, planned, tried_) if settings.retries else []
-    return explored + tried_ + further
 
 
 # --- update ---

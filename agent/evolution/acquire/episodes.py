@@ -21,9 +21,9 @@ Reader = Callable[[Task], Callable[[str, frozenset[str]], Recall] | None]
 TRY = "/try"  # stands, with its number, in the slot of a task's further tries
 
 
-def slots(generation: int, task: Task, samples: int, phase: str = "acquire") -> list[str]:
-    """Names of a task's episodes in a generation."""
-    return [f"{generation}/{phase}/{task.id}/{sample}" for sample in range(samples)]
+def slots(generation: int, task: Task, samples: range, phase: str = "acquire") -> list[str]:
+    """Names of a task's episodes in a generation, by the samples' numbers."""
+    return [f"{generation}/{phase}/{task.id}/{sample}" for sample in samples]
 
 
 class Plan(NamedTuple):
@@ -38,6 +38,7 @@ def plan(
     recalls: Mapping[str, Callable[[], Recall]],
     settings: AcquireSettings,
     *,
+    samples: range,
     generation: int,
     memory: str = "",
     weak: Collection[str],
@@ -52,7 +53,8 @@ def plan(
         tasks: from ``select.choose``.
         recalls: per task id, what memory holds for it (never made from the task itself);
             empty where there is no memory yet.
-        settings: samples, temperatures, share with memory.
+        settings: temperatures, share with memory.
+        samples: the numbers of each task's samples.
         generation: number of the generation.
         memory: id of the memory snapshot behind ``recalls``.
         weak: families that the incumbent mostly fails: there half the samples have a hot
@@ -67,10 +69,10 @@ def plan(
         recall = recalls.get(task.id)
         # By chance, so that nothing but memory tells those with it from those without.
         chance = random.Random(seed_of(generation, task.id, "aided"))
-        share = round(settings.memory_share * settings.samples) if recall else 0
-        aided = set(chance.sample(range(settings.samples), share))
+        share = round(settings.memory_share * len(samples)) if recall else 0
+        aided = set(chance.sample(samples, share))
         phase = CANARY if task.id in canaries else "acquire"
-        for sample, slot in enumerate(slots(generation, task, settings.samples, phase)):
+        for sample, slot in zip(samples, slots(generation, task, samples, phase), strict=True):
             explore = task.family in weak
             turn = sample // 2 + number  # so that each task has other temperatures
             by_base = evolved and explore and (sample // 2) % 2 == 1

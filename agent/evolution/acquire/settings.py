@@ -106,6 +106,9 @@ class AcquireSettings(BaseModel):
         tasks: tasks per generation.
         first_tasks: tasks of the first generation, whose agent mostly fails.
         samples: episodes per task.
+        further_samples: so many more per task in families of which none of the generation's
+            tasks was solved: what is found seldom is looked for longer, and what is found at
+            once is not (adaptive sampling; Reinforce-Ada, arXiv 2510.04996).
         temperatures: samples take them in turn, two each.
         hot_tokens, heat: where the incumbent mostly fails, every other sample draws the first
             so many tokens of a turn at so many times the temperature. A program's first tokens
@@ -136,6 +139,7 @@ class AcquireSettings(BaseModel):
     tasks: int = Field(96, ge=1)
     first_tasks: int = Field(48, ge=1)
     samples: int = Field(8, ge=1)
+    further_samples: int = Field(0, ge=0)
     temperatures: tuple[NonNegativeFloat, ...] = Field((0.3, 0.4, 0.5, 0.7), min_length=1)
     hot_tokens: int = Field(3, ge=0)
     heat: float = Field(3.0, ge=1)

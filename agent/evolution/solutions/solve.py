@@ -44,11 +44,12 @@ def check(run: Run) -> None:
     settings = run.config.acquire
     if settings.solve.how == SAMPLE:
         return
-    if settings.retries:
-        raise ConfigError(
-            f"acquire.solve.how={settings.solve.how} says itself how often a task is tried: set "
-            "acquire.retries=0"
-        )
+    for name in ("retries", "further_samples"):
+        if getattr(settings, name):
+            raise ConfigError(
+                f"acquire.solve.how={settings.solve.how} says itself how often a task is tried: "
+                f"set acquire.{name}=0"
+            )
     module = _method(settings.solve.how).__module__
     if not hasattr(import_module(module), "needs"):
         return
