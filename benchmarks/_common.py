@@ -37,6 +37,7 @@ ENGINE_BARS = {
 }
 ENGINE_GOAL = ("rollouts / vLLM offline", 1.2)
 TRAINING_BARS = {"tokens a second / the better of the others": ("at least", 2.0)}
+SPOKEN = {"base": "the unevolved agent", "best_of_n": "its best of n"}
 OURS = "instar"  # the recipe that is to be first, or tied for first, on every suite
 TRAINING_GOAL = 0.6  # of the measured matmul rate
 
@@ -153,11 +154,12 @@ def standing(figures: Mapping[str, Any]) -> str:
     arms = {n: a["mean"] for n, a in figures["arms"].items()}
     if OURS not in arms:
         return "not measured"
-    ahead = [n for n, mean in arms.items() if mean > arms[OURS]]
+    ahead = [n for n, mean in arms.items() if n != OURS and mean >= arms[OURS]]
     worse = [n for n in ahead if figures["contrasts"][n]["p_holm"] < 0.05]
     if worse:
         return f"behind {', '.join(worse)}"
-    return f"tied for first with {', '.join(ahead)}" if ahead else "first"
+    shown = ", ".join(SPOKEN.get(name, name) for name in ahead)
+    return f"tied for first with {shown}" if ahead else "first"
 
 
 def _git(*arguments: str) -> str | None:
