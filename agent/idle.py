@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from pydantic import BaseModel
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import attrgetter
 
 from agent.config import Config
 
+OBJECTIVES = ("weighted", "dpo", "kto", "grpo")  # that have settings of their own
 ONLY = {
-    **{f"update_weights.{name}": ("update_weights.objective", (name,))
-       for name in ("weighted", "dpo", "kto", "grpo")},
+    **{f"update_weights.{name}": ("update_weights.objective", (name,)) for name in OBJECTIVES},
     "policy.vllm": ("policy.engine", ("vllm", "vllm-offline")),
     "policy.endpoint": ("policy.engine", ("openai",)),
-}  # fmt: skip
+}
 """Groups of settings that count only where another setting has one of these values."""
 
 SWITCHES = ("update_memory", "update_weights", "update_weights.verifier")
 """Groups of settings that ``enabled`` switches off whole."""
+
+VERIFIER = ("update_weights", "update_weights.dpo")  # by these a verifier is trained as well
 
 
 def idle(config: Config, overrides: Sequence[str]) -> list[str]:
@@ -28,25 +30,14 @@ def idle(config: Config, overrides: Sequence[str]) -> list[str]:
 
 def _why(config: Config, path: str) -> str:
     """Why a setting does nothing; "" if it does something."""
-    for group in _above(path):
+    verifies = config.update_weights.verifier.enabled
+    for group in accumulate(path.split("."), "{}.{}".format):  # the widest first, itself the last
+        if verifies and group in VERIFIER:
+            continue
         off = f"{group}.enabled"
-        if group in SWITCHES and path not in (group, off) and not _at(config, off):
+        if group in SWITCHES and path not in (group, off) and not attrgetter(off)(config):
             return f"{off} is false"
         decides, values = ONLY.get(group, ("", ()))
-        if decides and (value := _at(config, decides)) not in values:
+        if decides and (value := attrgetter(decides)(config)) not in values:
             return f"{decides} is {value}"
     return ""
-
-
-def _above(path: str) -> Iterator[str]:
-    """The groups that a setting stands in, the widest first; a group given whole is one."""
-    parts = path.split(".")
-    for count in range(1, len(parts) + 1):
-        yield ".".join(parts[:count])
-
-
-def _at(config: BaseModel, path: str) -> object:
-    found: object = config
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found

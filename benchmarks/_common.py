@@ -37,9 +37,9 @@ ENGINE_BARS = {
 }
 ENGINE_GOAL = ("rollouts / vLLM offline", 1.2)
 TRAINING_BARS = {"tokens a second / the better of the others": ("at least", 2.0)}
-SPOKEN = {"base": "the unevolved agent", "best_of_n": "its best of n"}
 OURS = "instar"  # the recipe that is to be first, or tied for first, on every suite
 TRAINING_GOAL = 0.6  # of the measured matmul rate
+UNEVOLVED = {"base": "unevolved", "best_of_n": "best of n, unevolved"}  # as they are called
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says when it starts and stops
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed
@@ -141,9 +141,11 @@ def measured(pieces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _used(config: Config) -> dict[str, Any]:
     """The settings, without those of objectives that nothing is trained by."""
+    from agent.idle import OBJECTIVES
+
     tree = config.model_dump(mode="json")
     own = tree["update_weights"]
-    for name in {"weighted", "dpo", "kto", "grpo"} - {own["objective"]}:
+    for name in {*OBJECTIVES} - {own["objective"]}:
         if not own["verifier"]["enabled"]:
             del own[name]
     return tree
@@ -156,9 +158,9 @@ def standing(figures: Mapping[str, Any]) -> str:
         return "not measured"
     ahead = [n for n, mean in arms.items() if n != OURS and mean >= arms[OURS]]
     worse = [n for n in ahead if figures["contrasts"][n]["p_holm"] < 0.05]
+    shown = " and ".join(UNEVOLVED.get(name, name) for name in worse or ahead)
     if worse:
-        return f"behind {', '.join(worse)}"
-    shown = ", ".join(SPOKEN.get(name, name) for name in ahead)
+        return f"behind {shown}"
     return f"tied for first with {shown}" if ahead else "first"
 
 

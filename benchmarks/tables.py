@@ -27,6 +27,7 @@ from _common import (
     SANDBOX_BARS,
     TRAINING_BARS,
     TRAINING_GOAL,
+    UNEVOLVED,
     standing,
 )
 
@@ -736,7 +737,7 @@ def methods(figures: Figures) -> str:
 
 
 def _arm_of(name: str) -> str:
-    return {"base": "unevolved", "best_of_n": "best of n, unevolved"}.get(name, f"`{name}`")
+    return UNEVOLVED.get(name, f"`{name}`")
 
 
 def memory_index(figures: Figures) -> str:

@@ -232,8 +232,8 @@ class VllmServer:
                 "interpreter of the environment that vLLM is installed in"
             )
         folder = tempfile.mkdtemp(prefix="instar-vllm-")  # for this user alone
-        address = str(Path(folder) / "socket")
-        command = [str(python), "-m", "vllm.entrypoints.openai.api_server", *self._options(folder)]
+        address = Path(folder, "socket")
+        command = [str(python), "-m", "vllm.entrypoints.openai.api_server", *self._options(address)]
         with self.log.open("ab") as out:
             self._begin = out.tell()
             self._process = subprocess.Popen(
@@ -265,7 +265,7 @@ class VllmServer:
     def _python(self) -> Path:
         return Path(self.settings.python or default_python()).expanduser()
 
-    def _options(self, folder: str) -> list[str]:
+    def _options(self, address: Path) -> list[str]:
         options: dict[str, str | int | float | bool] = {
             "model": str(self.model),
             "served_model_name": BASE,
@@ -285,8 +285,8 @@ class VllmServer:
         if on_cpu(self._python):
             options |= whole_prompts(self.context)
             if self.rank is not None:
-                options |= right_rows(Path(folder))
-        options |= self.settings.arguments | {"uds": str(Path(folder) / "socket")}
+                options |= right_rows(address.parent)
+        options |= self.settings.arguments | {"uds": str(address)}
         told: list[str] = []
         for key, value in options.items():
             name = key.replace("_", "-")

@@ -166,12 +166,12 @@ def _trainee(
     torch.manual_seed(seed)
     _, base = load_model(model_folder, dtype=dtype, device=device)
     base_dtype, base_device = base.dtype, base.device
-    with warnings.catch_warnings():  # peft uses what transformers will rename
-        warnings.simplefilter("ignore", FutureWarning)
-        if start is None:
+    if start is not None:
+        network = with_adapter(base, start, is_trainable=True)
+    else:
+        with warnings.catch_warnings():  # peft uses what transformers will rename
+            warnings.simplefilter("ignore", FutureWarning)
             network = get_peft_model(base, lora_config(settings))
-        else:
-            network = with_adapter(base, start, is_trainable=True)
     network.train()
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.peak, weight_decay=0.0)

@@ -433,6 +433,7 @@ def test_evolve_prints_what_happens(
         (["update_weights.dpo.beta=0.3"], "dpo.beta"),
         (["update_weights.dpo={beta: 0.3}"], "dpo has"),
         (["update_weights.dpo.beta=0.3", "update_weights.objective=dpo"], ""),
+        (["update_weights.dpo.beta=0.3", "update_weights.verifier.enabled=true"], ""),
         (["update_weights.enabled=false"], ""),
         (["update_weights={enabled: false}"], ""),
         (["update_weights.enabled=false", "update_weights.rank=4"], "rank"),

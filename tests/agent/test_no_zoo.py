@@ -16,6 +16,7 @@ from pkgutil import iter_modules
 from statistics import median
 from typing import Any
 
+from agent.config import recipes
 from agent.evolution.acquire.generate import WRITERS
 from agent.evolution.acquire.select import SELECTORS
 from agent.evolution.correct.corrections import CORRECTORS
@@ -26,7 +27,6 @@ from agent.evolution.update.writers import WriteSettings
 from agent.recipe_parts import SUITES, recipe
 
 CYCLE = "agent.evolution."
-RECIPES = Path(__file__).resolve().parents[2] / "agent" / "recipes"
 
 Place = tuple[str, str]  # a module, and a name in it
 
@@ -104,7 +104,7 @@ def lines(node: ast.stmt) -> int:
 
 
 def test_few_lines_are_there_for_one_recipe_alone() -> None:
-    methods_ = {p.stem: recipe(p.stem) for p in RECIPES.glob("*.yaml")}
+    methods_ = {name: recipe(name) for name in recipes()}
     methods_ = {name: made for name, made in methods_.items() if made.phase != SUITES}
     users: dict[Place, set[str]] = defaultdict(set)
     size: dict[Place, int] = {}
