@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -336,6 +337,7 @@ def test_damage_is_found_and_mended(tmp_path: Path, damage: Callable[[Path], Non
 LARGE = """
 import sys
 from pathlib import Path
+from typing import Any
 from memory.embed import HashEmbedder
 from memory.index import open_index
 embedder = HashEmbedder(16)
@@ -470,6 +472,7 @@ def test_killed_while_building(tmp_path: Path, start: Callable[..., subprocess.P
     source = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from memory.embed import HashEmbedder
 from memory.index import open_index
 class Deadly(HashEmbedder):
@@ -492,6 +495,7 @@ def test_additions_survive_sigkill(
     source = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from memory.embed import HashEmbedder
 from memory.index import open_index
 embedder = HashEmbedder(64)
@@ -612,3 +616,25 @@ def test_what_the_graph_does_not_lead_to_is_compared(
     assert not caplog.records  # no rebuild would find more
     assert float((tmp_path / "astray").read_text()) > 0.1
     assert check_index(tmp_path, star, items) == []
+
+
+def test_one_item_that_a_small_graph_missed_is_no_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It happened once in some thousand openings; the item is compared directly, so it is found."""
+    embedder, items = HashEmbedder(64), dict(list(ITEMS.items())[:9])
+    open_index(tmp_path, embedder, items).close()
+    real, missed = ChromaIndex._best, set(items) - set(list(items)[:8])
+
+    def without(self: ChromaIndex, vector: Vectors, found: Any, k: int) -> Any:
+        return real(self, vector, [(i, d) for i, d in found if i not in missed], k)
+
+    monkeypatch.setattr(ChromaIndex, "_best", without)
+    assert check_index(tmp_path, embedder, items) == []
+    (item,) = missed
+    with closing(open_index(tmp_path, embedder, items)) as index:
+        assert index.query(embedder.embed([items[item]]), 1)[0][0][0] == item
+    assert not caplog.records  # not rebuilt either
+    missed |= set(list(items)[:2])  # so many of so few are no chance
+    (problem,) = check_index(tmp_path, embedder, items)
+    assert "3 of 9 items are not found by their own vectors" in problem
