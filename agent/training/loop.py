@@ -101,7 +101,8 @@ def loop(
         for group in optimiser.param_groups:
             group["lr"] = settings.peak * _schedule(number, len(steps), settings.warmup)
         step_loss, step_tokens = step_of(rows)
-        accelerator.clip_grad_norm_(trainee.parameters, settings.max_grad_norm)
+        # All of them, for FSDP's sake; what is frozen has no gradient.
+        accelerator.clip_grad_norm_(trainee.scorer.parameters(), settings.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if averages is not None:

@@ -179,7 +179,8 @@ def _trainee(
     scorer, prepared = accelerator.prepare(
         Scorer(network), optimiser, device_placement=[False, False]
     )
-    return Trainee(accelerator, network, scorer, prepared, parameters, base_dtype, base_device)
+    held = [p for group in prepared.param_groups for p in group["params"]]  # FSDP made new ones
+    return Trainee(accelerator, network, scorer, prepared, held, base_dtype, base_device)
 
 
 def save(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from agent.policies.base import PolicyFailure
@@ -315,26 +316,53 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path:
 # --- several processes ---
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo"])
+ACCELERATE = (
+    *(sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"),
+    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+    *("--num_cpu_threads_per_process", "1"),
+)
+FSDP = (sys.executable, str(Path(__file__).with_name("fsdp_driver.py")))
+AVERAGED: dict[str, Any] = {"regularise": {"ema": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "objective", "further", "dtype"),
+    [
+        (ACCELERATE, "sft", {}, "float32"),
+        (ACCELERATE, "dpo", {}, "float32"),
+        (FSDP, "sft", AVERAGED, "float32"),
+        (FSDP, "dpo", {}, "float32"),
+        (FSDP, "sft", {}, "bfloat16"),
+    ],
+    ids=["ddp-sft", "ddp-dpo", "fsdp-sft-ema", "fsdp-dpo", "fsdp-sft-bfloat16"],
+)
 def test_two_processes_train_what_one_does(
-    model: Path, examples: list[Example], tmp_path: Path, objective: str
+    model: Path,
+    examples: list[Example],
+    tmp_path: Path,
+    launcher: tuple[str, ...],
+    objective: str,
+    further: dict[str, Any],
+    dtype: str,
 ) -> None:
-    """Accelerate's launcher spreads the rows of a step; the sum of gradients is the same."""
-    how = LoraSettings.model_validate(SMALL | {"objective": objective, "epochs": 2})
-    options = ("--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
-    program = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2")
-    two = how.model_copy(
-        update={"launch": (*program, *options, "--num_cpu_threads_per_process", "1")}
-    )
-    found = []
+    """A launcher spreads the rows of a step; the sum of gradients is the same, and so clipped."""
+    settings = SMALL | {"objective": objective, "epochs": 2, "max_grad_norm": 0.05} | further
+    how = LoraSettings.model_validate(settings)
+    two = how.model_copy(update={"launch": launcher})
+    found, weights = [], []
     for number, own in enumerate((how, two), start=1):
         folder = tmp_path / str(number)
         values: dict[str, Any] = {"seed": 0, "manifest": {"parent": "base"}, "device": "cpu"}
-        done = train(model, of(objective, examples), own, folder, dtype="float32", **values)
+        done = train(model, of(objective, examples), own, folder, dtype=dtype, **values)
         assert done["version"] == check_adapter(folder) and done["parent"] == "base"
         found.append(done)
-    assert found[1]["losses"] == pytest.approx(found[0]["losses"], abs=1e-4)
+        weights.append(load_file(folder / "adapter_model.safetensors"))
+    near = 1e-4 if dtype == "float32" else 2e-2
+    assert found[1]["losses"] == pytest.approx(found[0]["losses"], abs=near)
     assert found[1]["tokens"] == found[0]["tokens"] and len(found[0]["losses"]) > 3
+    assert weights[0].keys() == weights[1].keys()
+    for name, one in weights[0].items():
+        assert torch.allclose(one, weights[1][name], atol=1e-5 if dtype == "float32" else 1e-3)
 
 
 def test_what_a_launcher_started_ends_with_us(model: Path, tmp_path: Path) -> None:
