@@ -22,6 +22,8 @@ from agent.config import validate
 from agent.loop import Assignment
 from agent.run import AGAIN, Run
 from environments.base import Task
+from environments.sandbox import make_sandbox
+from environments.sandbox.base import Limits
 from memory.records import StopReason, Trajectory
 from tests.agent import faults
 from tests.environments.conftest import engine  # noqa: F401
@@ -73,6 +75,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="instar-tests-")
     os.chmod(folder, 0o711)
     monkeypatch.setattr(tempfile, "tempdir", folder)
+    make_sandbox("bubblewrap", Limits()).close()  # what starts sandboxes stays with the process
     monkeypatch.setenv(faults.MARK, uuid.uuid4().hex)
     yield
     shutil.rmtree(folder)
