@@ -65,15 +65,18 @@ class SlotCache:
     def prepare(self, first: int, positions: Tensor) -> None:
         """Make ready for a pass: rows from slot ``first`` on, positions (rows, new tokens).
 
-        A pass of one new token has all rows, so it also says how long the cache has to be; it
-        attends to the whole length, since products of parts of a tensor copy them first.
+        A pass of one new token from the first slot on has all rows, so it also says how long the
+        cache has to be; it attends to the whole length, since products of parts of a tensor copy
+        them first. One new token elsewhere is a prompt that is known but for its end: longer
+        rows run beside it.
         """
         need = -(-(int(positions.max()) + 1) // BLOCK) * BLOCK
         spare = self.length - need
         self.first, self.positions, self.upto = first, positions, need
-        if spare < 0 or (positions.shape[1] == 1 and spare >= SPARE):
+        every = first == 0 and positions.shape[1] == 1
+        if spare < 0 or (every and spare >= SPARE):
             self.resize(need)
-        elif positions.shape[1] == 1:
+        elif every:
             self.upto = self.length
 
     @property

@@ -91,6 +91,26 @@ def test_the_cache_is_as_long_as_its_longest_row_and_the_answers_stay(
         assert done[ticket].logprobs == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_prompt_met_again_takes_nothing_from_longer_rows(loaded: tuple[Any, Any]) -> None:
+    """Known but for its last token, it starts with a pass as narrow as one that all rows share."""
+    short = Request(prompt_ids=prompt(1, 30), max_new_tokens=4, keep=True)
+    long = Request(prompt_ids=prompt(2, 400), max_new_tokens=40)
+    engine = engine_of(loaded)
+    engine.ends = set()
+    serve(engine, [short])  # it is kept
+    engine.submit("long", long)
+    engine.step()
+    engine.submit("short", short)
+    done: dict[Hashable, Completion] = {}
+    while engine.busy:
+        done |= dict(engine.step())
+        assert all(row.position <= engine.cache.length for row in engine.rows)
+    for ticket, asked in (("long", long), ("short", short)):
+        expected = plainly(loaded[1], asked, done[ticket])
+        assert done[ticket].logprobs == pytest.approx(expected, abs=1e-3)
+        assert done[ticket].token_ids == serve(engine_of(loaded), [asked])[0].token_ids
+
+
 def test_kept_turns_are_bounded_in_tokens_and_the_oldest_go_first(
     loaded: tuple[Any, Any],
 ) -> None:
