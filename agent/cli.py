@@ -130,7 +130,7 @@ def evolve(
     from agent.config import load_config
     from agent.evolution.cycle import evolve as evolve_run
     from agent.evolution.final import summarise, test
-    from agent.idle import idle
+    from agent.idle import idle, overruled
     from agent.report.terminal import family_table, test_table
     from agent.run import Run
 
@@ -145,7 +145,7 @@ def evolve(
         opened.print(f"[bold]instar[/bold] · {opened.config.suite.name} · {run}")
         if opened.config.sandbox.backend == "none":
             opened.print(UNSAFE)
-        for told in idle(opened.config, overrides):
+        for told in [*overruled(opened.config, sources), *idle(opened.config, overrides)]:
             opened.print(f"[yellow]{escape(told)}[/yellow]")
         evolve_run(opened)
         summary = test(opened) if opened.config.test.run else summarise(opened)

@@ -280,7 +280,7 @@ def load_config(
         ConfigError: unreadable file, unknown key, wrong type or value; one line each.
     """
     names = [sources] if isinstance(sources, str | Path) else list(sources or ())
-    trees = [_read(name) for name in names]
+    trees = [read_recipe(name) for name in names]
     if len(trees) > 1:
         for name, tree in zip(names, trees, strict=True):
             validate(tree, str(name))  # a mistake is told with the file that it stands in
@@ -288,7 +288,8 @@ def load_config(
     return _overridden(tree, overrides, " + ".join(map(str, names)) or "the default configuration")
 
 
-def _read(source: str | Path) -> dict[str, Any]:
+def read_recipe(source: str | Path) -> dict[str, Any]:
+    """The settings that a YAML file, or a shipped recipe, writes down; raises as `load_config`."""
     path = find_recipe(source)
     try:
         loaded = yaml.safe_load(path.read_text())

@@ -55,9 +55,12 @@ def show(
     Example: instar recipes show mbpp star acquire.samples=8 --picture
     """
     from agent.config import Config, find_recipe, load_config
+    from agent.idle import overruled
 
     names = list(takewhile(lambda word: "=" not in word, what))
     config = load_config(names, what[len(names) :])  # a mistake in it is told, not shown
+    for told in overruled(config, names):
+        typer.echo(told, err=True)
     if as_json:
         typer.echo(json.dumps(config.model_dump(mode="json"), indent=1))
     elif picture:

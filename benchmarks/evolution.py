@@ -65,6 +65,7 @@ QUICK = (
     "acquire.tasks=9",
     "acquire.first_tasks=9",
     "acquire.samples=2",
+    "acquire.further_samples=0",
     "update_weights.min_examples=2",
     "test.best_of_max=2",
 )

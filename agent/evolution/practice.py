@@ -39,7 +39,7 @@ def practised(
     tries = solve.solved(run, n, incumbent, label, episodes.incumbent)
     explored, tries = canaries.without(explored), canaries.without(tries)
     tried = explored + tries
-    if settings.further_samples:
+    if settings.explore and settings.further_samples:
         solved = {t.family for t in seen(run, incumbent.weights, tried) if t.success}
         missed = [t for t in tasks if t.family not in solved and t.id not in planted]
         samples = range(settings.samples, settings.samples + settings.further_samples)

@@ -13,7 +13,7 @@ import yaml
 
 from agent.cli import main
 from agent.config import load_config, recipes
-from agent.idle import idle
+from agent.idle import idle, overruled
 from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
 from environments.suites import SUITES
@@ -440,12 +440,33 @@ def test_evolve_prints_what_happens(
         (["update_memory.enabled=false", "update_memory.write.skills={}"], "skills"),
         (["policy.vllm.restarts=1"], "restarts"),
         (["policy.engine=vllm-offline", "policy.vllm.adapters=3"], ""),
+        (["acquire.explore=false", "acquire.hot_tokens=2"], "hot_tokens"),
+        (["acquire.hot_tokens=2"], ""),
         (["generations=2"], ""),
     ],
 )
 def test_what_does_nothing_is_told(settings: list[str], without: str) -> None:
     told = idle(load_config("quickstart", settings), settings)
     assert [without in line for line in told] == ([True] if without else [])
+
+
+@pytest.mark.parametrize(
+    ("recipes", "settings", "told"),
+    [
+        (["expel", "rest-em"], [], [("expel", "update_memory"), ("rest-em", "update_weights")]),
+        (["rest-em", "expel"], ["update_memory.enabled=true"], [("rest-em", "update_weights")]),
+        (["banking77", "rft"], [], []),  # a suite's recipe suits any method
+        (["star", "warm"], [], []),
+    ],
+)
+def test_methods_that_switch_each_other_off_are_told(
+    recipes: list[str], settings: list[str], told: list[tuple[str, str]]
+) -> None:
+    lines = overruled(load_config(recipes, settings), recipes)
+    assert len(lines) == len(told)
+    for line, (recipe, group) in zip(lines, told, strict=True):
+        assert line.startswith(f"what {recipe} sets for {group} has no effect")
+        assert f"{group}.enabled=true" in line
 
 
 def test_a_configuration_that_is_gone(call: Callable[..., Said], copied: Path) -> None:

@@ -7,8 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from agent.config import Config, load_config, recipes
+from agent.evolution.acquire import AcquireSettings, plan
+from agent.recipe_parts import SUITES, recipe
 from agent.run_folder import open_ledger
 from memory.records import Trajectory
+from tests.toy import ToySuite
 
 SAMPLES, FURTHER = 2, 3
 
@@ -39,3 +45,27 @@ def test_what_was_not_found_is_looked_for_longer(
     before = {slot: t.id for slot, t in tried.items()}
     evolve_toy(tmp_path / "run", *longer)  # continued, it has nothing to do
     assert {slot: t.id for slot, t in practice(tmp_path / "run").items()} == before
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_help_where_the_agent_is_weak_can_be_switched_off(
+    evolve_toy: Callable[..., dict[str, Any]], tmp_path: Path, explore: bool
+) -> None:
+    tasks = list(ToySuite(lambda: None, per_family=2).tasks())  # type: ignore[arg-type, return-value]
+    families = {t.family for t in tasks}
+    settings = AcquireSettings(samples=4, explore=explore)
+    planned = plan(tasks, {}, settings, samples=range(4), generation=2, weak=families)
+    assert len(planned.base) == (2 * len(tasks) if explore else 0)
+    assert len(planned.incumbent) + len(planned.base) == 4 * len(tasks)
+    assert any(a.hot_tokens for a in planned.incumbent) == explore
+    how = (f"acquire.explore={explore}", f"acquire.samples={SAMPLES}", "generations=1")
+    evolve_toy(tmp_path / "run", *how, "acquire.further_samples=3", "test.run=false")
+    tried = Counter(t.task for t in practice(tmp_path / "run").values())
+    assert (max(tried.values()) > SAMPLES) == explore
+
+
+def test_published_methods_do_without_our_help() -> None:
+    """What is tried is theirs to say; A³T's heat stands for the paper's external sampler."""
+    helped = {name for name in recipes() if load_config(name).acquire.explore}
+    suites = {name for name in recipes() if recipe(name).phase == SUITES}
+    assert helped - suites == {"instar", "a3t", "chateval"} and Config().acquire.explore

@@ -76,7 +76,7 @@ def test_every_recipe_has_a_place_a_source_and_a_line(name: str) -> None:
 def test_a_method_differs_from_the_default_where_it_says_so() -> None:
     assert recipe("star").choices["refine.correct"] == ["rationalise"]
     assert recipe("lmsi").choices["feedback.by"] == ["consistency"]
-    assert recipe("quickstart").choices == {}
+    assert recipe("quickstart").choices == {"acquire": ["further_samples"]}
     assert recipe("soft").choices["acquire.select"] == ["easy-to-hard"]
     assert recipe("rest").choices["refine"] == ["thresholds"]
     assert recipe("reflexion").choices["acquire"] == ["retries"]

@@ -57,9 +57,7 @@ def plan(
         samples: the numbers of each task's samples.
         generation: number of the generation.
         memory: id of the memory snapshot behind ``recalls``.
-        weak: families that the incumbent mostly fails: there half the samples have a hot
-            beginning, and half are the base model's, since evolved weights have settled on a
-            few forms and explore little.
+        weak: families that the incumbent mostly fails, where it is helped to explore.
         evolved: whether the incumbent's weights are others than the base model's.
         canaries: ids of the tasks that nobody can solve; only the phase tells their episodes.
         look_again, search: per task, how memory is read during its episodes (see `Assignment`).
@@ -73,7 +71,7 @@ def plan(
         aided = set(chance.sample(samples, share))
         phase = CANARY if task.id in canaries else "acquire"
         for sample, slot in zip(samples, slots(generation, task, samples, phase), strict=True):
-            explore = task.family in weak
+            explore = settings.explore and task.family in weak
             turn = sample // 2 + number  # so that each task has other temperatures
             by_base = evolved and explore and (sample // 2) % 2 == 1
             (episodes.base if by_base else episodes.incumbent).append(

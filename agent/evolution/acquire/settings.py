@@ -106,6 +106,10 @@ class AcquireSettings(BaseModel):
         tasks: tasks per generation.
         first_tasks: tasks of the first generation, whose agent mostly fails.
         samples: episodes per task.
+        explore: whether the incumbent is helped where it mostly fails: half the samples are the
+            base model's, since evolved weights have settled on a few forms; every other one has
+            a hot beginning; and there are ``further_samples``. Without it the incumbent alone
+            tries, as published methods have it.
         further_samples: so many more per task in families of which none of the generation's
             tasks was solved: what is found seldom is looked for longer, and what is found at
             once is not (adaptive sampling; Reinforce-Ada, arXiv 2510.04996).
@@ -139,6 +143,7 @@ class AcquireSettings(BaseModel):
     tasks: int = Field(96, ge=1)
     first_tasks: int = Field(48, ge=1)
     samples: int = Field(8, ge=1)
+    explore: bool = True
     further_samples: int = Field(0, ge=0)
     temperatures: tuple[NonNegativeFloat, ...] = Field((0.3, 0.4, 0.5, 0.7), min_length=1)
     hot_tokens: int = Field(3, ge=0)
