@@ -147,14 +147,16 @@ class Worker:
     def _ask(self, seats: list[Seat], version: str, request: Request) -> Completion:
         """Blocks until an engine has answered; if that one is lost, another is asked again."""
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayTaskError
+
+        from agent.distributed.losses import LOST
 
         while True:
             seat = seats[-1]
             try:
                 completion: Completion = ray.get(seat.actor.ask.remote(version, request))
                 return completion
-            except RayActorError:
+            except LOST:
                 seats.append(self._instead_of(seat.name))
             except RayTaskError as error:
                 raise Cancelled from error.cause

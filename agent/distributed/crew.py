@@ -298,15 +298,21 @@ class Crew:
     def _heard(self, member: Member, ref: Any) -> list[Question]:
         """A member's pending call is done; returns what it asks, if that is what it does."""
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
+
+        from agent.distributed.losses import LOST
 
         try:
             told = ray.get(ref)
-        except RayActorError as error:
+        except LOST as error:
             self.replace(member, error)
             return []
         except RayTaskError as error:
             raise error.cause from None
+        except RayError as error:  # there is no use in another, as with a bad runtime_env
+            first, *more = _lines(error)
+            told = " … ".join([first, *more[-1:]])
+            raise RunError(f"Ray cannot run {member} (see rollouts): {told}") from error
         if ref == member.news:
             member.news = member.actor.news.remote()
             for text in (one for one in told if isinstance(one, str)):
@@ -383,6 +389,13 @@ def _lines(error: BaseException) -> list[str]:
 
 
 def _cause(error: BaseException) -> str:
-    """What Ray says at the end of its report on a lost actor, without its advice."""
-    said = _lines(error)[-1].rpartition("Worker exit detail: ")[2]
+    """What Ray says at the end of its report on a lost actor, without its advice.
+
+    Of what it killed to free memory it says that at the beginning, and advice at the end.
+    """
+    from ray.exceptions import RayActorError
+
+    lines = _lines(error)
+    line = lines[-1] if isinstance(error, RayActorError) else lines[0]
+    said = line.rpartition("Worker exit detail: ")[2]
     return said.partition(" Some common causes")[0].rstrip(".")[:300]

@@ -117,7 +117,9 @@ class Fleet:
     def ask(self, version: str, request: Request) -> Completion:
         """Has a request of the driver's own answered; from any thread."""
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayTaskError
+
+        from agent.distributed.losses import LOST
 
         engines = self.crew.ready("engine")
         if not engines:
@@ -126,7 +128,7 @@ class Fleet:
         try:
             completion: Completion = ray.get(engine.actor.ask.remote(version, request))
             return completion
-        except RayActorError as error:
+        except LOST as error:
             raise NoAnswer(f"{engine} was lost") from error
         except RayTaskError as error:
             raise error.cause from None
@@ -142,8 +144,10 @@ class Fleet:
         """Engines free their memory; they serve again when they are asked."""
         import ray
 
+        from agent.distributed.losses import LOST
+
         resting = [engine.actor.rest.remote() for engine in self.crew.ready("engine")]
-        with contextlib.suppress(ray.exceptions.RayActorError):  # that is seen when it is needed
+        with contextlib.suppress(*LOST):  # that is seen when it is needed
             ray.get(resting)
 
     def close(self) -> None:
@@ -199,7 +203,9 @@ class Fleet:
     def _ended(self, stage: Stage, ref: Any) -> Trajectory | None:
         """The episode that a call brought; None if it has to be played again."""
         import ray
-        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+        from ray.exceptions import ObjectLostError, RayTaskError
+
+        from agent.distributed.losses import LOST
 
         assignment, worker, engine, names = stage.playing.pop(ref)
         for member, name in zip((worker, engine), names, strict=True):
@@ -207,7 +213,7 @@ class Fleet:
                 member.load -= 1
         try:
             trajectory: Trajectory = ray.get(ref)
-        except RayActorError as error:
+        except LOST as error:
             if worker.name == names[0]:
                 self.crew.replace(worker, error)
         except ObjectLostError:  # its machine went after it had ended

@@ -17,13 +17,15 @@ import pytest
 import yaml
 
 from agent.config import Config, ConfigError, load_config
+from agent.distributed.actors import Seat, Worker
 from agent.distributed.crew import Member
 from agent.distributed.fleet import Fleet
 from agent.distributed.parcels import Parcel, pack, unpack
 from agent.engines import Engine
 from agent.evolution.cycle import evolve
 from agent.loop import Assignment
-from agent.policies.base import PolicyFailure, Request
+from agent.policies.base import Completion, PolicyFailure, Request
+from agent.policies.endpoint import NoAnswer
 from agent.rollout import rollout
 from agent.run import Run
 from agent.run_folder import RunError, open_ledger
@@ -258,6 +260,76 @@ def test_what_the_run_itself_asks_survives_as_well(party: Party) -> None:
     assert len(party.said) >= 1
 
 
+class ShortOfMemory:
+    """Ray as it tells of losses where it killed to free memory: `OutOfMemoryError`, no other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        import ray
+
+        self.told = 0
+        self._get = ray.get
+        monkeypatch.setattr(ray, "get", self.get)
+
+    def get(self, ref: Any) -> Any:
+        from ray.exceptions import OutOfMemoryError, RayActorError
+
+        try:
+            return self._get(ref)
+        except RayActorError as error:
+            self.told += 1
+            raise OutOfMemoryError("Killed: low on memory.\nRefer to the documentation.") from error
+
+
+@pytest.mark.parametrize("role", ["worker", "engine"])
+def test_who_is_killed_for_memory_is_replaced(
+    party: Party, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ShortOfMemory(monkeypatch)
+    member = party.members(role)[0]
+    assignments = planned([*walks(4, "slow walk"), *walks(12)])
+    found = there(party.fleet, assignments, 5, lambda: kill(member))
+    party.fleet.crew.until(lambda: len(party.fleet.crew.ready("engine")) == 2)
+    party.fleet.crew.until(lambda: len(party.fleet.crew.ready("worker")) == 2)
+    assert found == here(assignments, settings(None)) and short.told
+    (said,) = party.said
+    assert said.startswith(f"{role} 0 (") and "was lost: Killed: low on memory; " in said
+
+
+def test_an_engine_that_is_lost_in_any_way_is_asked_no_more(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray import exceptions
+
+    class Engines:
+        """Two of them: a call is the name of who was asked."""
+
+        def __init__(self, name: str):
+            self.actor = self.ask = self
+            self.remote = lambda version, request: name
+
+    done = Completion((1,), (-1.0,), "look()", True)
+    lost = [
+        exceptions.OutOfMemoryError("low on memory"), exceptions.WorkerCrashedError(),
+        exceptions.NodeDiedError("gone"), exceptions.ActorDiedError(),
+    ]  # fmt: skip
+    for error in lost:
+
+        def get(name: str, error: Exception = error) -> Completion:
+            if name == "a":
+                raise error
+            return done
+
+        monkeypatch.setattr(ray, "get", get)
+        worker = Worker(settings(None), "", False)
+        worker.engines(1, {"a": Engines("a"), "b": Engines("b")})
+        request = Request(prompt_ids=(1,), max_new_tokens=1)
+        assert worker._ask([Seat("a", Engines("a"))], "base", request) == done
+        monkeypatch.setattr(party.fleet.crew, "ready", lambda role: [Engines("a")])
+        with pytest.raises(NoAnswer, match="was lost"):
+            party.fleet.ask("base", request)
+
+
 def test_an_error_of_the_engine_ends_the_rollout_in_its_words(party: Party) -> None:
     with pytest.raises(PolicyFailure, match=r"^there are no words for this walk$"):
         there(party.fleet, planned([*walks(4), *walks(1, "unspeakable walk")]))
@@ -303,6 +375,16 @@ def test_no_cluster_is_said(instar: Instar) -> None:
     assert done.stderr.splitlines()[-1].startswith(
         "instar: rollouts.address: no Ray at 127.0.0.1:9"
     )
+
+
+def test_an_environment_that_cannot_be_made_is_said(nodes: Nodes, instar: Instar) -> None:
+    wanted = ["runner=ray", f"address={nodes.address}", "runtime_env={conda: there-is-none}"]
+    policy = ["policy.engine=scripted", "policy.model=tests.agent.walks:script"]
+    rollouts = [f"rollouts.{key}" for key in wanted]
+    done = instar("run", "tests.agent.walks:Walks", *policy, *rollouts, "--limit", 1)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("instar: Ray cannot run ") and "(see rollouts): Failed to set up" in said
 
 
 def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
