@@ -217,8 +217,11 @@ class Endpoint:
                 f"{self.url} answers in another form than vLLM's completions: {error!r}"
             ) from error
 
-    def load_adapter(self, name: str, folder: str) -> None:
+    def load_adapter(self, name: str, folder: str) -> bool:
         """Have it serve an adapter under a name; its folder must lie on the server's machine.
+
+        Returns:
+            whether it did not serve it already, since another run had it loaded.
 
         Raises:
             NoAnswer: ask again.
@@ -227,12 +230,12 @@ class Endpoint:
         body = {"lora_name": name, "lora_path": folder}
         status, text = self.request("POST", "/load_lora_adapter", body)
         if status == 200 or (status == 400 and "already" in text):  # names are of the content
-            return
+            return status == 200
         raise PolicyFailure(f"{self.url} cannot load the adapter {name}: {_reason(text)}")
 
-    def unload_adapter(self, name: str) -> None:
+    def unload_adapter(self, name: str, wait_s: float = 0) -> None:
         """Forget an adapter; requests that use it already are still answered by it."""
-        self.request("POST", "/unload_lora_adapter", {"lora_name": name})
+        self.request("POST", "/unload_lora_adapter", {"lora_name": name}, wait_s=wait_s)
 
     def loads_adapters(self) -> bool:
         """Whether adapters can be loaded while it runs."""

@@ -17,6 +17,7 @@ from agent.policies.served import Ask, HttpService
 
 ROLES = ("system", "user", "assistant")
 _LONGEST_WAIT_S = 60.0
+_GOODBYE_S = 10.0  # longest wait for an adapter to be unloaded: who hangs must not hold us up
 
 
 class RemoteService:
@@ -34,7 +35,7 @@ class RemoteService:
     def __init__(self, settings: EndpointSettings, *, evolves: bool, probe: tuple[int, ...]):
         self.settings = settings
         self._endpoint = Endpoint(settings.url, settings.key(), settings.timeout_s)
-        self._loaded: dict[str, str] = {}
+        self._ours: dict[str, str] = {}  # names of adapters that others do not have loaded
         try:
             if settings.token_ids:
                 self._endpoint.complete(settings.model, Call(probe, max_tokens=1), frozenset())
@@ -50,19 +51,19 @@ class RemoteService:
         if adapter is None:
             return self.settings.model
         name = f"policy-v{version}"
-        if version not in self._loaded:
+        if version not in self._ours:
             try:
-                self._endpoint.load_adapter(name, str(adapter.absolute()))
+                if self._endpoint.load_adapter(name, str(adapter.absolute())):
+                    self._ours[version] = name
             except NoAnswer as error:
                 raise PolicyFailure(f"the adapter {version} was not loaded: {error}") from error
-        self._loaded[version] = name
         return name
 
     def release(self, version: str) -> None:
-        """An adapter that no policy uses any more is unloaded."""
-        if name := self._loaded.pop(version, ""):
+        """An adapter that no policy uses any more is unloaded, if it was loaded for this run."""
+        if name := self._ours.pop(version, ""):
             with contextlib.suppress(NoAnswer):
-                self._endpoint.unload_adapter(name)
+                self._endpoint.unload_adapter(name, wait_s=_GOODBYE_S)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -75,7 +76,7 @@ class RemoteService:
         """It is not ours to stop."""
 
     def close(self) -> None:
-        for version in list(self._loaded):
+        for version in list(self._ours):
             self.release(version)
 
 

@@ -329,7 +329,8 @@ class Adapters(Server):
     def reply(
         self, path: str, headers: Mapping[str, str], body: dict[str, Any]
     ) -> tuple[int, dict[str, Any]]:
-        name = body["lora_name"]
+        if (name := body.get("lora_name")) is None:
+            return 400, {"message": "a name is missing"}
         if path == "/v1/unload_lora_adapter":
             return (200, {}) if self.served.pop(name, "") else (404, {"message": "not found"})
         if name in self.served:
@@ -359,6 +360,20 @@ def test_an_adapter_that_has_moved_is_loaded_from_where_it_is(
         }
         server.served.clear()  # nothing is loaded that is there already
         own.serve("a1", tmp_path / "stored")
+        assert server.served == {}
+
+
+def test_an_adapter_that_another_run_has_loaded_stays(tmp_path: Path) -> None:
+    with Adapters().serving() as server:
+        settings = EndpointSettings(url=server.url, model="m", token_ids=False)
+        first, second = (RemoteService(settings, evolves=True, probe=(1,)) for _ in range(2))
+        assert first.serve("a1", tmp_path) == second.serve("a1", tmp_path) == "policy-va1"
+        second.release("a1")
+        second.serve("a1", tmp_path)
+        second.serve("a2", tmp_path)
+        second.close()
+        assert server.served == {"policy-va1": str(tmp_path)}
+        first.close()
         assert server.served == {}
 
 
