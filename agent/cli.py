@@ -66,7 +66,8 @@ def main() -> None:
             raise
         err.print(Text(f"instar: {' '.join(message.split())}"), style="red")
     if status == INTERRUPTED:
-        err.print("interrupted; nothing is lost: the same command goes on where it stopped")
+        goes_on = "; nothing is lost: the same command goes on where it stopped"
+        err.print(f"interrupted{goes_on if sys.argv[1:2] == ['evolve'] else ''}")
     sys.exit(status)
 
 

@@ -7,8 +7,8 @@ name under which its weights are served, and the requests under way. The server 
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,20 +111,30 @@ class ServedPolicy:
         self._tries: dict[Hashable, int] = {}
         self._ended: queue.SimpleQueue[tuple[Hashable, Completion | Exception]]
         self._ended = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(under_way, thread_name_prefix="request")
+        self._asked: queue.SimpleQueue[tuple[Hashable, Request] | None] = queue.SimpleQueue()
+        self._under_way, self._threads = under_way, 0
         self._closed = False
 
     def submit(self, ticket: Hashable, request: Request) -> None:
         self._open[ticket] = request
-        self._pool.submit(self._work, ticket, request)
+        self._send(ticket)
 
-    def _work(self, ticket: Hashable, request: Request) -> None:
-        if self._closed:
-            return
-        try:
-            self._ended.put((ticket, self._ask(self._name, request)))
-        except Exception as error:  # raised where the policy is stepped
-            self._ended.put((ticket, error))
+    def _send(self, ticket: Hashable) -> None:
+        self._asked.put((ticket, self._open[ticket]))
+        if self._threads < min(self._under_way, len(self._open)):
+            self._threads += 1
+            # No pool's thread: Python waits for those at its end, and an answer takes its time.
+            threading.Thread(target=self._work, name="request", daemon=True).start()
+
+    def _work(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            ticket, request = asked
+            if self._closed:
+                continue
+            try:
+                self._ended.put((ticket, self._ask(self._name, request)))
+            except Exception as error:  # raised where the policy is stepped
+                self._ended.put((ticket, error))
 
     def step(self) -> list[tuple[Hashable, Completion]]:
         done: list[tuple[Hashable, Completion]] = []
@@ -163,7 +173,7 @@ class ServedPolicy:
                 raise PolicyFailure(f"no answer in {TRIES} tries: {error}") from error
         self._service.revive(error, max(self._tries[ticket] for ticket in lost))
         for ticket in lost:
-            self._pool.submit(self._work, ticket, self._open[ticket])
+            self._send(ticket)
 
     @property
     def busy(self) -> bool:
@@ -172,7 +182,8 @@ class ServedPolicy:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for _ in range(self._threads):
+                self._asked.put(None)
             self._service.release(self.version)
 
 

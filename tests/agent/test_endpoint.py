@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,14 @@ from agent.policies.served import TRIES, drive
 from agent.policies.vllm_server import VllmServer, VllmSettings, last_words
 from tests.agent.servers import Server
 
+ROOT = Path(__file__).resolve().parents[2]
 ENDS = frozenset({2})
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever was inherited
+from agent.cli import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +197,41 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Other]:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     with Other().serving() as server:
         yield server
+
+
+class Asleep(Server):
+    """It is asked, and answers when it is woken."""
+
+    def __init__(self) -> None:
+        self.asked, self.woken = threading.Event(), threading.Event()
+        super().__init__()
+
+    def reply(
+        self, path: str, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        self.asked.set()
+        self.woken.wait()
+        return 503, {}
+
+
+def test_who_waits_for_an_answer_can_be_interrupted() -> None:
+    """At once, whatever policy.endpoint.timeout_s says; what `run` had done is not kept."""
+    with Asleep().serving() as server:
+        endpoint = f"{{url: '{server.url}', model: m, token_ids: false}}"
+        run = ["run", "tests.agent.walks:Walks", "update_weights.enabled=false"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTIBLE, *run, "policy.engine=openai",
+             f"policy.endpoint={endpoint}", "--limit", "4"],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert server.asked.wait(100)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            server.woken.set()
+    assert process.returncode == 130 and said.splitlines() == ["interrupted"]
 
 
 def tree(url: str, *, token_ids: bool, learns: bool) -> dict[str, Any]:
