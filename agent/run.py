@@ -8,7 +8,6 @@ process that dies loses nothing and does nothing twice.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,11 +27,13 @@ from agent.report.terminal import phase
 from agent.rollout import rollout
 from agent.run_folder import (
     CONFIG,
+    ENGINE_LOG,
     LEDGER,
     RunError,
     open_ledger,
     settle_config,
     stored_adapter,
+    take_back,
     write_text,
 )
 from agent.run_memory import RunMemory
@@ -100,7 +101,7 @@ class Run:
         self._lender: tuple[Path, Ledger] | None = None  # whose weights act, if not its own
         self.sets: dict[str, AdapterSet | None] = {}  # those that acted, checked once
         self.trials: dict[str, Path] = {}  # adapters that are tried and not in the ledger
-        self.engine = Engine(self.config, folder / "engine.log", self._engine_said, unsafe=unsafe)
+        self.engine = Engine(self.config, folder / ENGINE_LOG, self._engine_said, unsafe=unsafe)
         self.memory = RunMemory(
             folder / "index",
             self.config.memory,
@@ -127,7 +128,7 @@ class Run:
     def _take_back(self, kind: type[BaseException] | None, *_: object) -> None:
         """Remove the folder that this opening made, if it failed before anything was stored."""
         if kind is not None and not self._stored:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            take_back(self.folder)
 
     # --- what there is to do ---
 

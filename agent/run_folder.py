@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from memory.ledger import Ledger
 from memory.records import MEMBER_OF, Note, content_hash
 
 LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
+ENGINE_LOG = "engine.log"
 # Settings with which a run may be continued otherwise: how far, where, and with how much memory.
 FREE = ("generations", "token_budget", "rollouts")
 PLACES = (
@@ -190,6 +192,13 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
         # The rest stays as it was written: see config_hash.
         write_text(path, yaml.safe_dump(new, sort_keys=False))
     return config
+
+
+def take_back(folder: Path) -> None:
+    """Remove a run folder in which nothing began, unless it holds the log that says why."""
+    log = folder / ENGINE_LOG
+    if not (log.is_file() and log.stat().st_size):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -211,6 +211,24 @@ def test_models_that_cannot_be_used(
     assert "cage" in check_line(said)
 
 
+def test_a_server_that_cannot_start_leaves_its_log(
+    call: Callable[..., Said], toy_yaml: Path, tmp_path: Path
+) -> None:
+    """The error names it; a folder without one is taken back."""
+    server, folder = tmp_path / "bin" / "python", tmp_path / "run"
+    server.parent.mkdir()
+    vllm = ("policy.engine=vllm", "policy.model=default", f"policy.vllm.python={server}")
+    for says in ("", "there is no room"):
+        server.write_text(f"#!/bin/sh\n{says and f'echo {says}'}\nexit 1\n")
+        server.chmod(0o755)
+        said = call("evolve", toy_yaml, *vllm, "--run", folder)
+        assert said.status == 1 and f"(log: {folder / 'engine.log'})" in said.err
+        assert folder.exists() == bool(says)
+    assert "there is no room" in (folder / "engine.log").read_text()
+    call("evolve", toy_yaml, "generations=1", "test.run=false", "--run", folder)
+    assert (folder / "summary.json").is_file()  # and the corrected command works in it
+
+
 @pytest.mark.parametrize("how", ["named", "absent"])
 def test_missing_sandbox_program(
     call: Callable[..., Said],
