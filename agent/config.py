@@ -295,7 +295,7 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{source}: is not valid YAML: {reason}") from error
     if not isinstance(loaded, dict):
@@ -330,7 +330,7 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str], label: str) -> C
             )
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"{override!r}: the value is not valid YAML") from error
         _set(tree, key.split("."), value, override)
     return validate(tree, label)

@@ -87,7 +87,7 @@ def _load(what: list[str], unsafe: bool) -> tuple[Suite, str]:
             raise ConfigError(f"{word!r} is no option of the suite; write key=value")
         try:
             options[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"{word!r}: the value cannot be read as YAML") from None
     words = [word for word in what[1:] if word.startswith("sandbox.")]
     settings = load_config(None, words).sandbox

@@ -131,6 +131,7 @@ def test_help_lists_every_command(call: Callable[..., Said], instar: Instar) -> 
         ("feedback.by=judge", ("toy.yaml: feedback.by=judge needs feedback.judge.url",)),
         ("acquire.generate.teacher.url=http://a", ("needs acquire.generate.teacher.model",)),
         ("seed=[1", ("'seed=[1'", "not valid YAML")),
+        (f"seed={'[' * 3000}", ("not valid YAML",)),
         ("suite.name=no-such-suite", ("unknown suite 'no-such-suite'", "reasoning-gym")),
         ("suite.name=tests.toy:Nope", ("tests.toy", "'Nope'", "ToySuite")),
         ("suite.name=no.such.module:X", ("cannot import 'no.such.module'",)),
@@ -164,6 +165,7 @@ def test_all_mistakes_are_told_at_once(
     [
         (None, "no such recipe (the recipes are listed by: instar recipes)"),
         ("a: [1", "is not valid YAML"),
+        (f"a: {'[' * 3000}", "is not valid YAML"),
         ("- 1\n- 2\n", "must hold keys and values"),
         ("", "must hold keys and values"),
         ("generations: 2\nsede: 1\n", "did you mean seed?"),
