@@ -91,7 +91,8 @@ class Run:
                     "it, or begin in another --run folder"
                 )
             self.ledger = opened.enter_context(Ledger(folder / LEDGER))
-            self.config = settle_config(folder, config, self.ledger.count(Trajectory) > 0)
+            begun = self.ledger.count(Trajectory) > 0
+            self.config = settle_config(folder, config, begun, self.ledger)
             self._opened = opened.pop_all()
         self.made = MadeTasks(self.ledger)
         self._suite: Suite | None = None

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ LEDGER, CONFIG, SUMMARY = "ledger.sqlite", "config.yaml", "summary.json"
 ENGINE_LOG = "engine.log"
 # Settings with which a run may be continued otherwise: how far, where, and with how much memory.
 FREE = ("generations", "token_budget", "rollouts")
-PLACES = (
+MACHINE = (
     "policy.device",
     "policy.slots",
     "policy.endpoint.url",
@@ -31,7 +31,20 @@ PLACES = (
     "update_weights.checkpoint_seconds",
     "update_weights.launch",
 )
-FORKED = "forked/"  # and the hash of the configuration with which a copied run was begun
+PLACES = (
+    *MACHINE,
+    "policy.threads",
+    "policy.endpoint.key_variable",
+    "policy.endpoint.timeout_s",
+    "policy.vllm.arguments",
+    "policy.vllm.environment",
+    "policy.vllm.restarts",
+    "policy.vllm.start_s",
+    "policy.vllm.timeout_s",
+    "policy.vllm.training",
+    "memory.index_url",
+)
+FORKED = "forked/"  # and an earlier hash of the configuration, which adapters of the run have
 BASE = "base"  # the version of weights that no adapter has changed
 
 
@@ -118,20 +131,36 @@ def adapter_notes(run: Path, ledger: Ledger, folder: Path) -> list[tuple[str, No
 
 def config_hash(folder: Path) -> str:
     """Hash (16 hex digits) of a run's stored configuration, but for what may change."""
-    tree = _fixed(yaml.safe_load((folder / CONFIG).read_text()))
-    return content_hash(tree)[:16]
+    return _hash(yaml.safe_load((folder / CONFIG).read_text()))
 
 
-def earlier_hash(folder: Path) -> str:
-    """`config_hash` as runs had it that were begun when `PLACES` could not change."""
-    tree = yaml.safe_load((folder / CONFIG).read_text())
-    return content_hash({key: value for key, value in tree.items() if key not in FREE})[:16]
+def earlier_hashes(folder: Path) -> list[str]:
+    """`config_hash` as runs had it that were begun when less could change, or none of `PLACES`."""
+    return _earlier(yaml.safe_load((folder / CONFIG).read_text()))
 
 
-def _fixed(tree: dict[str, Any]) -> dict[str, Any]:
+def _hash(tree: dict[str, Any], places: Sequence[str] = PLACES) -> str:
+    return content_hash(_fixed(tree, places))[:16]
+
+
+def _earlier(tree: dict[str, Any]) -> list[str]:
+    return [_hash(tree, places) for places in ((), MACHINE)]
+
+
+def _keep_hashes(ledger: Ledger, tree: dict[str, Any]) -> None:
+    """Note the hashes that adapters have and that a change of this configuration would lose."""
+    earlier = set(_earlier(tree)) - {_hash(tree)}
+    for _, note in ledger.all(Note, "adapter/"):
+        told = note.data.get("manifest")
+        known = str(told.get("config")) if isinstance(told, dict) else ""
+        if known in earlier and ledger.get(Note, f"{FORKED}{known}") is None:
+            ledger.append(f"{FORKED}{known}", Note(data={}))
+
+
+def _fixed(tree: dict[str, Any], places: Sequence[str] = PLACES) -> dict[str, Any]:
     """A configuration without what may change."""
     kept = {name: value for name, value in copy.deepcopy(tree).items() if name not in FREE}
-    for place in PLACES:
+    for place in places:
         *path, last = place.split(".")
         at = kept
         for name in path:
@@ -152,12 +181,14 @@ def _with_changes(tree: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     return made
 
 
-def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Config:
+def settle_config(
+    folder: Path, config: Config | None, begun: bool = True, ledger: Ledger | None = None
+) -> Config:
     """The folder's configuration: stored when new, compared when the run has begun.
 
     A run may be continued with more generations, and on other machines (`FREE`, `PLACES`);
     anything else that differs is an error, unless no episode has ended yet (a first attempt that
-    failed on a mistake in it, say).
+    failed on a mistake in it, say). The run's ledger is told which adapters were made before.
     """
     path = folder / CONFIG
     if begun and not path.exists():
@@ -189,6 +220,8 @@ def settle_config(folder: Path, config: Config | None, begun: bool = True) -> Co
     whole["generations"] = max(config.generations, stored.generations)
     new = _with_changes(tree, whole)
     if new != tree:
+        if ledger is not None:
+            _keep_hashes(ledger, tree)
         # The rest stays as it was written: see config_hash.
         write_text(path, yaml.safe_dump(new, sort_keys=False))
     return config

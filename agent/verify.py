@@ -20,7 +20,7 @@ from agent.run_folder import (
     FORKED,
     LEDGER,
     config_hash,
-    earlier_hash,
+    earlier_hashes,
     open_ledger,
     pruned,
 )
@@ -322,7 +322,11 @@ def _made_from(
         return
     unread = any(_config(ledger, folder))  # which its own check says
     known = {key.removeprefix(FORKED) for key, _ in ledger.all(Note, FORKED)}
-    if not unread and told.get("config") not in {config_hash(folder), earlier_hash(folder), *known}:
+    if not unread and told.get("config") not in {
+        config_hash(folder),
+        *earlier_hashes(folder),
+        *known,
+    }:
         yield f"adapter {version} was made with another configuration than {CONFIG}"
     parents = told.get("parents")
     inherited: set[str] = set()

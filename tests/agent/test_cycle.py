@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.config import ConfigError, StoreSettings, load_config
+from agent.config import ConfigError, StoreSettings, load_config, with_overrides
 from agent.evolution import cycle
 from agent.evolution.canaries import acquired
 from agent.evolution.play import arm
 from agent.evolution.refine import instructive_failures
 from agent.evolution.update import merge
 from agent.run import Run
-from agent.run_folder import BASE, config_hash, earlier_hash, open_ledger
+from agent.run_folder import BASE, config_hash, earlier_hashes, open_ledger
 from agent.training.adapter import check_adapter, read_manifest
 from agent.verify import verify
 from environments.splits import SPLITS
@@ -359,17 +359,42 @@ def test_a_run_goes_on_where_there_is_less_room(copied: Path, evolve_toy: Evolve
         evolve_toy(copied, "policy.endpoint.model=another")
 
 
+OPERATION = (
+    "policy.threads=1",
+    "policy.endpoint={key_variable: MY_KEY, timeout_s: 900}",
+    "policy.vllm={arguments: {gpu_memory_utilization: 0.5}, environment: {A: b}, restarts: 9, "
+    "start_s: 1200, timeout_s: 900, training: stop}",
+    "memory.index_url=http://there:1",
+)
+
+
+@pytest.mark.parametrize("setting", OPERATION)
+def test_a_run_goes_on_as_messages_about_its_server_advise(
+    copied: Path, evolve_toy: Evolve, setting: str
+) -> None:
+    before = config_hash(copied), counts(copied)
+    evolve_toy(copied, setting)
+    assert (config_hash(copied), counts(copied)) == before and verify(copied)[1] == []
+    stored = load_config(copied / "config.yaml")
+    assert with_overrides(stored, [setting]) == stored
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
 def test_adapters_of_runs_begun_before_places_could_change_are_theirs(
-    tmp_path: Path, evolve_toy: Evolve, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, evolve_toy: Evolve, monkeypatch: pytest.MonkeyPatch, earlier: int
 ) -> None:
     with monkeypatch.context() as then:
-        then.setattr("agent.engines.config_hash", earlier_hash)
+        then.setattr("agent.engines.config_hash", lambda folder: earlier_hashes(folder)[earlier])
         evolve_toy(tmp_path / "run", "generations=1", UNTESTED)
     with open_ledger(tmp_path / "run") as ledger:
         (note,) = [n for _, n in ledger.all(Note, "adapter/")]
-    hashes = earlier_hash(tmp_path / "run"), config_hash(tmp_path / "run")
+    hashes = earlier_hashes(tmp_path / "run")[earlier], config_hash(tmp_path / "run")
     assert note.data["manifest"]["config"] == hashes[0] != hashes[1]
     assert verify(tmp_path / "run")[1] == []
+    for setting in ("policy.slots=2", "policy.threads=1"):  # and stay so when these do change
+        evolve_toy(tmp_path / "run", "generations=1", UNTESTED, setting)
+        assert verify(tmp_path / "run")[1] == []
+    assert hashes[0] not in earlier_hashes(tmp_path / "run")
 
 
 def test_a_run_that_never_began_takes_the_corrected_configuration(
