@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -94,6 +95,7 @@ class Crew:
         self.members: list[Member] = []
         self._guarded = contextlib.ExitStack()
         self._ours = False  # whether the connection to Ray is to be closed with the crew
+        self._session: Path | None = None  # folder of a Ray of our own
         self._serving: tuple[str, Parcel | None] | None = None
         self._names, self._editions = count(), count(1)
 
@@ -209,6 +211,9 @@ class Crew:
                 self._ours = False
                 ray.shutdown()
             self._guarded.close()
+            if self._session is not None:
+                _forget(self._session)
+                self._session = None
 
     def _connect(self) -> None:
         import ray
@@ -229,7 +234,7 @@ class Crew:
         try:
             _knock(settings.address or "")
             with self._guard() if settings.address is None else contextlib.nullcontext():
-                ray.init(
+                begun = ray.init(
                     **how,
                     runtime_env=dict(settings.runtime_env) or None,
                     log_to_driver=False,
@@ -240,6 +245,8 @@ class Crew:
             where = "on this machine" if settings.address is None else f"at {settings.address}"
             raise RunError(f"rollouts.address: no Ray {where}: {_lines(error)[0]}") from error
         self._ours = True
+        if settings.address is None:
+            self._session = Path(begun.address_info["session_dir"])
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
@@ -382,6 +389,15 @@ def _knock(address: str) -> None:
     parts = urlsplit(address if "//" in address else f"//{address}")
     if parts.hostname and parts.port:
         socket.create_connection((parts.hostname, parts.port), timeout=KNOCK_S).close()
+
+
+def _forget(session: Path) -> None:
+    """Remove what a Ray of our own has left once its processes are gone: logs and sockets."""
+    latest = session.with_name("session_latest")
+    with contextlib.suppress(OSError):
+        if latest.readlink() == session:  # Ray never replaces one that leads nowhere
+            latest.unlink()
+    shutil.rmtree(session, ignore_errors=True)
 
 
 def _lines(error: BaseException) -> list[str]:

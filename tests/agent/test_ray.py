@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -552,6 +553,16 @@ def left(mark: str) -> list[str]:
     while (found := marked(mark)) and time.monotonic() < until:
         time.sleep(0.1)
     return found
+
+
+def test_a_ray_of_its_own_leaves_no_files(instar: Instar) -> None:
+    wanted = ["policy.engine=scripted", "policy.model=tests.agent.walks:script"]
+    wanted += [f"rollouts.{key}" for key in ("runner=ray", "workers=1", "engine_gpus=0")]
+    with tempfile.TemporaryDirectory(prefix="r") as short:  # Ray's sockets need short paths
+        env = {"RAY_TMPDIR": short}
+        done = instar("run", "tests.agent.walks:Walks", *wanted, "--limit", 1, env=env)
+        assert done.returncode == 0, done.stderr
+        assert Path(short, "ray").is_dir() and not list(Path(short, "ray").glob("session_*"))
 
 
 def test_a_run_is_killed_interrupted_and_continued(tmp_path: Path) -> None:
