@@ -5,6 +5,7 @@ Every engine that speaks ids uses it, so that a conversation has the same ids wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from agent.policies.base import Message, split_begin
 from agent.policies.models import ModelError
 
+# Whether control tokens count is a state of the tokeniser, which episodes' threads share.
+_ENCODING = threading.Lock()
 _MARK = "\u241e"  # stands for a turn of the assistant's while the template is rendered
 
 
@@ -47,11 +50,12 @@ class Chat:
 
     def count(self, text: str) -> int:
         """Number of tokens of a text."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return len(self.ids(text))
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Ids of a text in which control tokens count as such."""
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        with _ENCODING:
+            return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def text(self, token_ids: Sequence[int]) -> str:
         """What produced ids say."""
@@ -84,7 +88,8 @@ def option_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
 
     Control tokens in it are mere text: a world cannot have the policy say one.
     """
-    encoded = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    with _ENCODING:
+        encoded = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
     return (*encoded, tokenizer.eos_token_id)
 
 
@@ -105,10 +110,10 @@ def load_chat(folder: Path) -> tuple[Chat, frozenset[int]]:
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        generation = None
+        if (folder / "generation_config.json").is_file():
+            generation = transformers.GenerationConfig.from_pretrained(str(folder))
+    except Exception as error:  # whatever a damaged file leads the library to
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the tokeniser in {folder} cannot be loaded: {reason}") from error
-    generation = None
-    if (folder / "generation_config.json").is_file():
-        generation = transformers.GenerationConfig.from_pretrained(str(folder))
     return Chat(tokenizer), end_ids(tokenizer, generation)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from agent.policies.models import ModelError, resolve_model
 from agent.policies.remote import RemoteService, Spoken
 from agent.policies.served import TRIES, drive
 from agent.policies.vllm_server import VllmServer, VllmSettings, last_words
+from agent.training.adapter import save_adapter
 from tests.agent.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -440,8 +442,10 @@ def test_vllm_in_this_process_that_is_not_there(
     """Whichever needs it first, an adapter or a request; told in one line."""
     monkeypatch.setitem(sys.modules, "vllm", None)
     config = validate({"policy": {"engine": "vllm-offline"}}, "t")
+    adapter = tmp_path / "adapter"
+    save_adapter(adapter, lambda folder: (folder / "w").write_text("w"), {"sources": []})
     with pytest.raises(ModelError, match=r"^policy\.engine=vllm-offline needs vllm in this env"):
-        Engine(config, tmp_path, print).policy(tmp_path, "a1")
+        Engine(config, tmp_path, print).policy(adapter, "a1")
     policy = Engine(config, tmp_path, print).policy(None, "base")
     policy.submit("a", Request(prompt_ids=(1,), max_new_tokens=1))
     with pytest.raises(ModelError, match="needs vllm in this environment"):
@@ -459,3 +463,18 @@ def test_a_log_says_why_in_one_line(tmp_path: Path) -> None:
     )
     assert last_words(log, 37) == f"ValueError: no room … gone (log: {log})"
     assert last_words(tmp_path / "none").startswith("(no log")
+
+
+def test_prompts_and_choices_are_encoded_side_by_side(chat: Chat) -> None:
+    """Control tokens count in prompts and not in choices, whichever thread asks when."""
+    control = "<|im_end|>"
+    asked = [chat.ids, lambda text: option_ids(chat.tokenizer, text)] * 2
+    texts = [f"{control} go north {control}" * 20 for _ in asked]
+    alone = [encode(text) for encode, text in zip(asked, texts, strict=True)]
+    assert alone[0] != alone[1]
+
+    def often(number: int) -> bool:
+        return all(asked[number](texts[number]) == alone[number] for _ in range(1000))
+
+    with ThreadPoolExecutor(len(asked)) as threads:
+        assert all(threads.map(often, range(len(asked))))
