@@ -66,6 +66,8 @@ class Engine:
         from agent.policies.models import resolve_model
 
         model = resolve_model(settings.model)
+        if adapter is not None:
+            made_on(model, adapter)
         if settings.engine != "transformers":
             return self._served(model, adapter, version)
         from agent.policies.transformers import TransformersPolicy
@@ -139,6 +141,22 @@ class Engine:
             self._service.close()
         if self.fleet is not None:
             self.fleet.close()
+
+
+def made_on(model: Path, adapter: Path) -> None:
+    """Whether an adapter belongs to this base model.
+
+    Raises:
+        ModelError: it was made on another one; with this one it would be weights that nobody made.
+    """
+    from agent.policies.models import ModelError, model_identity
+
+    told = read_manifest(adapter).get("model")
+    if told and told != (own := model_identity(model)):
+        raise ModelError(
+            f"{adapter} was made on another base model ({told}) than policy.model names ({own}, "
+            f"{model}): name the one that it was made on"
+        )
 
 
 def words_of(settings: PolicySettings) -> Words:

@@ -148,10 +148,19 @@ def load_model(folder: Path, *, dtype: str = "auto", device: str = "auto") -> tu
     kind = best_dtype(device) if dtype == "auto" else getattr(torch, dtype)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=kind)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=kind, output_loading_info=True
+        )
+        model, told = loaded
+    except Exception as error:  # whatever a damaged configuration leads the library to
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
+    lacking = sorted(told["missing_keys"]) or [key for key, *_ in told["mismatched_keys"]]
+    if lacking:  # transformers would act with random numbers in their place
+        raise ModelError(
+            f"the model in {folder} lacks {len(lacking)} of its weights, or has them in another "
+            f"shape, {lacking[0]} first: its files are of another model than its config.json"
+        )
     if not (hasattr(model, "model") and hasattr(model, "lm_head")):
         raise ModelError(
             f"the model in {folder} is a {type(model).__name__}; the embedded engine needs a "

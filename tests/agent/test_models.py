@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import Config
+from agent.engines import Engine
 from agent.policies import models
 from agent.policies.base import PolicyFailure
 from agent.policies.models import ModelError, model_identity, resolve_model
+from agent.policies.transformers import load_model
+from agent.training.adapter import save_adapter
 from agent.training.lora import LoraSettings, train
 from tests.agent.sequences import sequence
 from tests.tiny import tiny_model
@@ -268,3 +272,43 @@ def test_layers_that_see_less_than_the_context_are_refused(tmp_path: Path) -> No
     with pytest.raises(PolicyFailure, match="the model reads 64"):
         train(folder, [long], LoraSettings(), tmp_path / "a", seed=0, manifest={})
     assert window(Qwen2Config(sliding_window=64, use_sliding_window=False)) is None
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    """Transformers would take random ones, other ones at each loading."""
+    from safetensors.torch import load_file, save_file
+
+    file = tiny_model(tmp_path / "tiny") / "model.safetensors"
+    whole = load_file(file)
+    lost = "model.layers.1.mlp.up_proj.weight"
+    for kept in (
+        {name: w for name, w in whole.items() if name != lost},
+        {f"_orig_mod.{name}": w for name, w in whole.items()},
+        whole | {lost: whole[lost][:-1].contiguous()},
+    ):
+        save_file(kept, file, metadata={"format": "pt"})
+        with pytest.raises(ModelError, match=r"lacks \d+ of its weights|cannot be loaded") as said:
+            load_model(file.parent, dtype="float32")
+        assert "\n" not in str(said.value)
+    save_file(whole, file, metadata={"format": "pt"})
+    load_model(file.parent, dtype="float32")
+
+
+@pytest.mark.parametrize("wrong", [{"hidden_size": "abc"}, {"num_attention_heads": 0}])
+def test_a_damaged_configuration_is_one_line(tmp_path: Path, wrong: dict[str, object]) -> None:
+    config = tiny_model(tmp_path / "tiny") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | wrong))
+    with pytest.raises(ModelError, match="cannot be loaded") as said:
+        load_model(config.parent)
+    assert "\n" not in str(said.value)
+
+
+def test_an_adapter_acts_on_the_model_that_it_was_made_on(tmp_path: Path) -> None:
+    one, other = (tiny_model(tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    told = {"model": model_identity(other), "sources": []}
+    save_adapter(tmp_path / "a", lambda target: (target / "w").write_text("w"), told)
+    policy = {"engine": "transformers", "model": str(one)}
+    engine = Engine(Config.model_validate({"policy": policy}), tmp_path / "log", print)
+    with pytest.raises(ModelError, match="was made on another base model") as said:
+        engine.policy(tmp_path / "a", "a1")
+    assert model_identity(other) in str(said.value) and "\n" not in str(said.value)
