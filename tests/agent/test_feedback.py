@@ -215,9 +215,45 @@ def test_the_environments_reward_decides_nothing_that_is_learnt(
     agreed = run("feedback.by=consistency", *settings, name="agreed")
     again = {t.family for t in agreed.episodes("1/acquire/") if "/try" in t.slot}
     assert again == {"square"}  # of the others most tries say the same, which is wrong
+    # Each is held against the four before it, none of which says the same.
+    said = verdicts(agreed)
+    assert {said[t.slot]["reward"] for t in agreed.episodes("1/acquire/") if "/try" in t.slot} == {
+        0.2
+    }
     graded = run(*settings, name="graded")
     again = {t.family for t in graded.episodes("1/acquire/") if "/try" in t.slot}
     assert again == {"double", "next", "square"}
+
+
+def script(prompt: str, chance: random.Random, learnt: object) -> str:
+    """As `pupils.coder`; once a note stands in view it writes no function."""
+    if "next attempt" in prompt:
+        return "Write none."
+    return "x = 1\n```\n" if "Write none." in prompt else pupils.coder(prompt, chance, ())
+
+
+def test_what_is_tried_again_is_compared_with_what_was_tried(run: Callable[..., Evolved]) -> None:
+    said = verdicts(run("feedback.by=pairwise", "acquire.retries=1", "acquire.carried=0"))
+    again = [slot for slot in said if "/try" in slot]
+    assert again and all(said[slot]["reward"] is not None for slot in again)
+
+
+def test_tries_without_a_function_fail_where_others_have_one(run: Callable[..., Evolved]) -> None:
+    settings = ("policy.model=tests.agent.test_feedback:script", "acquire.retries=1")
+    said = verdicts(run(*FUNCTIONS, "feedback.by=tests", *settings))
+    again = [slot for slot in said if "/try" in slot]
+    assert again and {said[slot]["reward"] for slot in again} == {0.0}
+
+
+def test_rewrites_and_a_students_tries_have_a_vote_among_others(
+    run: Callable[..., Evolved],
+) -> None:
+    settings = ("feedback.by=consistency", "policy.model=tests.agent.doors:agreed")
+    replay = "update_weights.replay={rewrite: true, rounds: 1}"
+    said = verdicts(run(*settings, replay))
+    played = {slot: v["success"] for slot, v in said.items() if "/again/" not in slot}
+    for place in ("rewrite/1/acquire", "student1"):
+        assert any(won for slot, won in played.items() if slot.startswith(f"1/probe/{place}/"))
 
 
 # --- pairs ---

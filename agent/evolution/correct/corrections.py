@@ -127,10 +127,7 @@ def corrected(
         ]
         label = f"generation {n} · {settings.correct} {round_}"
         played = run.episodes(label, assignments, incumbent.weights)
-        # Held against each other with those that were there before, where feedback does that.
-        slots = {t.slot for t in played}
-        judged = seen(run, incumbent.weights, [*recent, *made, *played])
-        tries = [t for t in judged if t.slot in slots]
+        tries = seen(run, incumbent.weights, played)
         made += tries
         last = {t.task: t for t in tries}
     return made

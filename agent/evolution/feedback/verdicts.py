@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from agent.choices import found
 from agent.config import ConfigError
@@ -54,7 +54,8 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
         run: the run; verdicts that it does not hold yet are made and stored.
         weights: version of the weights that judge, where the policy does.
         experience: tries of any generations; those of a task in one generation are judged
-            together, where they are held against each other.
+            together, where they are held against each other, beside those that were practised and
+            judged in it before.
     """
     if run.config.feedback.by == "environment":
         if not run.ledger.count(Note, "verdict/"):
@@ -66,7 +67,8 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
         new = [t.slot for t in own if stored(run, t.slot) is None]
         if not new:
             continue
-        verdicts = _judge(run)(Bench(run, generation, weights, own))
+        beside = _practised(run, generation, {t.slot for t in own})
+        verdicts = _judge(run)(Bench(run, generation, weights, [*beside, *own]))
         if left := [slot for slot in new if slot not in verdicts]:
             raise ConfigError(
                 f"feedback.by={run.config.feedback.by}: gives no verdict on {len(left)} of "
@@ -74,6 +76,13 @@ def seen(run: Run, weights: str, experience: Sequence[Trajectory]) -> list[Traje
             )
         label(run, {slot: verdicts[slot] for slot in new})
     return [t for each in experience if (t := _as_judged(run, each)) is not None]
+
+
+def _practised(run: Run, generation: int, but: Collection[str]) -> list[Trajectory]:
+    """The other tries of a generation's practice that hold a verdict, as they were judged."""
+    keys = run.ledger.keys(Note, f"verdict/{generation}/acquire/")
+    slots = (key.removeprefix("verdict/") for key in keys)
+    return [t for slot in slots if slot not in but and (t := run.done(slot)) is not None]
 
 
 def label(run: Run, verdicts: Mapping[str, Verdict]) -> None:
