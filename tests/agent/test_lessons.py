@@ -150,6 +150,10 @@ def test_the_same_failure_is_one() -> None:
     failed = [tried("a", n, 0.0, text="same") for n in range(1, 4)]
     made = pairs([tried("a", 0, 1.0)], failed, sequences, DpoSettings())
     assert made.total == 1
+    other = tried("a", 2, 0.0, text="other")
+    made = pairs([tried("a", 0, 1.0)], [failed[0], other, failed[2]], sequences, DpoSettings())
+    worse = [e.source for e in made.examples if e.advantage < 0]
+    assert worse == [failed[2].slot, other.slot]  # the newest first
 
 
 def test_verdicts_need_no_partner_and_weigh_the_same() -> None:

@@ -234,7 +234,10 @@ def _by_task(trajectories: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
 
 def _distinct(found: Sequence[list[Example]]) -> list[list[Example]]:
     """Without those that say what an earlier one said."""
-    return list({tuple(e.token_ids for e in own): own for own in reversed(found)}.values())[::-1]
+    first: dict[tuple[tuple[int, ...], ...], list[Example]] = {}
+    for own in found:
+        first.setdefault(tuple(e.token_ids for e in own), own)
+    return list(first.values())
 
 
 def _prompt(sequences: Sequence[Example]) -> tuple[int, ...]:
