@@ -213,12 +213,18 @@ def test_the_best_above_the_worst() -> None:
     """By grade, also where a task's tries are all good or all bad; one pair a task."""
     found = [tried("a", 0, 0.8), tried("a", 1, 1.0), tried("a", 2, 0.9), tried("b", 0, 0.2),
              tried("b", 1, 0.0), tried("c", 0, 1.0), tried("c", 1, 1.0)]  # fmt: skip
-    made = extremes(found, rewards(found), sequences)
+    made = extremes(found, rewards(found), sequences, DpoSettings())
     halves = {(e.source, e.advantage) for e in made.examples}
     assert halves == {(found[1].slot, 1.0), (found[0].slot, -1.0),
                       (found[3].slot, 1.0), (found[4].slot, -1.0)}  # fmt: skip
     assert made.total == 2 and made.silent == {"all right": ["c"]}
-    assert {e.unit for e in made.examples} == {"pair a", "pair b"}
+    assert {(e.unit, e.weight) for e in made.examples} == {("pair a", 1.0), ("pair b", 1.0)}
+    how = WeightsUpdateSettings.model_validate(
+        {"objective": "dpo", "dpo": {"pair": "extremes", "weigh": True}}
+    )
+    made = lessons(how, RefineSettings(), 1, [], found, policy())
+    weights = [(e.task, round(e.weight, 6)) for e in made.examples]
+    assert weights == [("a", 0.2), ("a", 0.2), ("b", 0.2), ("b", 0.2)]
 
 
 def test_thresholds_rise() -> None:

@@ -83,7 +83,10 @@ def pairs(
 
 
 def extremes(
-    tried: Sequence[Trajectory], earned: Mapping[str, float], sequences: Sequences
+    tried: Sequence[Trajectory],
+    earned: Mapping[str, float],
+    sequences: Sequences,
+    settings: DpoSettings,
 ) -> Lessons:
     """The best above the worst of each task, for DPO (Self-Rewarding, arXiv 2401.10020, §2.2).
 
@@ -94,6 +97,7 @@ def extremes(
         tried: solved and failed ones, oldest first.
         earned: rewards or grades by slot.
         sequences: see ``Sequences``.
+        settings: whether a pair counts as much as what was earned differs.
     """
     examples: list[Example] = []
     silent: dict[str, list[str]] = {}
@@ -102,14 +106,16 @@ def extremes(
         best = max(newest, key=lambda t: earned[t.slot])
         worst = min(newest, key=lambda t: earned[t.slot])
         rewards = [earned[t.slot] for t in own]
+        apart = max(rewards) - min(rewards)
         better, worse = sequences(best, whole=False), sequences(worst, whole=True)
-        if max(rewards) - min(rewards) < ALIKE:
+        if apart < ALIKE:
             silent.setdefault(_likeness(rewards), []).append(task)
         elif not (better and worse and _prompt(better) == _prompt(worse)):
             silent.setdefault("unlike prompts", []).append(task)
         else:
+            weight, unit = apart if settings.weigh else 1.0, f"pair {task}"
             for half, sign in ((better, 1.0), (worse, -1.0)):
-                examples += [e._replace(advantage=sign, unit=f"pair {task}") for e in half]
+                examples += [e._replace(advantage=sign, unit=unit, weight=weight) for e in half]
     return Lessons(examples, len({e.unit for e in examples}), silent)
 
 

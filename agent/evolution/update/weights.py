@@ -162,7 +162,7 @@ def lessons(
     sequences = partial(conversations, policy=policy, prompt=settings.prompt)
     rewards = {t.slot: earned(t, judged) for t in tried}
     if settings.objective == "dpo" and settings.dpo.pair == "extremes":
-        return make.extremes(tried, rewards, sequences)
+        return make.extremes(tried, rewards, sequences, settings.dpo)
     if settings.objective in ("dpo", "kto"):
         solved = [s.trajectory for s in solutions]
         failed = [t for t in tried if not solves(t, judged, generation)]
