@@ -180,6 +180,23 @@ def test_each_group_has_its_own_adapter_and_only_those_who_learnt_have_a_new_one
     assert late_own["rehearsed"]  # others had something to rehearse
 
 
+def test_the_same_solution_in_other_words_is_nothing_new(
+    tmp_path: Path, evolve_toy: Evolve
+) -> None:
+    rewrite = (
+        "policy.model=tests.agent.test_rehearsal:script",
+        "update_weights.replay.rewrite=true",
+    )
+    evolve_toy(tmp_path, *GROUPS, *rewrite, "test.run=false")
+    early, late = (read_manifest(tmp_path / f"generations/{n:03d}/adapter") for n in (1, 2))
+    carried = {group for group, n in late["trained"].items() if n == 1}
+    assert carried and all(early["members"][group] == late["members"][group] for group in carried)
+    with open_ledger(tmp_path) as ledger:
+        again = [t for _, t in ledger.all(Trajectory, "2/probe/rewrite/1/")]
+    assert carried & {t.family for t in again if t.success}
+    assert verify(tmp_path)[1] == []
+
+
 def test_the_member_that_acts_follows_from_the_prompt(sets: Path) -> None:
     _, first, second = weights_of(sets)
     with open_ledger(sets) as ledger:

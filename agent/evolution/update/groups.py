@@ -20,6 +20,7 @@ import numpy as np
 
 from agent.engines import train_adapter
 from agent.evolution.refine import Solution
+from agent.evolution.update.rewrites import original
 from agent.evolution.update.weights import composition
 from agent.loop import seed_of
 from agent.members import adapter_set
@@ -75,7 +76,7 @@ def candidate(
     for number, (group, of_group) in enumerate(own.items()):
         known = read_manifest(before[group])["solutions"] if group in before else []
         few = len({e.source for unit in of_group for e in unit}) < settings.min_examples
-        if set(solved[group]) <= set(known) or few:
+        if set(map(original, solved[group])) <= set(map(original, known)) or few:
             continue
         rehearsed = _rehearsed(own, group, settings.groups.rehearsal, run.config.seed)
         flat = [example for unit in [*of_group, *rehearsed] for example in unit]

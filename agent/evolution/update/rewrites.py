@@ -24,6 +24,7 @@ from memory.records import REWRITE, Generation, Kind, Trajectory, Trust
 Train = Callable[[Sequence[Solution], Sequence[Trajectory], str], tuple[str, str]]
 """(solutions, experience, name of the training, "" for the last) → version of weights, and why."""
 
+_PLACE = "rewrite/"  # in slots, before that of the solution
 OWN_WORDS = "This is right. Solve the task in your own words."
 
 
@@ -50,7 +51,7 @@ def rewritten(
     """
     tasks = _practised(run)
     known = [s.trajectory for s in solutions if s.trajectory.task in tasks]
-    planned = [_shown(n, tasks[t.task], t, f"rewrite/{t.slot}") for t in known]
+    planned = [_shown(n, tasks[t.task], t, f"{_PLACE}{t.slot}") for t in known]
     _note(run, planned)
     played = {t.slot: t for t in _played(run, f"generation {n} · own words", planned, start)}
     right: dict[str, Trajectory] = {}
@@ -60,6 +61,11 @@ def rewritten(
             right[solved.slot] = own
     taken = [s._replace(trajectory=right.get(s.trajectory.slot, s.trajectory)) for s in solutions]
     return taken, [*experience, *right.values()]
+
+
+def original(slot: str) -> str:
+    """The slot of the solution that a rewrite says in other words; of any other episode its own."""
+    return slot.partition(f"/probe/{_PLACE}")[2] or slot
 
 
 def relearn(
