@@ -80,6 +80,8 @@ def loop(
 
     The checkpoint stays: it is the caller's to remove, once the adapter is written.
     """
+    import torch
+
     accelerator, optimiser = trainee.accelerator, trainee.optimiser
     shared = common_prefix(examples)
     steps = plan(examples, settings, seed, shared)
@@ -92,7 +94,8 @@ def loop(
         averages = Averages(trainee.parameters, settings.regularise)
     losses: list[float] = []
     tokens = 0
-    if (state := checkpoint.load()) is not None:
+    # One of another launch, by a process that held all of it, is of no use to parts.
+    if not split and (state := checkpoint.load()) is not None:
         losses, tokens = state["losses"], state["tokens"]
         _restore(trainee, state)
         if averages is not None:
@@ -100,6 +103,8 @@ def loop(
     for number, rows in enumerate(steps[len(losses) :], start=len(losses)):
         for group in optimiser.param_groups:
             group["lr"] = settings.peak * _schedule(number, len(steps), settings.warmup)
+        # Dropout's draws: other ones in each process, and the same ones when it is resumed.
+        torch.manual_seed(int(content_hash([seed, number, accelerator.process_index])[:12], 16))
         step_loss, step_tokens = step_of(rows)
         # All of them, for FSDP's sake; what is frozen has no gradient.
         accelerator.clip_grad_norm_(trainee.scorer.parameters(), settings.max_grad_norm)
@@ -249,13 +254,9 @@ def _key(examples: Sequence[Example], described: dict[str, Any]) -> str:
 
 def _state(trainee: Trainee) -> dict[str, Any]:
     """All that the next steps depend on, but for what follows from the seed."""
-    import torch
-
     return {
         "weights": [p.detach() for p in trainee.parameters],
         "optimiser": trainee.optimiser.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
 
 
@@ -266,9 +267,6 @@ def _restore(trainee: Trainee, state: dict[str, Any]) -> None:
         for parameter, stored in zip(trainee.parameters, state["weights"], strict=True):
             parameter.copy_(stored)
     trainee.optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["random"])
-    if state["random_cuda"]:
-        torch.cuda.set_rng_state_all(state["random_cuda"])
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

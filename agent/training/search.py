@@ -73,9 +73,9 @@ def evolve(
 
     begin = (np.asarray(start, dtype=float) - low) / width
     best = Found(place(begin), fitness(place(begin)), 1)
-    optimiser = CMA(
-        mean=begin, sigma=sigma, bounds=np.stack([low * 0, (high - low) / width], 1), seed=seed
-    )
+    within = np.stack([low * 0, (high - low) / width], 1)
+    mean = np.clip(begin, *within.T)  # the start may be a setting beyond them; it is tried as it is
+    optimiser = CMA(mean=mean, sigma=sigma, bounds=within, seed=seed)
     tries = 1
     while True:
         told = []

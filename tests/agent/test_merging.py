@@ -279,6 +279,10 @@ def test_evolve_finds_the_better_mix() -> None:
     assert tries == first  # so that a search that was interrupted goes on
     tries.clear()
     assert evolve(lambda p: 0.0, (0.5, 0.5, 0.5), bounds, budget=3, seed=1).point == (0.5,) * 3
+    # A start that the bounds leave out, as a setting may be, is tried as well.
+    outside = (2.0, 0.5, 0.05)
+    assert evolve(lambda p: 0.0, outside, bounds, budget=20, seed=1).point == outside
+    assert evolve(fitness, outside, bounds, budget=150, seed=1).fitness > fitness(outside)
 
 
 def test_ratios_of_a_fixed_mean() -> None:

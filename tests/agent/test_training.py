@@ -277,6 +277,20 @@ def test_killed_training_ends_with_the_same_weights(
     assert read_manifest(folder)["losses"] == read_manifest(tmp_path / "whole")["losses"]
 
 
+def test_dropout_draws_by_step_and_not_by_what_was_drawn_before(
+    model: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    """So that a training that goes on in several processes needs the state of none."""
+    how = LoraSettings.model_validate(SMALL | {"dropout": 0.3, "epochs": 2})
+    values: dict[str, Any] = {"seed": 0, "manifest": {}, "dtype": "float32", "device": "cpu"}
+    own = of("sft", examples)
+    plain = train(model, own, how, tmp_path / "a", **values)["version"]
+    drawn = train(model, own, how, tmp_path / "b", progress=lambda *_: torch.rand(7), **values)
+    assert drawn["version"] == plain
+    more = how.model_copy(update={"dropout": 0.2})
+    assert train(model, own, more, tmp_path / "c", **values)["version"] != plain
+
+
 def test_an_adapter_that_cannot_be_written_costs_no_training(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
