@@ -14,11 +14,11 @@ from rich.console import Console
 from agent.config import ConfigError, load_config
 from agent.evolution.cycle import evolve
 from agent.evolution.feedback import base
-from agent.evolution.feedback.agreement import backward
+from agent.evolution.feedback.agreement import _same, backward
 from agent.evolution.feedback.base import SYSTEM, presented, quoted
 from agent.evolution.feedback.calibrate import kappa
 from agent.evolution.feedback.codet import consensus, entry_of, written
-from agent.evolution.feedback.judges import _grade, matches, points_of
+from agent.evolution.feedback.judges import _grade, matches, points_of, preferred, yes_or_no
 from agent.evolution.final import evolution_tokens
 from agent.evolution.votes import vote
 from agent.policies.base import PolicyFailure
@@ -186,10 +186,48 @@ def test_a_judge_needs_an_address(toy_yaml: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "grade"),
     [("4", 4), ("Grade: 3/5.", 3), ("from 0 to 5, I give 2", 2), ("7", None), ("good", None),
-     ("4.5", None)],
+     ("4.5", None), ("3 out of 5", 3), ("1 out of 5.", 1), ("**4** of 5", 4), ("0/5", 0),
+     ("4. There is 1 mistake.", 4), ("Grade: 4. There is 1 mistake.", 4),
+     ("It fails 2 of 3 cases. Grade: 1", 1), ("1. It reads 3.\n2. It adds 4.\n**Grade:** 5", 5),
+     ("I grade it with a 2 because 3 lines are wrong.", 2),
+     ("3 lines are wrong, 2 are right", None),
+     ("It prints 12", None), ("The grade is 4", 4)],
 )  # fmt: skip
 def test_grades_are_read(said: str, grade: int | None) -> None:
     assert _grade(said, 5) == grade
+
+
+@pytest.mark.parametrize(
+    ("said", "letter"),
+    [("B", "B"), ("**B**.", "B"), ("A is better than B.", "A"),
+     ("B is clearly better than A.", "B"),
+     ("A is worse than B.", None), ("A is not better than B.", None),
+     ("A. It is as short as B.", "A"),
+     ("A — it has fewer mistakes than B.", "A"), ("A misses a case. So the answer is B.", "B"),
+     ("Attempt A misses a case. Attempt B is better.", "B"), ("A: wrong. B: right. Better: B", "B"),
+     ("A. It prints 3.\nB. It prints 4.\nVerdict: B", "B"), ("A. No, on reflection: B", None),
+     ("I compared it with B, and A is right.", None),
+     ("Both are right, but A is more complete.", "A"),
+     ("I prefer attempt A", "A"), ("C", None), ("", None)],
+)  # fmt: skip
+def test_preferences_are_read(said: str, letter: str | None) -> None:
+    assert preferred(said) == letter
+
+
+def test_a_tie_is_a_preference_where_it_may_be_one() -> None:
+    assert [preferred(said, ("A", "B", "C")) for said in ("C", "A and B are alike: C")] == ["C"] * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [("Yes", "yes"), ("NO.", "no"), ("Yes. There is no mistake.", "yes"),
+     ("There is no mistake.", None), ("No, though yes would be kind.", "no"),
+     ("It adds the numbers, so yes.", "yes"), ("It prints 4.\nIs that right?\n**No**", "no"),
+     ("Yes. On reflection, no.", None), ("No mistakes. The answer is yes.", "yes"),
+     ("perhaps", None)],
+)  # fmt: skip
+def test_yes_and_no_are_read(said: str, word: str | None) -> None:
+    assert yes_or_no(said) == word
 
 
 def test_what_is_judged_stays_data() -> None:
@@ -321,6 +359,14 @@ def test_conditions_are_masked_one_at_a_time() -> None:
     assert len(backward(prompt, "2", 1)) == 1
     ((question, right),) = backward("Is the sky blue?", "yes", 3)
     assert right == "yes" and "fit all that the task says" in question
+
+
+def test_thousands_are_one_number() -> None:
+    first, second = backward("Of 1,200 eggs 3 are sold, at 2.", "2", 2)
+    assert first[1] == "1,200" and "Of X eggs" in first[0] and second[1] == "3"
+    assert _same("It is 1200.", "1,200") and _same("X = 1,200", "1200")
+    assert not _same("200", "1,200") and _same("12, 34", "34") and _same("12,5000", "5000")
+    assert [m for _, m in backward("Sort 3,12,5000 and 1.5.", "2", 9)] == ["3", "12", "5000", "1.5"]
 
 
 def reckoner(prompt: str, chance: random.Random, learnt: object) -> str:

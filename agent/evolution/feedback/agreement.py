@@ -9,7 +9,8 @@ from agent.evolution.feedback.judges import ROOM, yes_or_no
 from agent.evolution.votes import answer_of, vote
 from memory.records import content_hash
 
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"  # with the commas of thousands, if any
+_NUMBER = re.compile(rf"(?<![\w.]){_DIGITS}(?![\w.]*\d)")
 
 
 def consistent(bench: Bench) -> dict[str, Verdict]:
@@ -89,5 +90,9 @@ def backward(prompt: str, answer: str, most: int) -> list[tuple[str, str]]:
 def _same(said: str, hidden: str) -> bool:
     if hidden == "yes":
         return yes_or_no(said) == "yes"
-    numbers = re.findall(r"\d+(?:\.\d+)?", said.replace(",", ""))
-    return bool(numbers) and float(numbers[-1]) == float(hidden)
+    numbers = re.findall(_DIGITS, said)
+    return bool(numbers) and _value(numbers[-1]) == _value(hidden)
+
+
+def _value(digits: str) -> float:
+    return float(digits.replace(",", ""))

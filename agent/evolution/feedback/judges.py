@@ -55,10 +55,11 @@ def _rated(bench: Bench, *, outside: bool) -> dict[str, Verdict]:
 
 
 def _grade(said: str, scale: int) -> int | None:
-    """The last whole number of a verdict, if it is on the scale."""
-    numbers = re.findall(r"(?<![\d.])\d+(?![\d.]*\d)(?!/)", said.replace(f"/{scale}", ""))
-    grade = int(numbers[-1]) if numbers else None
-    return grade if grade is not None and grade <= scale else None
+    """The whole number that an answer comes to, if it is on the scale."""
+    said = re.sub(rf"\s*(?:/|\b(?:out )?of\b)\s*{scale}\b", "", said)
+    given = r"\b(?:grade|score|rat(?:e|ing))\b(?:\W+[a-z]+){0,3}?\W+"
+    grade = _verdict(said, r"(?<![\d.])\d+(?![\d.]*\d)(?!/)", given)
+    return int(grade) if grade is not None and int(grade) <= scale else None
 
 
 def compared(bench: Bench) -> dict[str, Verdict]:
@@ -131,9 +132,9 @@ def both(a: Trajectory, b: Trajectory) -> str:
 
 
 def preferred(said: str, letters: Sequence[str] = ("A", "B")) -> str | None:
-    """The last of the letters that stands alone in an answer."""
-    found = re.findall(rf"\b[{''.join(letters)}]\b", said)
-    return str(found[-1]) if found else None
+    """The letter that an answer comes to, of those that stand alone in it."""
+    wins = r" (?:wins\b|is (?!not |no )(?:\w+ ){0,2}?(?:better|best)\b)"
+    return _verdict(said, rf"\b[{''.join(letters)}]\b", after=wins)
 
 
 def by_principles(bench: Bench) -> dict[str, Verdict]:
@@ -164,6 +165,37 @@ def by_principles(bench: Bench) -> dict[str, Verdict]:
 
 
 def yes_or_no(said: str) -> str | None:
-    """The last yes or no of an answer, in small letters."""
-    words = re.findall(r"\b(yes|no)\b", said.lower())
-    return words[-1] if words else None
+    """The yes or no that an answer comes to, in small letters."""
+    return _verdict(said.lower(), r"\b(?:yes|no(?! \w))\b")  # "no mistake" is no verdict
+
+
+_NAMED = r"(?:(?:attempt|answer|verdict|grade|score|rating|better)\W+)?"
+_LEADS = r"\b(?:is|so|be|thus|hence|therefore|choose|prefer|pick|say|give)\W+(?:(?:a|attempt)\W+)?"
+
+
+def _verdict(said: str, one: str, before: str = "", after: str = "") -> str | None:
+    """What an answer that may be written freely comes to; None rather than what it may not mean.
+
+    A last line that is the verdict alone decides. Else it is what the answer opens with or ends
+    in; else what it plainly calls the verdict, or the one that it names at all. Where these name
+    two, there is none: "A is better than B" ends in the worse.
+
+    Args:
+        said: the answer.
+        one: a pattern of the verdicts.
+        before, after: patterns of what stands around a verdict that is plainly called so.
+    """
+    lines = [line for line in said.splitlines() if re.search(r"\w", line)] or [""]
+    if alone := re.fullmatch(rf"(?:[\w\s*]+:)?\W*({one})\W*", lines[-1]):
+        return alone[1]
+    clauses = re.split(r"[,;.!?](?=\W*\s|\W*$)|[:\n]", " ".join(lines))
+    end = next((c for c in reversed(clauses) if re.search(r"\w", c)), "")
+    opens = re.match(rf"(?i:\W*{_NAMED})({one})\W*?(?:[.,;!\n–—]|$)", lines[0])
+    ends = re.search(rf"(?:^\W*|{_LEADS})({one})\W*$", end)
+    if ends and len(set(re.findall(one, end))) > 1:
+        ends = None
+    found = {match[1] for match in (opens, ends) if match}
+    if not found and (before or after):
+        found = set(re.findall(rf"(?i:{before})({one})(?i:{after})", said))
+    found = found or set(re.findall(one, said))
+    return str(found.pop()) if len(found) == 1 else None
