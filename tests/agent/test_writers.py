@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.evolution.update.writers.base import sentence
 from agent.evolution.update.writers.exemplars import _agreed
 from agent.evolution.update.writers.insights import (
     TITLED,
@@ -32,7 +33,9 @@ def trajectory(slot: str, answer: str, task: str = "t") -> Trajectory:
     ("answer", "found"),
     [
         ("ADD: Read the question twice.", [("ADD", 0, "Read the question twice.")]),
-        ("add 3: Read the question twice", [("ADD", 3, "Read the question twice")]),
+        ("add 3: Read the question twice", [("ADD", 0, "Read the question twice")]),
+        ("ADD: 2 numbers must be added.", [("ADD", 0, "2 numbers must be added.")]),
+        ("EDIT 1: 2 numbers must be added.", [("EDIT", 1, "2 numbers must be added.")]),
         ("EDIT 2: Count every letter.", [("EDIT", 2, "Count every letter.")]),
         ("- AGREE 1\n* REMOVE 2", [("AGREE", 1, ""), ("REMOVE", 2, "")]),
         ("AGREE 1: Count every letter.", [("AGREE", 1, "Count every letter.")]),
@@ -43,6 +46,24 @@ def trajectory(slot: str, answer: str, task: str = "t") -> Trajectory:
 )
 def test_operations_on_rules(answer: str, found: list[tuple[str, int, str]]) -> None:
     assert list(operations(answer)) == found
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Convert all units. Then add.", "Convert all units."),
+        ("1. Convert all units before you add them.\n2. Add.",
+         "Convert all units before you add them."),
+        ("2) Convert all units", "Convert all units"),
+        ("Convert units, e.g. metres, first. Then add.", "Convert units, e.g. metres, first."),
+        ("E.g. metres are converted first. Then add.", "E.g. metres are converted first."),
+        ("2.5 metres are 250 centimetres. So?", "2.5 metres are 250 centimetres."),
+        ("Well. Convert all units. Then add.", "Well. Convert all units."),
+        ("1. Add.", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_the_first_sentence(answer: str, said: str) -> None:
+    assert sentence(answer) == said
 
 
 def test_a_program_becomes_a_function_of_its_tasks_values() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -204,8 +205,14 @@ def about(
     )
 
 
+SHORTEST = 8  # characters of a sentence that says something
+_NUMBERED = re.compile(r"^\s*\d+[.)]\s+")
+_STOP = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)\. ", re.IGNORECASE)
+
+
 def sentence(text: str) -> str:
-    """The first sentence of an answer; "" where it says nothing."""
-    said = " ".join(text.split())
-    said = said[: said.find(". ") + 1] if ". " in said else said
-    return said if len(said) >= 8 else ""
+    """The first sentence of an answer, without its number in a list; "" where it says nothing."""
+    said = " ".join(_NUMBERED.sub("", text).split())
+    stop = _STOP.search(said, SHORTEST - 1)  # one before ends nothing that says something
+    said = said[: stop.start() + 1] if stop else said
+    return said if len(said) >= SHORTEST else ""

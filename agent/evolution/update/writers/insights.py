@@ -46,7 +46,9 @@ _TITLED = re.compile(
     r"(?P<says>[^\n]{8,300}?)(?:\s+\W*content\W*:\W*(?P<how>[^\n]{8,300})|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_OPERATION = re.compile(r"^\W*(ADD|EDIT|AGREE|REMOVE)\b\W*(\d+)?\W*(.*)$", re.IGNORECASE)
+_OPERATION = re.compile(  # a new rule may begin with a number that is no rule's
+    r"^\W*(ADD|EDIT|AGREE|REMOVE)\b(?:(?<=ADD)(?:\s*\d+\s*:)?|\W*(\d+)?)\W*(.*)$", re.IGNORECASE
+)
 
 
 class InsightSettings(BaseModel):
