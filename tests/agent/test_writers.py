@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from agent.config import ConfigError, load_config
 from agent.evolution.update.writers.base import sentence
 from agent.evolution.update.writers.exemplars import _agreed
+from agent.evolution.update.writers.facts import FactSettings
 from agent.evolution.update.writers.insights import (
     TITLED,
     InsightSettings,
@@ -64,6 +68,15 @@ def test_operations_on_rules(answer: str, found: list[tuple[str, int, str]]) -> 
 )  # fmt: skip
 def test_the_first_sentence(answer: str, said: str) -> None:
     assert sentence(answer) == said
+
+
+@pytest.mark.parametrize("subject", ["about {task}", "about {}", "{family", "{family.no}"])
+def test_a_subject_names_what_is_there(toy_yaml: Path, subject: str) -> None:
+    settings = f"update_memory.write.facts={{subject: '{subject}'}}"
+    with pytest.raises(ConfigError, match=r"facts\.subject.*may name \{family\} and \{generation"):
+        load_config(toy_yaml, [settings])
+    known = FactSettings(subject="{family}, day {generation}")
+    assert known.subject.format(family="gcd", generation=2) == "gcd, day 2"
 
 
 def test_a_program_becomes_a_function_of_its_tasks_values() -> None:

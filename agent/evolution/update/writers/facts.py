@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.evolution.update.writers.base import (
     Edit,
@@ -55,6 +55,17 @@ class FactSettings(BaseModel):
     merge: int | None = Field(None, ge=2)
     most: int = Field(2, ge=1)
     tokens: int = Field(48, ge=8)
+
+    @field_validator("subject")
+    @classmethod
+    def _names_what_is_there(cls, subject: str) -> str:
+        try:
+            subject.format(family="", generation=0)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{subject!r} may name {{family}} and {{generation}}, nothing else ({error})"
+            ) from None
+        return subject
 
 
 def facts(situation: Situation, settings: FactSettings) -> Written:
