@@ -25,7 +25,6 @@ from memory.records import (
     Status,
     Trajectory,
     Trust,
-    Worth,
     standing,
 )
 
@@ -89,6 +88,14 @@ def listing(
     with open_ledger(folder) as ledger:
         chosen = generation_of(ledger, folder, generation)
         return [row for row in _rows(ledger, chosen) if only.passes(row)] if chosen else []
+
+
+def outside(folder: Path, generation: int | None = None) -> int:
+    """How many stored items are not in a generation's memory (the incumbent's by default)."""
+    with open_ledger(folder) as ledger:
+        chosen = generation_of(ledger, folder, generation)
+        known = history.state(ledger, chosen.memory) if chosen else {}
+        return sum(key not in known for key in ledger.keys(MemoryItem, ""))
 
 
 def detail(folder: Path, item_id: str, generation: int | None = None) -> dict[str, Any]:
@@ -350,7 +357,7 @@ def _rows(ledger: Ledger, generation: Generation) -> Iterator[dict[str, Any]]:
 
 
 def _row(item: MemoryItem, change: MemoryChange | None, weights: str) -> dict[str, Any]:
-    worth = change.worth if change else Worth()
+    measured = ("uses", "wins", "pairs", "utility", "low", "high")
     return {
         "id": item.id,
         "kind": item.kind.value,
@@ -360,12 +367,8 @@ def _row(item: MemoryItem, change: MemoryChange | None, weights: str) -> dict[st
         "born": item.born,
         "made": item.made,
         "changed": change.generation if change else None,
-        "uses": worth.uses,
-        "wins": worth.wins,
-        "pairs": worth.pairs,
-        "utility": worth.utility,
-        "low": worth.low,
-        "high": worth.high,
+        # None where the generation's memory has it not: then nothing was measured there.
+        **{name: getattr(change.worth, name) if change else None for name in measured},
         "key": item.key,
         "text": item.text,
         "sources": list(item.sources),

@@ -57,7 +57,7 @@ def list_(
 
     Example: instar memory list --run runs/quickstart --status active --family gcd
     """
-    from agent.inspection import Filter, listing
+    from agent.inspection import Filter, listing, outside
     from agent.report.memory import item_table, tally
 
     only = Filter(kind, status, family, trust, born, min_uses, text)
@@ -67,8 +67,12 @@ def list_(
     elif rows:
         _print(item_table(_visible(rows)), tally(rows))
     else:
-        hint = "; --status all looks at what is gone as well" * (status == "living")
-        _print(f"{'nothing passes' if only != Filter() else 'the memory is empty'}{hint}")
+        told = ["nothing passes" if only != Filter() else "the memory is empty"]
+        if listing(run, generation=generation, only=only._replace(status="all")):
+            told.append("--status all looks at what is gone as well")
+        if n := outside(run, generation):
+            told.append(f"items stored that this generation's memory has not: {n}")
+        _print("; ".join(told))
 
 
 @memory_app.command()
@@ -352,7 +356,12 @@ def episodes(
     generation: Annotated[
         int | None, typer.Option("--generation", "-g", min=0, help="Played for this generation.")
     ] = None,
-    phase: Annotated[str, typer.Option(help="acquire, probe, gate, retention or test.")] = "",
+    phase: Annotated[
+        str,
+        typer.Option(
+            help="acquire, canary, probe, rewrite, composed, correction, gate, retention or test."
+        ),
+    ] = "",
     split: Annotated[str, typer.Option(help="train, gate, retention or test.")] = "",
     family: Annotated[str, typer.Option(help="Only this family.")] = "",
     outcome: Annotated[
@@ -373,12 +382,20 @@ def episodes(
     from agent.made_tasks import MadeTasks
     from agent.report.memory import episode_list
     from agent.run_folder import LEDGER, open_ledger
+    from agent.verify import LEARNING
+    from environments.splits import SPLITS
     from memory.inspector import queries
     from memory.inspector.digest import Digest
 
-    if outcome not in queries.OUTCOMES:
-        known = ", ".join(filter(None, queries.OUTCOMES))
-        raise ConfigError(f"--outcome {outcome}: must be one of {known}")
+    known = {
+        "outcome": (outcome, queries.OUTCOMES),
+        "phase": (phase, (*LEARNING, *SPLITS[1:])),
+        "split": (split, SPLITS),
+    }
+    for option, (given, names) in known.items():
+        if given and given not in names:
+            must_be = ", ".join(filter(None, names))
+            raise ConfigError(f"--{option} {given}: must be one of {must_be}")
     with open_ledger(run) as ledger:
         item = find_item(ledger, item).id if item else ""
     digest = Digest(run / LEDGER)

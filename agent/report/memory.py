@@ -99,7 +99,7 @@ def history_page(told: Row, full: bool = False) -> Group:
     trained = ", ".join(told["adapters"]) or "no adapter was trained on its episodes"
     parts.append(field("weights", trained))
     won = sum(use["success"] for use in told["uses"])
-    parts.append(field("shown", f"in {len(told['uses'])} episodes, {won} of them successful"))
+    parts.append(field("shown", _in_episodes(len(told["uses"]), won)))
     few = told["uses"] if full else told["uses"][-_USES:]
     if before := len(told["uses"]) - len(few):
         parts.append(Text(f"    … {before} before these; --full shows all", "dim"))
@@ -358,7 +358,9 @@ def utility(worth_: Row) -> str:
 
 
 def worth(item: Row) -> str:
-    uses = f"shown in {item['uses']} episodes, {item['wins']} of them successful"
+    if item["changed"] is None:
+        return "not measured, as this generation's memory has it not"
+    uses = f"shown {_in_episodes(item['uses'], item['wins'])}"
     if not item["pairs"]:
         return f"{uses}; utility not measured"
     return f"{uses}; utility {utility(item)} on {item['pairs']} tasks tried with and without"
@@ -389,6 +391,10 @@ def flat(text: str, most: int) -> str:
     """A text on one line, cut."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _in_episodes(n: int, won: int) -> str:
+    return f"in {n} episode{'s' * (n != 1)}, {won} successful"
 
 
 def _episodes(slots: Sequence[str]) -> str:

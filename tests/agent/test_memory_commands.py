@@ -20,7 +20,7 @@ from agent.verify import verify
 from memory import history
 from memory.ledger import Ledger
 from memory.lock import RunLock
-from memory.records import Generation, MemoryItem, Note, Status, Trajectory
+from memory.records import Generation, Kind, MemoryItem, Note, Status, Trajectory
 from tests.agent import remembered as run_of
 
 COMMANDS = (
@@ -148,6 +148,35 @@ def test_show_and_history(
     assert "+0.31 [+0.05, +0.57]" in call("show", run_of.SQUARE.id, "--run", written).out
 
 
+def test_what_no_memory_holds_is_not_said_to_be_unused(
+    ask: Callable[..., Any], call: Callable[..., Said], mine: Path
+) -> None:
+    hint = run_of.rule("Raise it to the second power.", 2, run_of.E[2], kind=Kind.DRAFT)
+    slot = f"2/acquire/{run_of.TASKS[2]}/again"
+    with Ledger(mine / "ledger.sqlite") as ledger:
+        ledger.append(hint.id, hint)
+        ledger.append(slot, run_of.episode(slot, "print(144)", recalled=(hint.id,)))
+    told = ask("show", hint.id, "--run", mine)
+    assert (told["status"], told["uses"], told["utility"]) == ("unknown", None, None)
+    assert "this generation's memory has it not" in call("show", hint.id, "--run", mine).out
+    assert "in 1 episode, 1 successful" in call("history", hint.id, "--run", mine).out
+    assert ask("show", run_of.SQUARE.id, "--run", mine)["uses"] == run_of.WORTH.uses
+    page = call("show", run_of.SQUARE.id, "--run", mine).out
+    assert "shown in 4 episodes, 3 successful; utility" in page
+
+
+def test_an_empty_list_says_what_there_is(call: Callable[..., Said], written: Path) -> None:
+    def said(*options: object) -> str:
+        return call("list", "--run", written, *options).out.strip()
+
+    elsewhere = f"items stored that this generation's memory has not: {len(run_of.ITEMS)}"
+    assert said("-g", 0) == f"the memory is empty; {elsewhere}"
+    assert said("-g", 0, "--status", "all") == f"nothing passes; {elsewhere}"
+    gone = "nothing passes; --status all looks at what is gone as well"
+    assert said("--family", "double") == gone
+    assert said("--text", "nowhere") == "nothing passes"
+
+
 def test_why(ask: Callable[..., Any], call: Callable[..., Said], written: Path) -> None:
     told = ask("why", run_of.SAW.slot, "--run", written)
     (look,) = told["looks"]
@@ -178,6 +207,11 @@ def test_episodes(ask: Callable[..., Any], call: Callable[..., Said], mine: Path
     assert out[-1] == f"{len(every)} episodes, {len(every) - 1} successful; 2 shown (--limit)"
     (line,) = call("episodes", "--run", mine, "--outcome", "odd").err.splitlines()
     assert "--outcome odd: must be one of success, wrong, error, broken" in line
+    assert (
+        "--phase odd: must be one of acquire, canary, probe, rewrite, composed, correction, gate, "
+        "retention, test" in call("episodes", "--run", mine, "--phase", "odd").err
+    )
+    assert "must be one of train, gate" in call("episodes", "--run", mine, "--split", "odd").err
     assert "see `instar episodes`" in call("why", "nowhere", "--run", mine).err
 
 
