@@ -104,7 +104,7 @@ class PolicySettings(_Settings):
     @model_validator(mode="after")
     def _endpoint_named(self) -> Self:
         if self.engine == "openai" and not (self.endpoint.url and self.endpoint.model):
-            raise ValueError("engine openai needs endpoint.url and endpoint.model")
+            raise ValueError("engine openai needs policy.endpoint.url and policy.endpoint.model")
         return self
 
 

@@ -300,7 +300,7 @@ def test_messages_are_sent_and_a_turn_that_was_begun_goes_on(
 def test_what_cannot_be_trained_on_is_refused_at_once(other: Other, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"can never be trained on: set update_weights.enabled"):
         validate(tree(other.url, token_ids=False, learns=True), "t")
-    with pytest.raises(ConfigError, match=r"endpoint.url"):
+    with pytest.raises(ConfigError, match=r"needs policy\.endpoint\.url and policy\.endpoint"):
         validate({"policy": {"engine": "openai"}}, "t")
     for learns in (True, False):
         config = validate(tree(other.url, token_ids=True, learns=learns), "t")

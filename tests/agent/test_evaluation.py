@@ -214,7 +214,7 @@ def test_an_endpoint_judges_and_is_told(
         t.produced_tokens for t in found.episodes(f"gate/none+{BASE}/")
     )
     assert g.tokens["evaluate"] == episodes + 11 * len(judge.seen)
-    with pytest.raises(ConfigError, match=r"judge: endpoint needs endpoint.url"):
+    with pytest.raises(ConfigError, match=r"needs evaluate\.endpoint\.url and evaluate\.endpoint"):
         load_config(None, ["evaluate.judge=endpoint"])
 
 

@@ -577,7 +577,7 @@ def harbour_in(folder: Path) -> Path:
         ("self-instruct", [f"suite.name={HERE}:Closed"], "takes no tasks that are made up"),
         ("code-llama", [], "graded by solution and tests; those of the suite"),
         ("schema", [], "graded by database and query and schema"),
-        ("documents", [], r"documents=\(not set\): there are no texts"),
+        ("documents", [], r"documents: set acquire\.generate\.documents=FOLDER"),
     ],
 )
 def test_what_cannot_be_had_is_told(writes: Writer, how: str, more: list[str], told: str) -> None:

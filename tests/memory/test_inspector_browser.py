@@ -388,6 +388,8 @@ def test_a_run_that_has_only_begun(
                 assert page.wider_by() <= 0
                 if not (generations == 0 and route == "generations"):
                     assert page.all("main .empty"), route
+                if route in ("memory", "map"):  # a run may be without memory for good
+                    assert "update_memory.enabled=false" in page.text()
         page.go("item/ffff")
         assert "Nothing of this name" in page.text()
 

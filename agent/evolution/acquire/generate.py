@@ -86,13 +86,14 @@ def check(run: Run) -> None:
             "weighted or grpo"
         )
     if settings.how == "documents":
-        folder = Path(settings.documents)
+        folder, kinds = Path(settings.documents), ", ".join(knowledge.KINDS)
         if settings.documents and not folder.is_dir():
             raise ConfigError(f"acquire.generate.documents={folder}: there is no such folder")
-        if not settings.documents or not knowledge.passages(folder, settings.passage):
+        if not settings.documents:
+            raise ConfigError(f"{how}: set acquire.generate.documents=FOLDER, a folder of {kinds}")
+        if not knowledge.passages(folder, settings.passage):
             raise ConfigError(
-                f"acquire.generate.documents={settings.documents or '(not set)'}: there are no "
-                f"texts ({', '.join(knowledge.KINDS)}) in it; name a folder with documents"
+                f"acquire.generate.documents={folder}: there are no texts ({kinds}) in it"
             )
 
 

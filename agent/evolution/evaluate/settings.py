@@ -57,5 +57,7 @@ class EvaluateSettings(BaseModel):
     @model_validator(mode="after")
     def _judge_named(self) -> Self:
         if self.judge == "endpoint" and not (self.endpoint.url and self.endpoint.model):
-            raise ValueError("judge: endpoint needs endpoint.url and endpoint.model")
+            raise ValueError(
+                "judge: endpoint needs evaluate.endpoint.url and evaluate.endpoint.model"
+            )
         return self

@@ -16,7 +16,7 @@ export async function memoryPage(to, { link, remember }) {
   let timeline = begun;
   const title = large ? "Map" : "Memory";
   if (!timeline.generations.length || !timeline.counts.length) {
-    return { title, node: el("div", null, heading(large), empty("The memory is empty", "Items appear here when a generation with new memory passes the gate. This page fills by itself.")) };
+    return { title, node: el("div", null, heading(large), empty("The memory is empty", "Items appear here when a generation with new memory passes the gate; a run with update_memory.enabled=false makes none.")) };
   }
   const params = { kind: "", standing: "", family: "", text: "", sort: "newest", by: "standing", colour: "kind", ...to.params };
   let generations = timeline.generations;

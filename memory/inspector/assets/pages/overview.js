@@ -74,7 +74,7 @@ function decisions(generations, at) {
 
 function memory(timeline, link) {
   if (!timeline.counts.length) {
-    return section("Memory", "", empty("The memory is empty", "Items appear when a generation with new memory passes the gate."));
+    return section("Memory", "", empty("The memory is empty", "Items appear when a generation with new memory passes the gate; a run with update_memory.enabled=false makes none."));
   }
   const layers = layersOf("standing", timeline);
   const counts = new Map();
