@@ -120,6 +120,32 @@ def test_the_documented_method_learns_from_the_shortest(example: Path, toy_yaml:
         assert any(t.produced_tokens > least[t.task] for t in learnt)
 
 
+def advised(prompt: str, chance: random.Random, learnt: Sequence[tuple[str, str]]) -> str:
+    """Says what is easily missed, and is right where that stands before the task."""
+    asked = question(prompt)
+    if "What is easily missed?" in asked:
+        return "Mind the sign."
+    return (pupils.code_for(asked) if "Mind the sign." in asked else "print(undefined)") + "\n```\n"
+
+
+def test_the_documented_way_of_solving_shows_a_second_opinion(
+    toy_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((name, body),) = BLOCK.findall((ROOT / "agent/evolution/solutions/README.md").read_text())
+    (tmp_path / name).write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ("policy.model=tests.agent.test_added_method:advised", "agent.turns=1")
+    for how, right_ in (("opinion:solve", 24), ("sample", 0)):
+        config = load_config(toy_yaml, [*LIVE, *PUPIL, *own, f"acquire.solve.how={how}"])
+        folder = tmp_path / how.partition(":")[0]
+        with Run(folder, config, quiet=True) as run:
+            evolve(run)
+            tries = run.ledger.all(Trajectory, "1/acquire/")
+            assert sum(t.success for _, t in tries) == right_
+            assert run.ledger.count(Note, "said/1/solve/second-opinion/") == right_ // 4
+        assert verify(folder)[1] == []
+
+
 def test_a_correction_of_ones_own_corrects(toy_yaml: Path, tmp_path: Path) -> None:
     own = ("policy.model=tests.agent.pupils:pupil", "acquire.samples=1", "agent.turns=1")
     correct = "refine.correct=tests.agent.test_added_method:mended"
