@@ -154,3 +154,10 @@ def test_the_list_is_told_phase_by_phase(
     assert listed["star"] == json.loads(json.dumps(recipe("star")._asdict()))
     seen = instar("recipes", "show", "star", "--picture").stdout
     assert f"{CHOSEN} rationalise" in seen and "arXiv 2203.14465" in seen
+
+
+def test_the_readme_names_every_method() -> None:
+    page = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    named = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    methods = [name for name in recipes() if recipe(name).phase != SUITES]
+    assert [name for name in methods if f"`{name}`" not in named] == []
