@@ -16,8 +16,7 @@ from rich.console import Console
 from agent.config import ConfigError, load_config
 from agent.evolution.correct import blocks, execution
 from agent.evolution.cycle import evolve
-from agent.evolution.solutions import base, compose, likelihood
-from agent.evolution.solutions.base import Stage
+from agent.evolution.solutions import compose, likelihood
 from agent.evolution.solutions.methods import (
     contrast,
     debate,
@@ -31,7 +30,6 @@ from agent.evolution.solutions.methods import (
 from agent.evolution.solutions.settings import methods
 from agent.evolution.update import lessons
 from agent.evolution.votes import answer_of
-from agent.loop import Assignment
 from agent.policies.scripted import LEARNT
 from agent.run import Run
 from agent.run_folder import BASE, LEDGER, open_ledger
@@ -459,19 +457,6 @@ def test_mistakes_in_settings_are_told_in_a_line(toy_yaml: Path, tmp_path: Path)
             pytest.raises(ConfigError, match=told),
         ):
             evolve(opened)
-
-
-def test_the_readme_s_example_is_a_method(toy_yaml: Path, tmp_path: Path) -> None:
-    text = (Path(compose.__file__).parent / "README.md").read_text()
-    (body,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    names = {**vars(base), "quoted": base.quoted}
-    exec(body, names)
-    with Run(tmp_path / "run", load_config([toy_yaml], [by("mender")]), quiet=True) as opened:
-        task = opened.tasks("train")[0]
-        planned = [Assignment(f"1/acquire/{task.id}/0", task, "train", "acquire")]
-        (t,) = names["solve"](Stage(opened, 1, BASE, planned))
-        assert "- MEND the name." in read(t)
-        assert opened.ledger.get(Note, f"said/1/solve/second-opinion/{task.id}") is not None
 
 
 # --- a real suite ---
