@@ -47,6 +47,7 @@ def practised(
         tried += run.episodes(f"{label} · base explores further", more.base, BASE)
         tried += run.episodes(f"{label} · further", more.incumbent, incumbent.weights)
     if settings.retries:
+        seen(run, incumbent.weights, tried)  # with the base's: they are compared
         planned = [a for a in episodes.incumbent if a.phase != CANARY]
         tried += retry(run, n, incumbent, planned, tries)
     return tried

@@ -14,8 +14,8 @@ from rich.console import Console
 from agent.config import ConfigError, load_config
 from agent.evolution.cycle import evolve
 from agent.evolution.feedback import base
-from agent.evolution.feedback.agreement import _same, backward
-from agent.evolution.feedback.base import SYSTEM, presented, quoted
+from agent.evolution.feedback.agreement import _same, backward, consistent
+from agent.evolution.feedback.base import SYSTEM, UNDECIDED, Bench, presented, quoted
 from agent.evolution.feedback.calibrate import kappa
 from agent.evolution.feedback.codet import consensus, entry_of, written
 from agent.evolution.feedback.judges import _grade, matches, points_of, preferred, yes_or_no
@@ -27,7 +27,7 @@ from agent.report.terminal import two_by_two
 from agent.run import Run
 from agent.run_folder import open_ledger
 from agent.verify import verify
-from memory.records import Kind, MemoryItem, Note, Trust
+from memory.records import Kind, MemoryItem, Note, Trajectory, Trust
 from tests.agent import doors, pupils
 from tests.agent.methods import LIVE, Evolved
 from tests.agent.servers import Server
@@ -347,6 +347,14 @@ def test_the_vote_is_self_consistencys() -> None:
     assert shares == [0.6, 0.6, 0.2, 0.6, 0.0] and winner == "18"
     assert vote(["18", "18", "26", "18", None], 0.7)[1] is None
     assert vote(["1", "2"], 0.0)[1] is None and vote(["1"], 0.0)[1] is None
+
+
+def test_nothing_agrees_with_a_try_that_is_alone() -> None:
+    run: Any = None
+    alone = Trajectory(slot="1/acquire/t/0", task="t", suite="s", family="f", split="train",
+                       phase="acquire", policy="base")  # fmt: skip
+    bench = Bench(run, 1, "base", [alone])
+    assert consistent(bench) == {"1/acquire/t/0": UNDECIDED}  # not a reward of 1 that is no success
 
 
 def test_conditions_are_masked_one_at_a_time() -> None:

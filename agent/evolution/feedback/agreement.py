@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agent.evolution.feedback.base import Bench, Verdict, ask, quoted
+from agent.evolution.feedback.base import UNDECIDED, Bench, Verdict, ask, quoted
 from agent.evolution.feedback.judges import ROOM, yes_or_no
 from agent.evolution.votes import answer_of, vote
 from memory.records import content_hash
@@ -18,9 +18,13 @@ def consistent(bench: Bench) -> dict[str, Verdict]:
 
     A try's reward is the share of its task's tries that gave its answer (the paper's confidence);
     the most frequent answer's are solutions, if it has the share ``agreement`` of more than one.
+    Nothing is said of a try that is its task's only one.
     """
     found: dict[str, Verdict] = {}
     for own in bench.by_task().values():
+        if len(own) == 1:
+            found[own[0].slot] = UNDECIDED
+            continue
         shares, winner = vote([answer_of(t) for t in own], bench.run.config.feedback.agreement)
         for t, share in zip(own, shares, strict=True):
             found[t.slot] = Verdict(share, winner is not None and answer_of(t) == winner)
