@@ -107,8 +107,11 @@ def loop(
         torch.manual_seed(int(content_hash([seed, number, accelerator.process_index])[:12], 16))
         step_loss, step_tokens = step_of(rows)
         # All of them, for FSDP's sake; what is frozen has no gradient.
-        accelerator.clip_grad_norm_(trainee.scorer.parameters(), settings.max_grad_norm)
-        optimiser.step()
+        norm = accelerator.clip_grad_norm_(trainee.scorer.parameters(), settings.max_grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            step_loss = math.nan  # no further loss would tell, if this is the last step
+        with engine_errors(ADVICE):
+            optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if averages is not None:
             averages.after(number + 1)

@@ -177,6 +177,21 @@ def test_divergence_leaves_nothing(model: Path, examples: list[Example], tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def steep(tokens: Tokens, batch: Batch) -> Tensor:
+    """A finite loss whose gradient is not."""
+    return (tokens.logprobs - tokens.logprobs.detach()).abs().sqrt().sum()
+
+
+def test_a_gradient_that_is_not_finite_is_told_in_the_last_step_too(
+    model: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    how = LoraSettings.model_validate(SMALL | {"loss": f"{__name__}:steep", "epochs": 1})
+    one = examples[:1]
+    with pytest.raises(FloatingPointError, match="after 1 steps"):
+        train(model, one, how, tmp_path / "a", seed=0, manifest={}, dtype="float32")
+    assert not list(tmp_path.iterdir())
+
+
 # --- crashes ---
 
 # Everything is imported once; each training is a forked child, which kills itself.
