@@ -447,7 +447,7 @@ def test_mistakes_in_settings_are_told_in_a_line(toy_yaml: Path, tmp_path: Path)
         ("knowagent",): "does not tell its valid actions",
         ("rlcd", "acquire.solve.better=x", "acquire.solve.worse=x"): "two different prompts",
         ("debate", "acquire.retries=2"): "set acquire.retries=0",
-        ("debate", "acquire.further_samples=2"): "set acquire.further_samples=0",
+        ("debate", "acquire.explore=true", "acquire.further_samples=2"): "further_samples=0",
         ("self-talk", "suite={name: tests.agent.solvers:Paths}"): "one action ends a dialogue",
     }
     for number, ((name, *settings), told) in enumerate(wrong.items()):

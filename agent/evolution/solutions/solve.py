@@ -44,7 +44,7 @@ def check(run: Run) -> None:
     settings = run.config.acquire
     if settings.solve.how == SAMPLE:
         return
-    for name in ("retries", "further_samples"):
+    for name in ("retries", *(["further_samples"] if settings.explore else [])):
         if getattr(settings, name):
             raise ConfigError(
                 f"acquire.solve.how={settings.solve.how} says itself how often a task is tried: "
