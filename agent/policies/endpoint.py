@@ -28,7 +28,8 @@ class EndpointSettings(BaseModel):
         key_variable: environment variable that holds its key.
         token_ids: whether it takes token ids, and returns them with their log-probabilities
             (``return_token_ids``, as vLLM does). One that does not may act, through chat
-            messages, but nothing that it writes can be trained on.
+            messages, without hot tokens (``acquire.hot_tokens``), but nothing that it writes can
+            be trained on.
         timeout_s: longest wait for an answer, in seconds.
     """
 

@@ -166,6 +166,27 @@ def test_a_judge_that_is_down_stops_the_run_and_what_it_said_is_kept(
     again.ledger.close()
 
 
+def test_who_waits_for_a_judge_can_stop_waiting() -> None:
+    """At once, with what it has said so far; what it was not asked yet, it is not asked."""
+    woken, asked = threading.Event(), []
+
+    def answer(question: base.Conversation) -> base.Said:
+        asked.append(question)
+        if len(asked) > 1:
+            woken.wait(60)
+        return "yes", 1
+
+    answers = base._in_threads(answer, [[{"n": str(n)}] for n in range(30)], "a judge")
+    assert next(answers) == ("yes", 1)
+    answers.close()  # as an interrupted loop does
+    waiting = [t for t in threading.enumerate() if t.name == "a judge"]
+    assert waiting and all(t.daemon for t in waiting)  # Python's end does not wait for them
+    woken.set()
+    for thread in waiting:
+        thread.join(60)
+    assert 1 < len(asked) <= base.UNDER_WAY + 1
+
+
 def test_what_a_judge_leaves_open_is_not_learnt_from(
     run: Callable[..., Evolved], judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.evolution.update.writers.base import put, transcript
@@ -22,6 +25,9 @@ LONGEST = 4000  # characters of a task with its attempt that a judge is shown
 TRIES = 3  # times that a judge may give no answer
 UNDER_WAY = 8  # questions to a judge at a time
 WAIT_S = 1.0  # before a judge is asked again; twice as long each time
+
+Conversation = Sequence[Message]
+Said = tuple[str, int | None]  # a text, and the tokens that it took, where that is told
 
 
 class Verdict(NamedTuple):
@@ -140,7 +146,7 @@ def ask_endpoint(
     """
     endpoint = Endpoint(settings.url, settings.key(), settings.timeout_s)
 
-    def one(messages: Sequence[Message]) -> tuple[str, int | None]:
+    def one(messages: Conversation) -> Said:
         body = {
             "model": settings.model,
             "messages": list(messages),
@@ -160,24 +166,58 @@ def ask_endpoint(
         raise AssertionError
 
     missing = [key for key in asked if run.ledger.get(Note, key) is None]
-    with (
-        phase(run.console, label, len(missing), quiet=run.quiet) as meter,
-        ThreadPoolExecutor(UNDER_WAY, thread_name_prefix=role) as pool,
-    ):
-        try:
-            answers = pool.map(one, [asked[key] for key in missing])
-            for stored, (text, used) in zip(missing, answers, strict=True):
-                used = run.memory.counter(weights)(text) if used is None else used
-                run.ledger.append(stored, Note(data={"text": text, "tokens": used}))
-                meter.advance(1, used)
-        except PolicyFailure:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with phase(run.console, label, len(missing), quiet=run.quiet) as meter:
+        answers = _in_threads(one, [asked[key] for key in missing], role)
+        for stored, (text, used) in zip(missing, answers, strict=True):
+            used = run.memory.counter(weights)(text) if used is None else used
+            run.ledger.append(stored, Note(data={"text": text, "tokens": used}))
+            meter.advance(1, used)
     notes = {key: run.ledger.get(Note, key) for key in asked}
     return {key: str(note.data["text"]) for key, note in notes.items() if note}
 
 
-def _said(role: str, endpoint: Endpoint, found: Mapping[str, Any]) -> tuple[str, int | None]:
+def _in_threads(
+    ask: Callable[[Conversation], Said], questions: Sequence[Conversation], name: str
+) -> Generator[Said, None, None]:
+    """Answers in the questions' order, ``UNDER_WAY`` asked at a time.
+
+    Not a pool's threads: Python waits for those at its end, and an answer takes its time.
+    """
+    waiting: SimpleQueue[tuple[Future[Said], Conversation]] = SimpleQueue()
+    futures: list[Future[Said]] = [Future() for _ in questions]
+    for pair in zip(futures, questions, strict=True):
+        waiting.put(pair)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                future, question = waiting.get_nowait()
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    future.set_result(ask(question))
+                except Exception as error:  # raised where the answer is taken
+                    future.set_exception(error)
+
+    for _ in range(min(UNDER_WAY, len(questions))):
+        Thread(target=work, name=name, daemon=True).start()
+    try:
+        for future in futures:
+            yield future.result()
+    except Exception:  # one failed: no more are asked, and when this is told, nobody asks any more
+        _cancel(futures)
+        wait(futures)
+        raise
+    finally:  # interrupted: nobody waits for those under way
+        _cancel(futures)
+
+
+def _cancel(futures: Sequence[Future[Said]]) -> None:
+    for future in futures:
+        future.cancel()
+
+
+def _said(role: str, endpoint: Endpoint, found: Mapping[str, Any]) -> Said:
     """The text of an answer, and the tokens that it took, where it says that."""
     try:
         text = str(found["choices"][0]["message"]["content"] or "")
