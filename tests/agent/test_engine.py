@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,55 @@ def test_a_prompt_met_again_takes_nothing_from_longer_rows(loaded: tuple[Any, An
         expected = plainly(loaded[1], asked, done[ticket])
         assert done[ticket].logprobs == pytest.approx(expected, abs=1e-3)
         assert done[ticket].token_ids == serve(engine_of(loaded), [asked])[0].token_ids
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_comes_when_each_answer_is_its_own(loaded: tuple[Any, Any], seed: int) -> None:
+    """New prompts, repeated ones, conversations that go on, in any order, at any time."""
+    chance = random.Random(seed)
+    engine = engine_of(loaded, slots=chance.choice((2, 3, 5)))
+    engine.ends = set()
+    shared = prompt(99, 40)
+    open_: dict[Hashable, Request] = {}
+    ended: list[tuple[Request, Completion]] = []
+
+    def another() -> tuple[int, ...]:
+        """Ids of a prompt: of its own, or with a beginning that is known already."""
+        kind = chance.choice(("new", "shared", "again", "cut", "on", "running"))
+        if kind == "running" and open_:
+            return chance.choice(list(open_.values())).prompt_ids
+        if kind in ("again", "cut", "on") and ended:
+            asked, made = chance.choice(ended)
+            if kind == "again":
+                return asked.prompt_ids
+            if kind == "cut":
+                return asked.prompt_ids[: chance.randint(1, len(asked.prompt_ids))]
+            going = asked.prompt_ids + made.token_ids
+            if len(going) < CONTEXT - 80:
+                return going + prompt(chance.randrange(250), chance.choice((1, 2, 30)))
+        own = prompt(chance.randrange(250), chance.choice((1, 2, 17, 70, 200, 500)))
+        return shared + own if kind == "shared" else own
+
+    for ticket in range(60):
+        choices = ("yes", "no", "yes and no") if chance.random() < 0.2 else ()
+        request = open_[ticket] = Request(
+            prompt_ids=another(), max_new_tokens=chance.choice((1, 2, 9, 70)), choices=choices,
+            temperature=chance.choice((0.0, 0.7, 1.3)), hot_tokens=chance.choice((0, 2)), heat=2.0,
+            keep=chance.random() < 0.6, seed=ticket,
+        )  # fmt: skip
+        engine.submit(ticket, request)
+        for _ in range(chance.choice((0, 0, 1, 5, 40)) if ticket < 59 else 10**6):
+            for other, made in engine.step():
+                ended.append((open_.pop(other), made))
+            assert all(row.position <= engine.cache.length for row in engine.rows)
+            if not engine.busy:
+                break
+    assert not open_ and len(ended) == 60
+    for asked, made in ended:
+        if asked.choices:  # what is drawn is one of those allowed: only company could change it
+            assert made.token_ids == serve(engine_of(loaded), [asked])[0].token_ids
+        else:
+            assert made.logprobs == pytest.approx(plainly(loaded[1], asked, made), abs=1e-3)
 
 
 def test_kept_turns_are_bounded_in_tokens_and_the_oldest_go_first(
