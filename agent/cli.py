@@ -19,12 +19,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from agent.adapter_commands import adapters_app
-from agent.environment_commands import UNSAFE, AsJson, Unsafe, check, new_env, suite_setting
-from agent.memory_commands import episodes, memory_app
+from agent.commands.adapters import adapters_app
+from agent.commands.environments import UNSAFE, AsJson, Unsafe, check, new_env, suite_setting
+from agent.commands.memory import episodes, memory_app
+from agent.commands.recipes import recipes_app
+from agent.commands.view import view
 from agent.openmp import share_cores
-from agent.recipe_commands import recipes_app
-from agent.view_command import view
 
 app = typer.Typer(
     name="instar",

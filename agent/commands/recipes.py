@@ -10,7 +10,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from agent.environment_commands import AsJson
+from agent.commands.environments import AsJson
 
 recipes_app = typer.Typer(
     help="Recipes: suites and published methods as settings.", invoke_without_command=True

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from agent.environment_commands import AsJson
+from agent.commands.environments import AsJson
 
 memory_app = typer.Typer(
     no_args_is_help=True,

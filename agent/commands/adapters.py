@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent.environment_commands import AsJson, Unsafe
+from agent.commands.environments import AsJson, Unsafe
 
 adapters_app = typer.Typer(
     no_args_is_help=True,
