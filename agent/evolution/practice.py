@@ -63,11 +63,11 @@ def _planned(
 ) -> Plan:
     """Episodes that try tasks, with what memory holds for those that are not done yet."""
     settings, memory, weights = run.config.acquire, incumbent.memory, incumbent.weights
+    further = settings.retries or settings.solve.how != SAMPLE  # read memory as the first did
     open_ = [
         t
         for t in tasks
-        if settings.retries
-        or not all(map(run.done, slots(n, t, samples, canaries.phase(t, planted))))
+        if further or not all(map(run.done, slots(n, t, samples, canaries.phase(t, planted))))
     ]
     return plan(
         tasks,

@@ -24,6 +24,14 @@ RUNS = {
     "a3t": (*EXPLORES, "acquire.samples=2", "acquire.first_tasks=3", "generations=2"),
     "grath": (*PROMPTED, "generations=2"),
     "self-talk": (*LEARNS, by("talker")),
+    "debate": (
+        *LEARNS,
+        by("debater"),
+        "acquire.samples=3",
+        "generations=2",
+        "update_memory.enabled=true",
+        "acquire.memory_share=0.6",
+    ),
     "absolute-zero": (*SETTINGS, "acquire.generate.drafts=12", "acquire.generate.count=4"),
 }
 
@@ -38,6 +46,7 @@ POINTS: dict[str, tuple[str, dict[str, Any]]] = {
     "the client has spoken": ("self-talk", at("agent.run:Run.say", when="after")),
     "the agent has acted": ("self-talk", at("agent.run:Run.say", nth=5, when="after")),
     "a dialogue is stored": ("self-talk", at(MANY, nth=1, match="composed/", when="after")),
+    "all have answered once": ("debate", episodes(9, "2/acquire/")),
     "programs are proposed": ("absolute-zero", at("agent.run:Run.say", when="after")),
     "some have run": ("absolute-zero", at(APPEND, nth=3, match="ran/1/absolute-zero/")),
     "all are tried": ("absolute-zero", at("agent.evolution.cycle:proposals")),
