@@ -105,8 +105,7 @@ class Solution(NamedTuple):
 
 def earned(trajectory: Trajectory, settings: RefineSettings) -> float:
     """The reward that is learnt from: the trajectory's own, unless rewards are flipped."""
-    reward = 1.0 if trajectory.success else trajectory.reward
-    return 1 - reward if settings.corrupt == "flip" else reward
+    return 1 - trajectory.reward if settings.corrupt == "flip" else trajectory.reward
 
 
 def solves(trajectory: Trajectory, settings: RefineSettings, generation: int | None = None) -> bool:

@@ -227,6 +227,20 @@ def test_the_best_above_the_worst() -> None:
     assert weights == [("a", 0.2), ("a", 0.2), ("b", 0.2), ("b", 0.2)]
 
 
+@pytest.mark.parametrize("objective", ["dpo", "grpo", "weighted"])
+def test_of_what_a_judge_passes_the_better_grade_counts_more(objective: str) -> None:
+    found = [
+        tried("a", n, grade).model_copy(update={"success": True})
+        for n, grade in enumerate((1, 0.8))
+    ]
+    how = WeightsUpdateSettings.model_validate(
+        {"objective": objective, "dpo": {"pair": "extremes"}}
+    )
+    made = lessons(how, RefineSettings(), 1, [], found, policy()).examples
+    better, worse = (e.weight if objective == "weighted" else e.advantage for e in made)
+    assert better > worse and made[0].source == found[0].slot
+
+
 def test_thresholds_rise() -> None:
     found = [tried("a", 0, 0.6), tried("b", 0, 0.9), tried("c", 0, 1.0)]
     how = RefineSettings(thresholds=(0.5, 0.8, 1.0))
