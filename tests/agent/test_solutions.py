@@ -38,7 +38,7 @@ from agent.training.settings import DpoSettings
 from agent.verify import verify
 from memory.erase import extent
 from memory.ledger import Ledger
-from memory.records import COMPOSED, Note, Trajectory
+from memory.records import COMPOSED, Kind, MemoryItem, Note, Trajectory, Trust
 from tests.agent.methods import LIVE, Evolved, Row, Run_, evolved, needs_its_mechanism, read, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_refinement import KNOWN, LEARNS, SCORED, TOY, families, sources, tries
@@ -305,6 +305,12 @@ def test_without_its_mechanism_it_is_another_method(
 
 
 # --- prompts that are not trained on ---
+
+
+def test_what_a_debate_calls_right_is_not_verified(run: Run_) -> None:
+    settings = (by("debater"), "acquire.samples=3", "update_memory.enabled=true")
+    items = [i for _, i in run("debate", (*LEARNS, *settings), "whole").ledger.all(MemoryItem)]
+    assert {i.trust for i in items if i.kind is Kind.EXEMPLAR} == {Trust.JUDGED}
 
 
 def test_instructions_are_in_view_while_acting_and_nowhere_else(run: Run_) -> None:

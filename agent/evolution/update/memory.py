@@ -81,6 +81,8 @@ def written(
         solutions: what is worth learning of those that are vouched for. What strangers bring is
             written from apart, so that it takes the place of nothing else.
     """
+    from agent.evolution.feedback.verdicts import stored
+
     settings = run.config.update_memory
     if not settings.enabled:
         return Written([], [])
@@ -95,8 +97,7 @@ def written(
         known=history.items(run.ledger, incumbent.memory, LIVING),
     )
     own = write(situation, settings.write)
-    if run.config.feedback.by != "environment":
-        own = believed(own)
+    own = believed(own, lambda slot: stored(run, slot) is not None)
     strange = [t for t in experience if not run.vouched(t.task)]
     if not strange:
         return own

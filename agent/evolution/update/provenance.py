@@ -9,15 +9,22 @@ either, or a stranger could bring witnesses along (MINJA, arXiv 2503.03704, asks
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agent.evolution.update.writers.base import Written
 from memory.records import MemoryItem, Trust
 
 
-def believed(written: Written) -> Written:
-    """What was written from tries that a judge called right: no environment has verified it."""
+def believed(written: Written, judged: Callable[[str], bool]) -> Written:
+    """What was written from tries that a judge called right: no environment has verified it.
+
+    Args:
+        written: what was written.
+        judged: whether a judge, or the method that made it, said how good the try of a slot was.
+    """
     items = [
         MemoryItem.model_validate(item.model_dump() | {"trust": Trust.JUDGED})
-        if item.trust is Trust.VERIFIED
+        if item.trust is Trust.VERIFIED and any(map(judged, item.sources))
         else item
         for item in written.items
     ]
