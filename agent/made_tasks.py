@@ -27,6 +27,7 @@ class Made(NamedTuple):
         key: name of the note with what was written; "" where a rule made it.
         vouched: whether what it was made from is.
         proof: how it was found to be sound.
+        told: what is compared with other tasks; "" for the prompt.
     """
 
     task: Task
@@ -37,6 +38,7 @@ class Made(NamedTuple):
     key: str = ""
     vouched: bool = True
     proof: str = ""
+    told: str = ""
 
 
 def notes_of(

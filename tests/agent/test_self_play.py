@@ -96,11 +96,17 @@ def test_what_a_proposal_earns() -> None:
     assert [learnability(k, 4) for k in range(5)] == [0.0, 0.75, 0.5, 0.25, 0.0]
 
 
-def test_a_proposal_needs_an_objective_with_rewards(toy_yaml: Path, tmp_path: Path) -> None:
-    config = load_config([toy_yaml, "absolute-zero"], [*SETTINGS, "update_weights.objective=sft"])
+@pytest.mark.parametrize(
+    ("setting", "needs"),
+    [("objective=sft", r"objective=weighted or grpo"), ("adapters=per-group", "adapters=one")],
+)
+def test_a_proposal_needs_weights_that_learn_it(
+    setting: str, needs: str, toy_yaml: Path, tmp_path: Path
+) -> None:
+    config = load_config([toy_yaml, "absolute-zero"], [*SETTINGS, f"update_weights.{setting}"])
     with (
         Run(tmp_path / "run", config, quiet=True) as opened,
-        pytest.raises(ConfigError, match=r"needs update_weights\.objective=weighted or grpo"),
+        pytest.raises(ConfigError, match=rf"needs update_weights\.{needs}"),
     ):
         evolve(opened)
 

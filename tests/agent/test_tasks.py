@@ -409,6 +409,9 @@ def test_promptbreeder_breeds_its_mutations(writes: Writer) -> None:
     texts = str(note.data["text"]).splitlines()
     assert f"Better: {MUTATIONS[fit]}" in texts and MUTATIONS[fit] in texts
     assert len(texts) == len(MUTATIONS) and len(set(texts) - set(MUTATIONS)) == 2
+    written.generation(4)  # 3 is one that was rolled back to
+    later = written.run.ledger.get(Note, "mutations/4")
+    assert later is not None and f"Better: {MUTATIONS[fit]}" in str(later.data["text"])
 
 
 # --- Ada-Instruct ---
@@ -496,6 +499,15 @@ def test_documents_name_their_passage(writes: Writer, tmp_path: Path) -> None:
     ):
         assert dropped[why]
     assert all(written.run.vouched(m.task.id) for m in made)
+
+
+def test_questions_are_like_none_of_earlier_generations(writes: Writer, tmp_path: Path) -> None:
+    folder = write_documents(tmp_path / "library")
+    written = writes(
+        "documents", "reader", f"suite.name={HERE}:Quiz", "suite.options={}",
+        documents=str(folder), passage=90,
+    )  # fmt: skip
+    assert written.generation() and not written.generation(2)  # all ask when something was built
 
 
 def test_documents_of_strangers_train_nothing(writes: Writer, tmp_path: Path) -> None:

@@ -279,11 +279,13 @@ def _population(author: Author) -> list[str]:
     name = f"mutations/{author.n}"
     if (note := author.run.ledger.get(Note, name)) is not None:
         return str(note.data["text"]).splitlines() or list(MUTATIONS)
-    before = author.run.ledger.get(Note, f"mutations/{author.n - 1}")
-    texts = str(before.data["text"]).splitlines() if before else list(MUTATIONS)
+    notes = ((m, author.run.ledger.get(Note, f"mutations/{m}")) for m in range(author.n - 1, 0, -1))
+    # A generation that was rolled back to has none.
+    last, before = next(((m, note) for m, note in notes if note is not None), (0, None))
+    texts = (str(before.data["text"]).splitlines() if before else []) or list(MUTATIONS)
     if before is not None:
         fit = [
-            sum(m.how == f"promptbreeder/{i}" for m in author.made if m.generation == author.n - 1)
+            sum(m.how == f"promptbreeder/{i}" for m in author.made if m.generation == last)
             for i in range(len(texts))
         ]
         order = list(range(len(texts)))

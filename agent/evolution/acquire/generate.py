@@ -85,6 +85,11 @@ def check(run: Run) -> None:
             f"{how}: a proposal is learnt by its reward, which needs update_weights.objective="
             "weighted or grpo"
         )
+    if settings.how == "absolute-zero" and learns.adapters == "per-group":
+        raise ConfigError(
+            f"{how}: a proposal belongs to no group of tasks, so it needs "
+            "update_weights.adapters=one"
+        )
     if settings.how == "documents":
         folder, kinds = Path(settings.documents), ", ".join(knowledge.KINDS)
         if settings.documents and not folder.is_dir():
@@ -128,7 +133,7 @@ def generated(run: Run, n: int, incumbent: Generation, experience: Sequence[Traj
             taken.append(
                 Made(
                     proof.task, draft.how, n, draft.parents, draft.source,
-                    key if run.ledger.get(Note, key) else "", vouched, proof.told,
+                    key if run.ledger.get(Note, key) else "", vouched, proof.told, draft.told,
                 )
             )  # fmt: skip
     dropped["not looked at, enough were sound"] += len(fresh)
@@ -197,7 +202,7 @@ def _fresh(author: Author, drafts: Sequence[Draft]) -> tuple[list[Draft], Counte
         return author.fields(task)["prompt"]
 
     texts = [said(task) for task in run.suite.tasks() if split_of(task.id) == "train"]
-    texts += [made.task.prompt for made in author.made]
+    texts += [made.told or made.task.prompt for made in author.made]
     novel = Shelf(texts, author.settings.novel, run.memory.embedder.embed)
     shelves = {"a task that is measured": measured(run, said), "a train task": [novel]}
     dropped: Counter[str] = Counter()
