@@ -102,6 +102,7 @@ def learning_tokens(run: Run) -> tuple[int, int]:
     each = [
         sum(tokens for phase, tokens in g.tokens.items() if phase != "evaluate")
         for g in run.generations()
+        if g.decision != "rollback"  # which took none
     ]
     return sum(each), each[-1] if each else 0
 

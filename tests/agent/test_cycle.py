@@ -331,6 +331,10 @@ def test_a_generation_begins_if_half_of_it_fits_into_the_token_budget(
     for budget, expected in ((int(spent * 1.5), [0, 1]), (int(spent * 1.5) + 1, [0, 1, 2])):
         told = evolve_toy(folder, "generations=3", f"token_budget={budget}", UNTESTED)
         assert [g["n"] for g in told["generations"]] == expected
+    with Run(folder, quiet=True) as run:
+        spent, last = cycle.learning_tokens(run)
+        run.roll_back(1)  # takes nothing, and tells nothing of what the next one takes
+        assert 0 < last < spent and cycle.learning_tokens(run) == (spent, last)
     assert verify(folder)[1] == []
 
 
