@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from environments.base import Suite
+from environments.base import Suite, SuiteError, Task
 from environments.calls import PYTHON_MEDIA
 from environments.sandbox import make_sandbox
-from environments.sandbox.base import Sandbox
+from environments.sandbox.base import Sandbox, SandboxUnavailable
 from environments.suites import load_suite
-from environments.watch import started
+from environments.watch import Watched, started
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -57,6 +59,30 @@ def refuse_unsafe(config: Config, unsafe: bool) -> None:
         make_sandbox("none")
 
 
+@contextmanager
+def first_world(run: Run, task: Task | None = None) -> Iterator[Watched]:
+    """The world of a train task, begun: what has to be seen there before it is played.
+
+    Args:
+        run: the run.
+        task: of another task than the first.
+
+    Raises:
+        SuiteError: it cannot be begun, or breaks.
+    """
+    task = task or run.tasks("train")[0]
+    try:
+        with started(run.suite, task, run.config.suite.seconds) as world:
+            yield world
+    except (SuiteError, SandboxUnavailable):
+        raise
+    except Exception as error:
+        raise SuiteError(
+            f"suite {run.config.suite.name}: the world of task {task.id} broke when it was looked "
+            f"at: {type(error).__name__}: {error}"
+        ) from error
+
+
 def require_programs(run: Run, setting: str) -> None:
     """What a setting does is done with Python programs that the agent wrote.
 
@@ -69,8 +95,7 @@ def require_programs(run: Run, setting: str) -> None:
     """
     from agent.config import ConfigError
 
-    task = run.tasks("train")[0]
-    with started(run.suite, task, run.config.suite.seconds) as world:
+    with first_world(run) as world:
         forms = [tool.properties.get("code") for tool in world.tools]
     if not any(
         isinstance(form, dict) and form.get("contentMediaType") == PYTHON_MEDIA for form in forms

@@ -18,13 +18,14 @@ from agent.evolution.acquire.select import Choice
 from agent.evolution.correct.base import note
 from agent.evolution.cycle import evolve
 from agent.evolution.update.writers.base import Situation, Written, about
+from agent.evolution.update.writers.skills import passes
 from agent.made_tasks import MadeTasks
 from agent.recipe_parts import recipe
 from agent.run import Run
 from agent.run_folder import open_ledger
 from agent.training.adapter import read_manifest
 from agent.verify import verify
-from environments.base import Task
+from environments.base import SuiteError, Task
 from memory.ledger import Ledger
 from memory.records import Kind, MemoryItem, Note, Trajectory
 from tests.agent import pupils
@@ -330,6 +331,29 @@ def test_what_runs_programs_is_refused_where_there_are_none(
     ):
         evolve(run)
     assert not (tmp_path / "run" / "generations").exists()
+
+
+@pytest.mark.parametrize("setting", ["refine.correct=blocks", "feedback.by=tests"])
+def test_a_world_that_breaks_when_it_is_looked_at_is_told_in_a_line(
+    toy_yaml: Path, tmp_path: Path, setting: str
+) -> None:
+    breaks = "suite.options={crash: number}"
+    with (
+        Run(tmp_path / "run", load_config(toy_yaml, [breaks, setting]), quiet=True) as run,
+        pytest.raises(SuiteError, match=r"the world of task \w+ broke .*the toy world fell over"),
+    ):
+        evolve(run)
+
+
+def test_a_world_that_breaks_over_a_skill_proves_nothing(toy_yaml: Path, tmp_path: Path) -> None:
+    config = load_config(toy_yaml, ["suite.options={crash: Square}"])
+    with Run(tmp_path / "run", config, quiet=True) as run:
+        found = {
+            task.family: passes(run, task, "def skill(a):\n    print(a)", f"skill({answer!r})")
+            for task in run.tasks("train")
+            if (answer := str(task.data["answer"]))
+        }
+    assert found == {"double": True, "next": True, "square": False}
 
 
 def test_a_path_that_is_none_is_told() -> None:

@@ -15,6 +15,7 @@ from agent.config import ConfigError
 from agent.evolution.acquire.drafts import Author, Draft, ask, first_task
 from agent.evolution.acquire.proof import within
 from agent.evolution.feedback.base import quoted
+from agent.worlds import first_world
 from environments.base import Task, Tool
 from memory.frame import inert
 
@@ -153,12 +154,8 @@ def _asked_before(author: Author, tool: Tool) -> str:
 
 def tools_of(author: Author) -> list[Tool]:
     """The tools that an environment of the suite documents."""
-    world = author.run.suite.environment(author.seeds[0])
-    try:
-        world.start()
+    with first_world(author.run, author.seeds[0]) as world:
         return list(world.tools)
-    finally:
-        world.close()
 
 
 def schema(author: Author) -> list[Draft]:

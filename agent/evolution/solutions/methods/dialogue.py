@@ -181,12 +181,8 @@ def needs(run: Run) -> str:
 
 def _tools(stage: Stage) -> Sequence[Tool]:
     """Those of the suite's worlds."""
-    inner = stage.run.suite.environment(stage.planned[0].task)
-    try:
-        inner.start()
-        return inner.tools
-    finally:
-        inner.close()
+    with first_world(stage.run, stage.planned[0].task) as world:
+        return world.tools
 
 
 def _role(stage: Stage, name: str) -> str:

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.evolution.update.writers.base import Situation, Written
 from agent.loop import sound
-from environments.base import FULL_REWARD, EnvironmentFailure, Task
+from environments.base import FULL_REWARD, Task
 from environments.calls import write_action
-from environments.sandbox.base import SandboxFailure
+from environments.sandbox.base import SandboxUnavailable
 from environments.watch import started
 from memory.records import Kind, MemoryItem, Trust
 
@@ -98,7 +98,9 @@ def passes(run: Run, task: Task, definition: str, call: str) -> bool:
         with started(run.suite, task, run.config.suite.seconds) as world:
             action = write_action(world.tools[0], f"{definition}\n\n{call}\n")
             return sound(world.step(action)).reward >= FULL_REWARD
-    except (EnvironmentFailure, SandboxFailure):
+    except SandboxUnavailable:
+        raise
+    except Exception:  # a world that breaks over it proves nothing of it
         return False
 
 
