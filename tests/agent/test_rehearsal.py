@@ -85,6 +85,7 @@ def test_replay_brings_past_tasks_back_of_all_families() -> None:
         ({"replay": {"past": 0.5}}, "replay.past is for data: new"),
         ({"replay": {"synthesised": 2}, "objective": "dpo"}, "has no rewards"),
         ({"replay": {"rounds": 1}, "adapters": "per-group"}, "are for adapters: one"),
+        ({"merge": {"how": "soup"}, "adapters": "per-group"}, "merge is for adapters: one"),
         ({"begin": "incumbent", "backend": "trl"}, "trl begins at the base"),
         ({"begin": "incumbent", "adapters": "per-group"}, "per-group trains a group's adapter"),
     ],

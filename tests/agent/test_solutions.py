@@ -38,7 +38,7 @@ from agent.training.settings import DpoSettings
 from agent.verify import verify
 from memory.erase import extent
 from memory.ledger import Ledger
-from memory.records import COMPOSED, Kind, MemoryItem, Note, Trajectory, Trust
+from memory.records import COMPOSED, MEMBER_OF, Kind, MemoryItem, Note, Trajectory, Trust
 from tests.agent.methods import LIVE, Evolved, Row, Run_, evolved, needs_its_mechanism, read, runs
 from tests.agent.test_mechanisms import every
 from tests.agent.test_refinement import KNOWN, LEARNS, SCORED, TOY, families, sources, tries
@@ -359,6 +359,24 @@ def test_dlma_weighs_a_pair_by_its_own_probabilities(
     found.ledger.close()
 
 
+def test_of_an_adapter_set_the_member_that_acted_scores(
+    toy_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring: set[str] = set()
+
+    def scores(run: Run, weights: str, examples: Sequence[Example]) -> list[float]:
+        scoring.add(weights)
+        return likely(run, weights, examples)
+
+    monkeypatch.setattr(likelihood, "likelihoods", scores)
+    monkeypatch.setattr(contrast, "needs", lambda run: "")
+    groups = ("update_weights.adapters=per-group", "generations=2")
+    found = evolved(tmp_path / "run", toy_yaml, "dlma", (*PROMPTED, *groups))
+    acted = {t.policy for n in (1, 2) for t in better(found, n)}
+    assert scoring == acted and any(MEMBER_OF in weights for weights in acted)
+    found.ledger.close()
+
+
 def test_dlma_needs_an_engine_that_scores(toy_yaml: Path, tmp_path: Path) -> None:
     config = load_config([toy_yaml, "dlma"], LEARNS)
     with (
@@ -452,6 +470,7 @@ def test_mistakes_in_settings_are_told_in_a_line(toy_yaml: Path, tmp_path: Path)
         ("spin",): "suite tests.toy:ToySuite has no gold solutions",
         ("knowagent",): "does not tell its valid actions",
         ("rlcd", "acquire.solve.better=x", "acquire.solve.worse=x"): "two different prompts",
+        ("auto-act", "acquire.solve.question=''"): "keep needs acquire.solve.question",
         ("debate", "acquire.retries=2"): "set acquire.retries=0",
         ("debate", "acquire.explore=true", "acquire.further_samples=2"): "further_samples=0",
         ("self-talk", "suite={name: tests.agent.solvers:Paths}"): "one action ends a dialogue",

@@ -23,12 +23,15 @@ def preferred(stage: Stage, pairs: Sequence[Pair]) -> dict[str, float]:
     from the worse p-, R = log π(a|p+)/π(a|p-) - log π(b|p+)/π(b|p-). Here it becomes a
     probability, 1/(1 + exp(-R)); there it is a margin in the loss, cut on both sides.
     """
-    examples: dict[str, Example] = {}
+    examples: dict[str, dict[str, Example]] = {}
     for a, b in pairs:
+        of_weights = examples.setdefault(a.policy, {})  # of an adapter set the member that acted
         for t, own, other in ((a, a, b), (b, b, a)):
-            examples[f"{t.slot} own"] = under(t, own)
-            examples[f"{t.slot} other"] = under(t, other)
-    found = _scored(stage.run, stage.n, stage.weights, examples)
+            of_weights[f"{t.slot} own"] = under(t, own)
+            of_weights[f"{t.slot} other"] = under(t, other)
+    found: dict[str, float] = {}
+    for weights, of_weights in examples.items():
+        found |= _scored(stage.run, stage.n, weights, of_weights)
     scores = {}
     for a, b in pairs:
         first = found[f"{a.slot} own"] - found[f"{a.slot} other"]

@@ -117,6 +117,8 @@ class WeightsUpdateSettings(LoraSettings):
             raise ValueError("replay.synthesised has no rewards: take objective: sft or weighted")
         if (self.replay.synthesised or self.replay.rounds) and self.adapters == "per-group":
             raise ValueError("replay.synthesised and replay.rounds are for adapters: one")
+        if self.merge.how != "none" and self.adapters == "per-group":
+            raise ValueError("merge is for adapters: one; a set's adapters stay apart")
         return self
 
     @property

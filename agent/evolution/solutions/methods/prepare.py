@@ -19,6 +19,7 @@ from agent.evolution.solutions.base import (
 )
 from agent.evolution.solutions.compose import Composition, composed, with_reason
 from agent.loop import Assignment
+from agent.run import Run
 from environments.base import Task
 from memory.records import MemoryItem, Trajectory
 
@@ -47,6 +48,14 @@ def solve(stage: Stage) -> list[Trajectory]:
     planned = [a._replace(carried=before[a.task.id]) for a in stage.planned]
     tries = stage.play(planned)
     return [*tries, *_kept(stage, planned, tries, said)] if settings.keep else tries
+
+
+def needs(run: Run) -> str:
+    """Why it cannot be had, or ""."""
+    settings = run.config.acquire.solve
+    if settings.keep and not settings.question:
+        return "keep needs acquire.solve.question, whose answer is what is kept"
+    return ""
 
 
 def _shown(stage: Stage, task: Task, text: str) -> list[MemoryItem]:
