@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from agent.config import ConfigError, load_config
+from agent.evolution import cycle
 from agent.evolution.correct import blocks, execution
 from agent.evolution.cycle import evolve
 from agent.evolution.solutions import compose, likelihood
@@ -36,6 +37,8 @@ from agent.run_folder import BASE, LEDGER, open_ledger
 from agent.training.packing import Example
 from agent.training.settings import DpoSettings
 from agent.verify import verify
+from environments.base import Action, StepResult
+from environments.kinds.python import PythonAnswer
 from memory.erase import extent
 from memory.ledger import Ledger
 from memory.records import COMPOSED, MEMBER_OF, Kind, MemoryItem, Note, Trajectory, Trust
@@ -325,6 +328,36 @@ def test_instructions_are_in_view_while_acting_and_nowhere_else(run: Run_) -> No
     ditto = run("ditto", (*LEARNS, by("actor")), "whole")
     assert every(prompts(ditto), lambda p: "You are " in p and "profile" not in p)
     assert {g.memory for g in rlcd.generations} == {""}  # none of it is kept
+
+
+def test_what_is_mended_later_changes_no_label(
+    toy_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try that broke, and does not when the run is continued, was half of no pair."""
+    config = load_config([toy_yaml, "rlcd"], [*LIVE, *PROMPTED])
+    step, broken = PythonAnswer.step, set[str]()
+
+    def breaks(self: PythonAnswer, action: Action) -> StepResult:
+        code = str(action.arguments.get("code"))
+        worse = "good" not in code and code != "print(0)"  # which is said by no prompt
+        if worse and (not broken or code in broken):
+            broken.add(code)
+            raise RuntimeError("it broke")
+        return step(self, action)
+
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as first:
+        first.setattr(PythonAnswer, "step", breaks)
+        first.setattr(cycle, "refine", stopped)
+        with Run(tmp_path / "run", config, quiet=True) as opened, pytest.raises(KeyboardInterrupt):
+            evolve(opened)
+    with Run(tmp_path / "run", config, quiet=True) as opened:
+        assert evolve(opened).n == 1
+        labels = [note.data["success"] for _, note in opened.ledger.all(Note, "verdict/1/")]
+    assert broken and labels.count(True) == labels.count(False) - 2 == 2
+    assert verify(tmp_path / "run")[1] == []
 
 
 # --- pairs by the policy's own probabilities ---

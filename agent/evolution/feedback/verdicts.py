@@ -86,8 +86,13 @@ def _practised(run: Run, generation: int, but: Collection[str]) -> list[Trajecto
 
 
 def label(run: Run, verdicts: Mapping[str, Verdict]) -> None:
-    """Note what is said of tries, by slot; nothing else will judge them."""
-    run.ledger.append_many([(f"verdict/{slot}", _note(v)) for slot, v in verdicts.items()])
+    """Note what is said of tries, by slot; nothing else will judge them.
+
+    What was said first holds: an episode that broke and is mended when a run is continued may have
+    a method see the others in another light.
+    """
+    new = {slot: v for slot, v in verdicts.items() if stored(run, slot) is None}
+    run.ledger.append_many([(f"verdict/{slot}", _note(v)) for slot, v in new.items()])
 
 
 def stored(run: Run, slot: str) -> Verdict | None:
