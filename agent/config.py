@@ -292,15 +292,30 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
     """The settings that a YAML file, or a shipped recipe, writes down; raises as `load_config`."""
     path = find_recipe(source)
     try:
-        loaded = yaml.safe_load(path.read_text())
+        loaded = yaml.load(path.read_text(), _Once)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            reason = f"line {error.problem_mark.line + 1}: {error.problem}"
         raise ConfigError(f"{source}: is not valid YAML: {reason}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{source}: must hold keys and values, as in agent/recipes/*.yaml")
     return loaded
+
+
+class _Once(yaml.SafeLoader):
+    """Of a key that stands twice YAML takes the last and drops the other: here it is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                told = f"the key {key.value} stands twice in one group"
+                raise yaml.MarkedYAMLError(problem=told, problem_mark=key.start_mark)
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+        return super().construct_mapping(node, deep)
 
 
 def _laid_over(model: Any, under: Any, over: Any) -> Any:
@@ -341,7 +356,10 @@ def validate(tree: Mapping[str, Any], label: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{label}: {'; '.join(map(_explain, error.errors()))}") from error
+        found = error.errors()
+        inner = {e["loc"][:-1] for e in found}  # a list without its wrong items is no mistake more
+        told = [e for e in found if not (e["type"] == "too_short" and e["loc"] in inner)]
+        raise ConfigError(f"{label}: {'; '.join(map(_explain, told))}") from error
 
 
 def recipes() -> list[str]:
@@ -390,6 +408,10 @@ def _explain(error: Any) -> str:
     if error["type"] in ("model_type", "model_attributes_type", "dict_type") and where:
         keys = ", ".join(f"{where}.{key}" for key in _fields(error["loc"])[:3])
         return f"{where} is a group of settings, as {keys}" if keys else f"{where}: must hold keys"
+    if error["type"] in ("tuple_type", "list_type"):
+        one = error["input"]
+        shown = f", as [{one}]" if isinstance(one, str | int | float) else ""
+        return f"{where}: must be a list{shown}"
     got = error.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | type(None)) else ""
     said = error["msg"].removeprefix("Value error, ")

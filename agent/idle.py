@@ -7,16 +7,53 @@ from itertools import accumulate
 from operator import attrgetter
 
 from agent.config import Config, read_recipe
+from agent.evolution.acquire import GenerateSettings
 
 OBJECTIVES = ("weighted", "dpo", "kto", "grpo")  # that have settings of their own
-EXPLORES = ("further_samples", "hot_tokens", "heat")
-ONLY: dict[str, tuple[str, tuple[object, ...]]] = {
+OFF = ("none", "sample", 0)  # of a setting that is nothing
+
+
+def _only(group: str, names: str, decides: str, *values: object) -> dict[str, _Only]:
+    return {f"{group}.{name}": (f"{group}.{decides}", values) for name in names.split()}
+
+
+_Only = tuple[str, tuple[object, ...]]
+ONLY: dict[str, _Only] = {
     **{f"update_weights.{name}": ("update_weights.objective", (name,)) for name in OBJECTIVES},
-    **{f"acquire.{name}": ("acquire.explore", (True,)) for name in EXPLORES},
-    "policy.vllm": ("policy.engine", ("vllm", "vllm-offline")),
-    "policy.endpoint": ("policy.engine", ("openai",)),
+    **_only("update_weights", "merge", "merge.how"),
+    **_only("update_weights", "groups", "adapters", "per-group"),
+    **_only("acquire", "further_samples hot_tokens heat", "explore", True),
+    **_only("acquire", "carried note_tokens", "retries"),
+    **_only("acquire", "solve", "solve.how"),
+    **_only("acquire.solve", "tell keep lead", "how", "prepare"),
+    **_only("acquire.solve", "better worse weigh worse_by", "how", "contrast"),
+    **_only("acquire.solve", "views", "how", "perspectives"),
+    **_only("acquire.solve", "follows", "how", "rules"),
+    # "apart" is held against rehearsed tasks as well.
+    **_only("acquire.generate", " ".join({*GenerateSettings.model_fields} - {"apart"}), "how"),
+    **_only("acquire.generate", "documents passage vouched", "how", "documents"),
+    **_only("acquire.generate", "grade", "how", "backtranslation"),
+    **_only("feedback", "judge", "by", "judge", "pairwise", "constitution"),
+    **_only("feedback", "scale passes", "by", "self-judge", "judge"),
+    **_only("feedback", "opponents", "by", "pairwise"),
+    **_only("feedback", "agreement", "by", "consistency"),
+    **_only("feedback", "conditions", "by", "self-verification"),
+    **_only("feedback", "samples temperature", "by", "self-verification", "tests"),
+    **_only("feedback", "tests", "by", "tests"),
+    **_only("feedback", "probes", "by", "usefulness"),
+    **_only("refine", "rounds carried critique_tokens", "correct"),
+    **_only("evaluate", "against how tasks tokens", "judge"),
+    **_only("evaluate", "endpoint", "judge", "endpoint"),
+    **_only("evaluate", "roles rounds talk", "how", "debate"),
+    **_only("evaluate", "account_tokens", "account", "policy"),
+    **_only("memory", "index_url", "index", "chroma-server"),
+    **_only("policy", "vllm", "engine", "vllm", "vllm-offline"),
+    **_only("policy", "endpoint", "engine", "openai"),
+    "rollouts": ("rollouts.runner", ("ray",)),
+    "test": ("test.run", (True,)),
 }
-"""Groups of settings that count only where another setting has one of these values."""
+"""Groups of settings that count only where another setting has one of these values; without any
+named, where it is not off. A function of one's own may read all of them."""
 
 HALVES = ("update_memory", "update_weights")
 
@@ -62,6 +99,9 @@ def _why(config: Config, path: str) -> str:
         if group in SWITCHES and path not in (group, off) and not attrgetter(off)(config):
             return f"{off} is false"
         decides, values = ONLY.get(group, ("", ()))
-        if decides and (value := attrgetter(decides)(config)) not in values:
-            return f"{decides} is {value}"
+        if not decides or f"{decides}.".startswith(f"{path}."):
+            continue
+        value = attrgetter(decides)(config)
+        if not (value in values if values else value not in OFF) and ":" not in str(value):
+            return f"{decides} is {str(value).lower() if isinstance(value, bool) else value}"
     return ""

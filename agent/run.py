@@ -337,7 +337,7 @@ class Run:
                     if len(prompt) + tokens > policy.context:
                         open_.remove(key)
                         self.ledger.append(key, Note(data={"text": "", "tokens": 0}))
-                        meter.advance(1, 0, 0)
+                        meter.advance(1)
                         continue
                     request = Request(
                         prompt_ids=prompt,
@@ -356,7 +356,7 @@ class Run:
                         exact = {"ids": list(completion.token_ids)} if ids else {}
                         note = Note(data={"text": completion.text, "tokens": used} | exact)
                         self.ledger.append(key, note)
-                        meter.advance(1, used, 0)
+                        meter.advance(1, used)
         notes = {key: self.ledger.get(Note, key) for key in asked}
         return {key: str(note.data["text"]) for key, note in notes.items() if note}
 

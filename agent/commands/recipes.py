@@ -13,16 +13,15 @@ from rich.console import Console
 from agent.commands.environments import AsJson
 
 recipes_app = typer.Typer(
-    help="Recipes: suites and published methods as settings.", invoke_without_command=True
+    help="Recipes: suites and published methods as settings; alone, it lists them.\n\n"
+    "Example: instar recipes",
+    invoke_without_command=True,
 )
 
 
 @recipes_app.callback()
 def listed(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the recipes phase by phase: what each is, where it comes from, what it needs.
-
-    Example: instar recipes
-    """
+    """List the recipes phase by phase: what each is, where it comes from, what it needs."""
     from agent.config import recipes
     from agent.recipe_parts import recipe
     from agent.report.picture import recipe_table
@@ -55,11 +54,12 @@ def show(
     Example: instar recipes show mbpp star acquire.samples=8 --picture
     """
     from agent.config import Config, find_recipe, load_config
-    from agent.idle import overruled
+    from agent.idle import idle, overruled
 
     names = list(takewhile(lambda word: "=" not in word, what))
-    config = load_config(names, what[len(names) :])  # a mistake in it is told, not shown
-    for told in overruled(config, names):
+    overrides = what[len(names) :]
+    config = load_config(names, overrides)  # a mistake in it is told, not shown
+    for told in [*overruled(config, names), *idle(config, overrides)]:
         typer.echo(told, err=True)
     if as_json:
         typer.echo(json.dumps(config.model_dump(mode="json"), indent=1))
@@ -70,7 +70,7 @@ def show(
         off = [phase for phase in PHASES if not enabled(config, phase)]
         out = Console(highlight=False)
         out.print(drawn(described(names, what, config), parts(config), parts(Config()), off))
-    elif len(what) == 1:
+    elif what == names[:1]:
         typer.echo(find_recipe(what[0]).read_text().rstrip())
     else:
         typer.echo(

@@ -51,6 +51,7 @@ COMMANDS = (
             "erase",
         )
     ),
+    ("recipes",),
     ("recipes", "show"),
 )
 
@@ -121,6 +122,7 @@ def test_help_lists_every_command(call: Callable[..., Said], instar: Instar) -> 
         ("generations=0", ("generations", "greater than or equal to 1", "0")),
         ("suite.tasks.train=-1", ("suite.tasks.train", "greater than or equal to 1")),
         ("policy.engine=vllm9", ("policy.engine", "'transformers'", "'vllm9'")),
+        ("acquire.temperatures=0.3", ("acquire.temperatures: must be a list, as [0.3]",)),
         ("acquire=3", ("acquire is a group of settings, as acquire.",)),
         ("feedback=self-judge", ("feedback is a group of settings, as feedback.by",)),
         ("generations.x=3", ("generations", "not a group of keys")),
@@ -164,7 +166,9 @@ def test_all_mistakes_are_told_at_once(
     ("body", "says"),
     [
         (None, "no such recipe (the recipes are listed by: instar recipes)"),
-        ("a: [1", "is not valid YAML"),
+        ("a: [1", "is not valid YAML: line 1: expected ',' or ']'"),
+        ("seed: 1\nseed: 2", "line 2: the key seed stands twice in one group"),
+        ("suite: {name: mbpp}\nseed: 1\nsuite: {seconds: 3}", "line 3: the key suite stands twice"),
         (f"a: {'[' * 3000}", "is not valid YAML"),
         ("- 1\n- 2\n", "must hold keys and values"),
         ("", "must hold keys and values"),
@@ -439,6 +443,8 @@ def test_evolve_prints_what_happens(
     assert (said.status, said.err) == (0, "")
     for part in ("generation 1", "weights new", "promoted", "best of", "report.html", "acquire"):
         assert part in said.out
+    spoken = next(line for line in said.out.splitlines() if "reflection" in line)
+    assert "success" not in spoken, "what is said is no try"
     assert "update_weights.kto.beta has no effect: update_weights.objective is sft" in said.out
     # Given again with more to do, and nothing but that, it goes on with what is stored.
     more = call("evolve", "generations=2", "--run", folder)
@@ -462,6 +468,24 @@ def test_evolve_prints_what_happens(
         (["policy.engine=vllm-offline", "policy.vllm.adapters=3"], ""),
         (["acquire.explore=false", "acquire.hot_tokens=2"], "hot_tokens"),
         (["acquire.hot_tokens=2"], ""),
+        (["acquire.generate.documents=texts"], "acquire.generate.how is none"),
+        (["acquire.generate.how=tools", "acquire.generate.passage=90"], "passage"),
+        (["acquire.generate.how=my:own", "acquire.generate.passage=90"], ""),
+        (["acquire.generate={how: none, count: 3}"], ""),
+        (["acquire.generate.apart.rouge=0.9"], ""),
+        (["acquire.solve.views=4"], "acquire.solve.how is sample"),
+        (["acquire.solve.how=debate", "acquire.solve.rounds=4"], ""),
+        (["acquire.carried=1"], "acquire.retries is 0"),
+        (["acquire.carried=1", "acquire.retries=2"], ""),
+        (["feedback.passes=0.5"], "feedback.by is environment"),
+        (["feedback.passes=0.5", "feedback.by=self-judge"], ""),
+        (["refine.rounds=2"], "refine.correct is none"),
+        (["refine.correct=none"], ""),
+        (["evaluate.tasks=3"], "evaluate.judge is none"),
+        (["evaluate.judge=self", "evaluate.rounds=3"], "evaluate.how is alone"),
+        (["rollouts.workers=3"], "rollouts.runner is local"),
+        (["rollouts={runner: local, workers: 3}"], ""),
+        (["test.run=false", "test.best_of_max=3"], "test.run is false"),
         (["generations=2"], ""),
     ],
 )
@@ -659,6 +683,9 @@ def test_recipes_are_listed_and_shown(instar: Callable[..., Any]) -> None:
     assert "no such recipe" in instar("recipes", "show", "nope").stderr
     mixed = ("mbpp", "star", "feedback.by=tests")
     settings = yaml.safe_load(instar("recipes", "show", *mixed).stdout)
+    alone = instar("recipes", "show", "feedback.by=tests", "refine.rounds=3")
+    assert yaml.safe_load(alone.stdout) == {"feedback": {"by": "tests"}, "refine": {"rounds": 3}}
+    assert "refine.rounds has no effect: refine.correct is none" in alone.stderr
     assert settings["refine"]["correct"] == "rationalise" and settings["suite"]["name"] == "mbpp"
     assert settings["feedback"] == {"by": "tests"} and "gate" not in settings
     drawn = instar("recipes", "show", *mixed, "--picture").stdout
