@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from agent.config import Config, ConfigError
 from agent.evolution.update.judge import latest
@@ -15,7 +15,7 @@ from agent.run_folder import BASE, RunError, open_ledger, pruned, settle_config,
 from agent.training.adapter import read_manifest
 from agent.training.adapter_set import refuse_set
 from agent.training.export import MADE_UP, As, export, model_card
-from agent.training.merging import MergeSettings
+from agent.training.merging import How, MergeSettings
 from memory.ledger import Ledger
 from memory.records import REWRITE, Generation, Note, Trajectory, content_hash
 
@@ -100,9 +100,11 @@ def merge(
     from agent.evolution.update import merge as merging
 
     with Run(run, unsafe=unsafe, quiet=quiet) as opened:
-        own = opened.config.update_weights.merge.model_dump()
+        own = opened.config.update_weights.merge.model_dump() | {"how": "soup"} | dict(asked)
+        if own["how"] not in get_args(How):
+            raise ConfigError(f"--how {own['how']}: must be one of {', '.join(get_args(How))}")
         try:
-            settings = MergeSettings.model_validate(own | {"how": "soup"} | dict(asked))
+            settings = MergeSettings.model_validate(own)
         except ValidationError as error:
             wrong = error.errors()[0]
             raise ConfigError(f"--{wrong['loc'][-1]}: {wrong['msg'].lower()}") from error
@@ -360,14 +362,22 @@ def _tested(g: Generation) -> dict[str, Any]:
 
 
 def _named(config: Config) -> dict[str, str]:
-    """The suite, and the base model as hubs call it, with its licence where that is known."""
+    """The suite, the base model as hubs call it, with its licence where that is known, and who
+    said what is right, unless it was the suite's grader.
+    """
     from agent.policies.models import HUB_ID
+    from agent.recipe_parts import LABELS
 
     model = config.policy.model
     default = model == "default"
     named = HUB_ID if default else Path(model).name if Path(model).is_dir() else model
+    how, by = config.acquire.solve.how, config.feedback.by
+    judge = "" if by == "environment" else f"feedback.by={by}"
+    if how in LABELS["acquire.solve.how"]:
+        judge = f"acquire.solve.how={how}"
     return {
         "suite": config.suite.name,
         "base": named,
         "licence": "apache-2.0" if default else "",
+        "judge": judge,
     }

@@ -117,6 +117,9 @@ def _whole(adapter: Path, target: Path, model: Path, dtype: str, device: str) ->
             shutil.copyfile(path, target / path.name)
 
 
+WORLD = ("verified ", "the suite's own grader")
+
+
 def amounts(kinds: Mapping[str, Sequence[str]]) -> str:
     """How many sources of each kind there are, in words: ``12 episodes, 1 rewrite``."""
     counts = {kind: len(own) for kind, own in kinds.items() if own}
@@ -146,6 +149,8 @@ def model_card(told: Mapping[str, Any], form: As) -> str:
     families = ", ".join(f"{family} {n}" for family, n in sorted(told["families"].items()))
     parents = ", ".join(told["parents"])
     judged = {kind: told["kinds"][kind] for kind in ("episodes", "rewrites")}
+    by = told.get("judge", "")
+    verified, grader = ("", f"`{by}` and not the suite's grader") if by else WORLD
     made_up = amounts({MADE_UP: told["kinds"][MADE_UP]})
     made_up = f" {made_up} with the model's own answers, which nobody judged." if made_up else ""
     return "\n".join(
@@ -156,7 +161,7 @@ def model_card(told: Mapping[str, Any], form: As) -> str:
             "",
             f"# {name}",
             "",
-            f"Weights that an agent trained on its own verified experience: {told['suite']}, "
+            f"Weights that an agent trained on its own {verified}experience: {told['suite']}, "
             f"generation {told['generation']}.",
             "",
             "## Method",
@@ -165,7 +170,7 @@ def model_card(told: Mapping[str, Any], form: As) -> str:
             "",
             "## Data",
             "",
-            f"{amounts(judged)} of the run's train split, which the suite's own grader judged"
+            f"{amounts(judged)} of the run's train split, which {grader} judged"
             f"{f': {families}' if families else ''}.{made_up} No gate, retention or test task is "
             "among them.",
             "",

@@ -240,7 +240,8 @@ def test_merging_by_hand(
     for arguments, says in (
         ((a, "--how", "ties"), "name two or more"),
         ((a, b, "--how", "ama"), "name one"),
-        ((a, b, "--how", "stew"), "--how"),
+        ((a, b, "--how", "stew"), "--how stew: must be one of soup"),
+        ((a, b, "--how", "none"), "--how none: must be one of soup"),
         ((a, b, "--density", "7"), "--density"),
     ):
         done = instar("adapters", "merge", *arguments, "--run", copied)
@@ -399,6 +400,17 @@ def test_the_card_tells_what_the_gate_measured(evolved: Path) -> None:
     score = test["cells"][test["cell"]]
     assert f"| {score['mean']:.3f} | [{score['low']:.3f}, {score['high']:.3f}] |" in text
     assert "against the incumbent, paired: +" in text and "e-value" in text
+
+
+def test_the_card_says_who_judged(copied: Path) -> None:
+    version = adapters.listing(copied)[0]["version"]
+    own = exporting.model_card(adapters.detail(copied, version), "merged")
+    assert "own verified experience" in own and "which the suite's own grader judged" in own
+    tree = yaml.safe_load((copied / "config.yaml").read_text())
+    (copied / "config.yaml").write_text(yaml.safe_dump(tree | {"feedback": {"by": "consistency"}}))
+    voted = exporting.model_card(adapters.detail(copied, version), "merged")
+    assert "which `feedback.by=consistency` and not the suite's grader judged" in voted
+    assert "verified" not in voted
 
 
 def test_an_export_is_whole_or_not_there(
