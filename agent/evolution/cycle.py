@@ -316,6 +316,8 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
             break
     if chosen != "incumbent":
         best = next(c for c in comparisons if c.cell == chosen)
+        if not settings.enabled:
+            remarks.insert(0, "gate.enabled=false: it goes on whatever the test says")
         reason = "; ".join([gate.explain(best, threshold), *remarks])
     elif comparisons:
         reason = "; ".join(["no candidate passed", *told, *remarks])

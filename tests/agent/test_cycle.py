@@ -454,6 +454,7 @@ def test_without_the_gate_anything_is_promoted(tmp_path: Path, evolve_toy: Evolv
         later = [g for _, g in ledger.all(Generation)][1:]
     assert [g.decision for g in later] == ["promoted", "promoted"]
     assert all(g.weights != BASE and g.cells[g.cell].mean == 0 for g in later)
+    assert all("gate.enabled=false: it goes on whatever the test says" in g.reason for g in later)
 
 
 def test_memory_only(tmp_path: Path, evolve_toy: Evolve) -> None:
