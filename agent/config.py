@@ -357,7 +357,8 @@ def validate(tree: Mapping[str, Any], label: str) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         found = error.errors()
-        inner = {e["loc"][:-1] for e in found}  # a list without its wrong items is no mistake more
+        inner = {e["loc"][:n] for e in found for n in range(len(e["loc"]))}
+        # A list is not too short besides because its items are wrong.
         told = [e for e in found if not (e["type"] == "too_short" and e["loc"] in inner)]
         raise ConfigError(f"{label}: {'; '.join(map(_explain, told))}") from error
 
@@ -410,7 +411,7 @@ def _explain(error: Any) -> str:
         return f"{where} is a group of settings, as {keys}" if keys else f"{where}: must hold keys"
     if error["type"] in ("tuple_type", "list_type"):
         one = error["input"]
-        shown = f", as [{one}]" if isinstance(one, str | int | float) else ""
+        shown = f", as [{one}]" if isinstance(one, str | int | float | dict) else ""
         return f"{where}: must be a list{shown}"
     got = error.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool | type(None)) else ""
@@ -435,6 +436,8 @@ def _fields(path: Sequence[int | str]) -> list[str]:
 
 def _group(model: Any, key: int | str) -> Any:
     """The settings that stand under a key of settings; None if none do."""
+    if isinstance(key, int):  # of several that stand in a list
+        return model
     field = getattr(model, "model_fields", {}).get(key)
     kind = field.annotation if field is not None else None
     kinds = [k for k in (kind, *get_args(kind)) if hasattr(k, "model_fields")]  # or null

@@ -110,7 +110,7 @@ def made_up(generation: Generation) -> str:
     drafts, taken = (int(number(told.get(key)) or 0) for key in ("drafts", "taken"))
     tries, solved = (int(number(told.get(key)) or 0) for key in ("tries", "solved"))
     dropped = sorted(mapping(told.get("dropped")).items(), key=lambda pair: (-pair[1], pair[0]))
-    why = "; ".join(f"{count} {reason}" for reason, count in dropped)
+    why = "; ".join(f"{count} × {reason}" for reason, count in dropped)
     return (
         f"tasks by {told.get('how')}: {taken} of {drafts} drafts are sound"
         + (f" ({why})" if why else "")

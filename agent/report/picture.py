@@ -46,7 +46,7 @@ def picture(
         head = Text("╭─► " if first else "│ ▼ ", "dim").append(rule, "bold")
         lines.append(head.append("─" * (WIDTH - 4 - len(rule)), "dim"))
         if phase in idle:
-            lines.append(_row(f"{OPEN} off: {OFF.get(phase, '')}"))
+            lines.append(_row(f"{OPEN} off: {OFF.get(phase, '')}", mark=OTHER))
             continue
         if phase in ON:
             lines.append(_row(f"{CHOSEN} {ON[phase]}", "green"))
@@ -61,8 +61,8 @@ def picture(
     return Group(*lines)
 
 
-def _row(text: str, style: str = "dim") -> Text:
-    return Text("│    ", "dim").append(text, style)
+def _row(text: str, style: str = "dim", mark: str = " ") -> Text:
+    return Text("│ ", "dim").append(f"{mark}  ", "bold").append(text, style)
 
 
 def _choice(part: Part, other: bool, label: str) -> list[Text]:

@@ -122,6 +122,8 @@ def test_help_lists_every_command(call: Callable[..., Said], instar: Instar) -> 
         ("generations=0", ("generations", "greater than or equal to 1", "0")),
         ("suite.tasks.train=-1", ("suite.tasks.train", "greater than or equal to 1")),
         ("policy.engine=vllm9", ("policy.engine", "'transformers'", "'vllm9'")),
+        ("objective.follow={propose: regret}", ("must be a list, as [{'propose': 'regret'}]",)),
+        ("objective.follow=[{propos: regret}]", ("follow.0.propos (did you mean propose?)",)),
         ("acquire.temperatures=0.3", ("acquire.temperatures: must be a list, as [0.3]",)),
         ("acquire=3", ("acquire is a group of settings, as acquire.",)),
         ("feedback=self-judge", ("feedback is a group of settings, as feedback.by",)),

@@ -118,7 +118,7 @@ def test_the_picture_marks_what_is_chosen() -> None:
     text = drawn("star")
     assert text.count(f"{CHOSEN} rationalise") == 1 and f"{OPEN} rationalise" not in text
     assert f"{CHOSEN} environment" in text and f"{OPEN} self-judge" in text
-    assert f"{OPEN} off: nothing is remembered" in text and f"{OPEN} exemplars" not in text
+    assert f"{OTHER}  {OPEN} off: nothing is remembered" in text and f"{OPEN} exemplars" not in text
     (label,) = [line for line in text.splitlines() if " correct " in line]
     assert OTHER in label and OTHER not in next(x for x in text.splitlines() if " by " in x)
     order = [text.index(phase.upper()) for phase in PHASES]

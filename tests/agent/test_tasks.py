@@ -529,7 +529,7 @@ def test_tasks_of_a_tool_need_it(writes: Writer) -> None:
     assert {m.source for m in made} == {"buy", "sell"}
     assert all(m.task.data["deal"] == m.source for m in made)
     dropped = written.dropped()
-    assert dropped["no solution uses its tool"] and dropped["not in the form of a task"]
+    assert dropped["no solution uses its tool"] and dropped["is not in the form of a task"]
     assert dropped["is solved by doing nothing"]
 
 

@@ -136,7 +136,7 @@ def tools(author: Author) -> list[Draft]:
                 parents=tuple(task.id for task in shown[key]),
                 source=chosen[key].name,
                 fields=fields,
-                lost="" if fields else "not in the form of a task",
+                lost="" if fields else "is not in the form of a task",
             )
         )
     return drafts
