@@ -73,7 +73,7 @@ def origin(figures: Figures) -> str:
     """Where the figures come from, in one line."""
     versions = figures["versions"]
     quick = " **A quick run: too small to mean much.**" if figures["quick"] else ""
-    note = f" Note: {figures['note']}." if figures.get("note") else ""
+    note = f" Note: {figures['note'].rstrip('.')}." if figures.get("note") else ""
     return (
         f"{figures['date']}, commit `{figures['commit']}`, {figures['machine']}, "
         f"Python {versions['python']}, torch {versions['torch']}, "
