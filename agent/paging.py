@@ -48,6 +48,11 @@ WARNING = (
 )
 
 
+def lone(tools: Sequence[Tool]) -> bool:
+    """Whether an action is a single line or code block, so that no other tool can be called."""
+    return len(tools) == 1 and sole_text_parameter(tools[0]) is not None
+
+
 class Paged:
     """An environment with tools for what is out of sight, and a warning before turns leave.
 
@@ -71,9 +76,8 @@ class Paged:
     def tools(self) -> Sequence[Tool]:
         """The environment's tools, and the two for memory."""
         own = list(self._world.tools)
-        lone = len(own) == 1 and sole_text_parameter(own[0]) is not None
         taken = {tool.name for tool in own}
-        return own if lone else [*own, *(t for t in (SEARCH, NOTE) if t.name not in taken)]
+        return own if lone(own) else [*own, *(t for t in (SEARCH, NOTE) if t.name not in taken)]
 
     @property
     def valid_actions(self) -> Sequence[str]:

@@ -38,6 +38,8 @@ class RunLock:
         return self._descriptor
 
     def __enter__(self) -> Self:
+        if self.folder.is_file():
+            raise LockError(f"{self.folder} is a file, and a run is a folder: give another name")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

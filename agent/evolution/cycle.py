@@ -21,7 +21,7 @@ from agent.evolution.evaluate import gate
 from agent.evolution.evaluate.account import account
 from agent.evolution.evaluate.preference import preference
 from agent.evolution.feedback import calibrate, verdicts
-from agent.evolution.play import fair, measure
+from agent.evolution.play import fair, measure, searchable
 from agent.evolution.practice import practised
 from agent.evolution.refine import Solution, refine, solves
 from agent.evolution.scores import check_objectives, family_rates, propose_objective, score
@@ -66,6 +66,7 @@ def evolve(run: Run) -> Generation:
     generate.check(run)
     run.publish()
     run.memory.check()
+    searchable(run)
     writers.check(run)
     update_weights.check(run)
     verdicts.check(run)
@@ -369,9 +370,11 @@ def retention(
     tasks = [task for task in run.tasks("retention") if task.family in families]
     if not tasks:
         return gate.retained([], [], [], run.config.gate)
-    label = f"generation {n} · retention"
-    new = measure(run, label, "retention", memory, weights, tasks)
-    old = measure(run, label, "retention", incumbent.memory, incumbent.weights, tasks)
+    label = f"generation {n} · retention ·"
+    new = measure(run, f"{label} candidate", "retention", memory, weights, tasks)
+    old = measure(
+        run, f"{label} incumbent", "retention", incumbent.memory, incumbent.weights, tasks
+    )
     tasks = fair(tasks, [new, old])
     return gate.retained(
         [new[task.id] for task in tasks],

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent.loop import Assignment
+from agent.paging import lone
 from agent.run import Run
 from agent.run_folder import RunError
+from agent.worlds import first_world
 from environments.base import Task
 from environments.splits import Split
 from memory import history
@@ -16,6 +18,18 @@ from memory.records import Status, Trajectory, content_hash
 
 if TYPE_CHECKING:
     from agent.config import StoreSettings
+
+
+def searchable(run: Run) -> None:
+    """Tell where the agent is to search memory, and has no way to call for it."""
+    if run.config.memory.search is None:
+        return
+    with first_world(run) as world:
+        if lone(world.tools):
+            run.print(
+                "[yellow]memory.search has no effect: an action of suite "
+                f"{run.config.suite.name} is a text alone, and memory's tools are called[/yellow]"
+            )
 
 
 def measure(

@@ -81,7 +81,10 @@ def check_adapter(folder: Path) -> str:
         version = (folder / COMPLETE).read_text()
         actual = "a" + _digest(folder)
     except (OSError, ValueError) as error:
-        raise AdapterError(f"{folder}: the adapter is incomplete ({error})") from error
+        raise AdapterError(
+            f"{folder}: the adapter is incomplete ({error}): restore it, or roll back to another "
+            "generation"
+        ) from error
     if version != actual:
         raise AdapterError(
             f"{folder}: the adapter was changed or cut: its files hash to {actual}, "

@@ -112,6 +112,8 @@ def _whole(adapter: Path, target: Path, model: Path, dtype: str, device: str) ->
         raise
     except Exception as error:  # a full disk, in the words of the library that writes
         raise AdapterError(f"{target}: the model cannot be written ({error})") from error
+    for path in target.glob("*.safetensors"):  # which the library lets nobody but its owner read
+        path.chmod((target / "config.json").stat().st_mode)
     for pattern in TOKENIZER:  # as they are: libraries do not save all that they read
         for path in model.glob(pattern):
             shutil.copyfile(path, target / path.name)

@@ -368,6 +368,7 @@ def test_a_merged_export_is_what_acts(real: Path, merged: str, tmp_path: Path) -
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     adapters.write(real, merged, tmp_path / "out", "merged", False)
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     with Run(real, quiet=True) as run, torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from rich.console import Console
 
 from agent.config import load_config
 from agent.evolution.cycle import evolve
@@ -350,8 +352,10 @@ def test_memgpt_pages_and_searches(toy_yaml: Path, tmp_path: Path) -> None:
         "gate.enabled=false",
         "memory.search.tokens=9000",
     ]
-    with Run(tmp_path / "run", load_config([toy_yaml, "memgpt"], overrides), quiet=True) as run:
+    said = Console(record=True, width=200, file=io.StringIO())
+    with Run(tmp_path / "run", load_config([toy_yaml, "memgpt"], overrides), console=said) as run:
         evolve(run)
+    assert "no effect" not in said.export_text()
     with open_ledger(tmp_path / "run") as ledger:
         played = [t for _, t in ledger.all(Trajectory, "2/acquire/")]
         items = dict(ledger.all(MemoryItem))
@@ -361,3 +365,12 @@ def test_memgpt_pages_and_searches(toy_yaml: Path, tmp_path: Path) -> None:
     assert found and {i.kind for i in found} == {Kind.EXEMPLAR, Kind.FACT}  # by search alone
     assert all(s.action["tool"] == "memory_search" for t in played for s in t.steps[-2:-1])
     assert verify(tmp_path / "run")[1] == []
+
+
+def test_it_is_told_where_memory_cannot_be_searched(toy_yaml: Path, tmp_path: Path) -> None:
+    """An action of the toy suite is a program alone."""
+    said = Console(record=True, width=200, file=io.StringIO())
+    config = load_config([toy_yaml, "memgpt"], ["generations=1"])
+    with Run(tmp_path / "run", config, console=said) as run:
+        evolve(run)
+    assert "memory.search has no effect: an action of suite" in said.export_text()

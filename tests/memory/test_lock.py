@@ -80,5 +80,7 @@ os.kill(os.getpid(), 9)
 
 def test_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LockError, match="cannot be locked"):
+    with pytest.raises(LockError, match="is a file, and a run is a folder"):
         RunLock(tmp_path / "file").__enter__()
+    with pytest.raises(LockError, match="cannot be locked"):
+        RunLock(tmp_path / "file" / "in it").__enter__()
