@@ -152,16 +152,23 @@ def _used(config: Config) -> dict[str, Any]:
 
 
 def standing(figures: Mapping[str, Any]) -> str:
-    """Where ours stands on a suite: first, tied for first, or behind whom."""
+    """Where ours stands on a suite: first, behind whom, or tied, by no more than chance, with whom.
+
+    Args:
+        figures: of the suite, from ``methods.told``.
+    """
     arms = {n: a["mean"] for n, a in figures["arms"].items()}
     if OURS not in arms:
         return "not measured"
-    ahead = [n for n, mean in arms.items() if n != OURS and mean >= arms[OURS]]
-    worse = [n for n in ahead if figures["contrasts"][n]["p_holm"] < 0.05]
-    shown = " and ".join(UNEVOLVED.get(name, name) for name in worse or ahead)
-    if worse:
+    others = sorted((n for n in arms if n != OURS), key=lambda n: -arms[n])
+    near = [n for n in others if figures["contrasts"][n]["p_holm"] >= 0.05]
+    ahead = [n for n in others if arms[n] > arms[OURS] and n not in near]
+    shown = " and ".join(UNEVOLVED.get(name, name) for name in ahead or near)
+    if ahead:
         return f"behind {shown}"
-    return f"tied for first with {shown}" if ahead else "first"
+    if len(near) == len(others) > 1:
+        return "tied with all others"
+    return f"tied for first with {shown}" if near else "first"
 
 
 def _git(*arguments: str) -> str | None:
