@@ -28,7 +28,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from _common import (
@@ -58,33 +58,46 @@ from agent.stats import holm, paired_difference, paired_p, rate
 from memory import history
 from memory.records import Trajectory
 
-BUDGET = 24_000
 ROUNDS = 2  # about so many generations fit into the budget, where a task is not too dear
 # What a generation takes, to what its practice takes: with training, and with writing alone.
 TRAINED, WRITTEN = 2.5, 1.5
 MOST_GENERATIONS = 8
-LEAST_TASKS, MOST_TASKS = 6, 64
+LEAST_TASKS = 6
 BEST_OF_MOST = 16
 COLOURS = {OURS: "#0b7285", "base": "#868e96", "best_of_n": "#868e96"}
-# By suite: what is laid over a recipe, and about how many tokens one episode writes.
-SUITES: dict[str, tuple[int, tuple[str, ...]]] = {
-    "reasoning-gym": (
-        57,
-        ("suite={name: reasoning-gym, tasks: {train: 60, gate: 8, retention: 4, test: 15}}",),
+
+
+class Bench(NamedTuple):
+    """How recipes are run on a suite.
+
+    Args:
+        suite: laid over a recipe.
+        each: about how many tokens one episode writes.
+        budget: tokens that a recipe may take; where an episode takes a few, more episodes fit.
+        most: tasks of a generation.
+    """
+
+    suite: str
+    each: int
+    budget: int = 24_000
+    most: int = 64
+
+
+SUITES = {
+    "reasoning-gym": Bench(
+        "{name: reasoning-gym, tasks: {train: 60, gate: 8, retention: 4, test: 15}}", 57
     ),
-    "banking77": (
-        8,
-        ("suite={name: banking77, tasks: {train: 240, gate: 20, retention: 4, test: 20}}",),
+    "banking77": Bench(
+        "{name: banking77, tasks: {train: 240, gate: 20, retention: 4, test: 20}}",
+        8, budget=72_000, most=240,
     ),
-    "textworld": (
+    "textworld": Bench(
+        "{name: textworld-express, options: {steps: 12}, "
+        "tasks: {train: 48, gate: 12, retention: 5, test: 30}}",
         30,
-        (
-            "suite={name: textworld-express, options: {steps: 12}, "
-            "tasks: {train: 48, gate: 12, retention: 5, test: 30}}",
-        ),
     ),
-    "mbpp": (60, ("suite={name: mbpp, tasks: {train: 60, gate: 16, retention: 4, test: 40}}",)),
-}
+    "mbpp": Bench("{name: mbpp, tasks: {train: 60, gate: 16, retention: 4, test: 40}}", 60),
+}  # fmt: skip
 QUICK = ("acquire.tasks=4", "acquire.first_tasks=4", "generations=1")
 
 
@@ -100,17 +113,22 @@ def _text(recipe: str) -> str:
 
 def configured(suite: str, recipe: str, seed: int, budget: int, quick: bool) -> Config:
     """A recipe on a suite, with as many tasks a generation as its budget has room for."""
-    each, settings = SUITES[suite]
-    own = [*settings, f"seed={seed}", f"token_budget={budget}", f"generations={MOST_GENERATIONS}",
-           "test.run=false"]  # fmt: skip
+    bench = SUITES[suite]
+    own = [
+        f"suite={bench.suite}",
+        f"seed={seed}",
+        f"token_budget={budget}",
+        f"generations={MOST_GENERATIONS}",
+        "test.run=false",
+    ]
     shipped = load_config(recipe, own)
     if not outlives(shipped):
         own.append("update_weights.enabled=true")
     acquire = shipped.acquire
     tries = acquire.samples + acquire.further_samples + acquire.retries
     trains = shipped.update_weights.enabled or not outlives(shipped)
-    dear = tries * each * (TRAINED if trains else WRITTEN)
-    tasks = min(MOST_TASKS, max(LEAST_TASKS, round(budget / ROUNDS / dear)))
+    dear = tries * bench.each * (TRAINED if trains else WRITTEN)
+    tasks = min(bench.most, max(LEAST_TASKS, round(budget / ROUNDS / dear)))
     own += [f"acquire.tasks={tasks}", f"acquire.first_tasks={tasks}", *(QUICK if quick else ())]
     return load_config(recipe, own)
 
@@ -307,7 +325,7 @@ def main() -> None:
     options.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}")
     options.add_argument("--recipes", nargs="+", metavar="RECIPE", help="these alone, not all")
     options.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    options.add_argument("--budget", type=int, default=BUDGET, help=f"tokens a cell ({BUDGET})")
+    options.add_argument("--budget", type=int, help="tokens a cell (each suite's own)")
     options.add_argument("--plot", type=Path, metavar="SVG", help="draw what stands in --json")
     arguments = options.parse_args()
     out = Console(highlight=False)
@@ -323,8 +341,8 @@ def main() -> None:
     unknown = [*(set(names) - set(SUITES)), *(set(chosen) - set(every))]
     if unknown:
         options.error(f"unknown: {', '.join(sorted(unknown))}")
-    budget = 500 if arguments.quick else arguments.budget
     for suite in names:
+        budget = arguments.budget or (500 if arguments.quick else SUITES[suite].budget)
         base: list[dict[str, Any]] = []
         cells: dict[str, list[dict[str, Any]]] = {}
         for seed in range(arguments.seeds):

@@ -348,15 +348,16 @@ def test_a_course_over_several_seeds() -> None:
 
 @pytest.mark.parametrize("suite", list(methods.SUITES))
 def test_every_method_gets_tasks_for_its_budget(suite: str) -> None:
-    every = methods.methods()
+    every, bench = methods.methods(), methods.SUITES[suite]
+    budget = bench.budget
     assert every[0] == "instar" and not {"quickstart", "banking77"} & set(every)
     for name in every:
-        config = methods.configured(suite, name, 1, 24_000, quick=False)
-        assert (config.token_budget, config.seed, config.gate.enabled) == (24_000, 1, True)
+        config = methods.configured(suite, name, 1, budget, quick=False)
+        assert (config.token_budget, config.seed, config.gate.enabled) == (budget, 1, True)
         assert config.acquire.tasks == config.acquire.first_tasks
-        assert methods.LEAST_TASKS <= config.acquire.tasks <= methods.MOST_TASKS
+        assert methods.LEAST_TASKS <= config.acquire.tasks <= bench.most
         assert methods.outlives(config), f"{name}: nothing outlives its task"
-    few, many = (methods.configured(suite, n, 0, 24_000, False) for n in ("rft", "star"))
+    few, many = (methods.configured(suite, n, 0, budget, False) for n in ("rft", "star"))
     assert few.acquire.samples > many.acquire.samples and few.acquire.tasks < many.acquire.tasks
 
 
