@@ -124,13 +124,14 @@ def discordant(new: Values, old: Values) -> tuple[int, int]:
 
 
 def e_value(wins: int, losses: int) -> float:
-    """Anytime-valid evidence that a discordant task is no coin toss.
+    """Anytime-valid evidence that a discordant task is won more often than lost.
 
-    ``B(b + 1/2, c + 1/2) / B(1/2, 1/2) * 2^(b + c)`` for ``b`` wins and ``c`` losses: the
-    likelihood ratio of a Jeffreys mixture against a fair coin. Under a fair coin it is a
-    non-negative martingale that starts at 1, so by Ville's inequality it ever reaches 20
-    with probability at most 1/20, however often one looks. It is symmetric: read it as
-    evidence *for* the new arm only where wins exceed losses.
+    The likelihood ratio against a fair coin, averaged over chances of winning above one half as
+    Jeffreys' prior weighs them: for ``b`` wins and ``c`` losses
+    ``2^(b + c + 1) * B(b + 1/2, c + 1/2) / π`` times the chance that a Beta(b + 1/2, c + 1/2)
+    lies above one half. Under a coin that is fair, or worse for the new arm, it is a non-negative
+    supermartingale that starts at 1, so by Ville's inequality it ever reaches 20 with probability
+    at most 1/20, however often one looks.
 
     Source: Ramdas et al. 2023, arXiv:2210.01948 (mixture martingales, Ville's inequality).
 
@@ -140,11 +141,36 @@ def e_value(wins: int, losses: int) -> float:
     Raises:
         ValueError: a negative count.
     """
+    from scipy.special import betainc
+
     if wins < 0 or losses < 0:
         raise ValueError(f"e_value: wins={wins}, losses={losses}; counts cannot be negative")
+    better = float(betainc(losses + 0.5, wins + 0.5, 0.5))
+    if not better:  # so many losses that it is less than the smallest number
+        return 0.0
     log_beta = math.lgamma(wins + 0.5) + math.lgamma(losses + 0.5) - math.lgamma(wins + losses + 1)
-    log_e = log_beta - math.log(math.pi) + (wins + losses) * math.log(2)
+    log_e = log_beta - math.log(math.pi) + (wins + losses + 1) * math.log(2) + math.log(better)
     return math.exp(min(log_e, math.log(MAX_E_VALUE)))
+
+
+def closed(evidence: Sequence[float]) -> list[float]:
+    """e-values of several hypotheses, each for there being the others, in their order.
+
+    The mean of e-values is an e-value, however they depend on each other. One is as good as the
+    least mean over all groups that it is in, which is one with some of the smallest others: those
+    that reach 1/alpha are all right with probability 1 - alpha (closed testing). That is never
+    less than dividing by the number of hypotheses (Bonferroni).
+
+    Source: Vovk & Wang 2021, arXiv:1912.06116 (adjusted e-values for multiple hypotheses).
+    """
+    adjusted = []
+    for place, own in enumerate(evidence):
+        least = total = own
+        for size, other in enumerate(sorted([*evidence[:place], *evidence[place + 1 :]]), start=2):
+            total += other
+            least = min(least, total / size)
+        adjusted.append(least)
+    return adjusted
 
 
 def paired_p(new: Values, old: Values) -> float:

@@ -168,7 +168,7 @@ class Made:
             seconds={"acquire": 84.8, "refine": 0.1, "update": 92.0, "evaluate": 71.8}
             if n
             else {"evaluate": 27.1},
-            details={"threshold": 60.0, "e_value": 12_000.0 if n and not kept else 0.21}
+            details={"threshold": 20.0, "e_value": 12_000.0 if n and not kept else 0.21}
             | {"account": {"by": "data", "dropped": 0, "sentences": self.account()}},
         )
         ledger.append(f"{n:06}", generation)

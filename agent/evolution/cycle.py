@@ -299,12 +299,9 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
     tasks = fair(run.tasks("gate"), list(played.values()))
     families = [task.family for task in tasks]
     successes = {cell: [own[task.id] for task in tasks] for cell, own in played.items()}
-    comparisons = [
-        gate.compare(cell, successes[cell], successes["incumbent"], families)
-        for cell in gate.CELLS
-        if cell in agents
-    ]
-    threshold = len(comparisons) / settings.alpha
+    candidates = {cell: successes[cell] for cell in gate.CELLS if cell in agents}
+    comparisons = gate.compare(candidates, successes["incumbent"], families)
+    threshold = 1 / settings.alpha
     told = [gate.explain(c, threshold) for c in comparisons]
     chosen, remarks = "incumbent", list(candidate.notes)
     if broken := len(run.tasks("gate")) - len(tasks):

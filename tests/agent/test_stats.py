@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -189,28 +190,27 @@ def test_interaction() -> None:
 
 
 def integrated(b: int, c: int) -> float:
-    """The e-value by brute force: the likelihood ratio averaged over a Jeffreys prior.
+    """The e-value by brute force: the likelihood ratio averaged over a Jeffreys prior above 1/2.
 
-    With p = sin²(t), the Jeffreys density is uniform in t on [0, π/2].
+    With p = sin²(t), the Jeffreys density is uniform in t, on [π/4, π/2] here.
     """
-    t = (np.arange(200_000) + 0.5) * (math.pi / 2) / 200_000
+    t = math.pi / 4 + (np.arange(200_000) + 0.5) * (math.pi / 4) / 200_000
     return float(np.mean((2 * np.sin(t) ** 2) ** b * (2 * np.cos(t) ** 2) ** c))
 
 
-@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (5, 0), (9, 2), (3, 11), (40, 17)])
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (5, 0), (9, 2), (3, 11), (0, 30), (40, 17)])
 def test_e_value_against_integration(b: int, c: int) -> None:
     assert stats.e_value(b, c) == pytest.approx(integrated(b, c), rel=1e-6)
 
 
 def test_e_value_closed_forms() -> None:
     assert stats.e_value(0, 0) == pytest.approx(1)
-    assert stats.e_value(1, 0) == pytest.approx(1)
-    assert stats.e_value(2, 0) == pytest.approx(1.5)
-    assert stats.e_value(7, 3) == pytest.approx(stats.e_value(3, 7))
+    assert stats.e_value(1, 0) == pytest.approx(1 + 2 / math.pi)
     for wins in range(1, 20):
-        expected = math.comb(2 * wins, wins) / 2**wins
-        assert stats.e_value(wins, 0) == pytest.approx(expected)
-    assert stats.e_value(6, 0) < 20 < stats.e_value(7, 0)
+        both_ways = stats.e_value(wins, 0) + stats.e_value(0, wins)
+        assert both_ways == pytest.approx(2 * math.comb(2 * wins, wins) / 2**wins)
+    assert stats.e_value(5, 0) < 20 < stats.e_value(6, 0)
+    assert stats.e_value(4, 4) < 1 and stats.e_value(2, 9) < 0.1
 
 
 def test_e_value_is_a_martingale() -> None:
@@ -219,8 +219,14 @@ def test_e_value_is_a_martingale() -> None:
             after = (stats.e_value(b + 1, c) + stats.e_value(b, c + 1)) / 2
             assert after == pytest.approx(stats.e_value(b, c))
     for n in (1, 2, 5, 10, 30):
-        expected = sum(math.comb(n, b) * stats.e_value(b, n - b) for b in range(n + 1)) / 2**n
-        assert expected == pytest.approx(1)
+        fair, unfair = (
+            sum(
+                math.comb(n, b) * p**b * (1 - p) ** (n - b) * stats.e_value(b, n - b)
+                for b in range(n + 1)
+            )
+            for p in (0.5, 0.4)
+        )
+        assert fair == pytest.approx(1) and unfair < 1
 
 
 def test_looking_after_every_task_stays_below_one_in_twenty() -> None:
@@ -241,8 +247,35 @@ def test_looking_after_every_task_stays_below_one_in_twenty() -> None:
 def test_e_value_never_overflows() -> None:
     assert stats.e_value(100_000, 0) == pytest.approx(stats.MAX_E_VALUE)
     assert 0 < stats.e_value(5_000, 5_000) < 1
+    assert stats.e_value(0, 100_000) == 0
     with pytest.raises(ValueError, match="negative"):
         stats.e_value(-1, 0)
+
+
+def test_several_e_values_are_held_against_every_combination() -> None:
+    assert stats.closed([]) == [] and stats.closed([7.0]) == [7.0]
+    chance = np.random.default_rng(0)
+    for _ in range(200):
+        own = list(np.exp(chance.normal(1, 2, size=int(chance.integers(1, 5)))))
+        at = range(len(own))
+        groups = [g for n in range(1, len(own) + 1) for g in itertools.combinations(at, n)]
+        expected = [min(np.mean([own[j] for j in g]) for g in groups if i in g) for i in at]
+        assert stats.closed(own) == pytest.approx(expected)
+        assert all(e >= o / len(own) for e, o in zip(stats.closed(own), own, strict=True))
+
+
+def test_one_of_several_that_are_no_better_passes_once_in_twenty_at_most() -> None:
+    """Three candidates that share most of their luck, and one of them is really better."""
+    chance = np.random.default_rng(1)
+    wrong = right = 0
+    for _ in range(2000):
+        shared = chance.random(40)
+        own = np.where(chance.random((3, 40)) < 0.7, shared, chance.random((3, 40)))
+        wins = (own < np.array([0.5, 0.5, 0.85])[:, None]).sum(1)
+        passed = np.array(stats.closed([stats.e_value(int(w), 40 - int(w)) for w in wins])) >= 20
+        wrong += bool(passed[:2].any())
+        right += bool(passed[2])
+    assert wrong / 2000 <= 0.05 and right / 2000 > 0.9
 
 
 # The rest

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.stats import discordant, e_value, paired_difference
+from agent.stats import closed, discordant, e_value, paired_difference
 from memory.records import Score
 
 CELLS = ("memory", "weights", "both")
@@ -42,7 +42,12 @@ class GateSettings(BaseModel):
 
 
 class Comparison(NamedTuple):
-    """A candidate against the incumbent on the same gate tasks."""
+    """A candidate against the incumbent on the same gate tasks.
+
+    Evidence is the anytime-valid e-value of the discordant pairs: it keeps its meaning however
+    many tasks have been looked at. It holds for all candidates of a gate together (`closed`).
+    Each generation's test stands on its own.
+    """
 
     cell: str
     mean: float
@@ -53,34 +58,32 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    cell: str, candidate: Sequence[float], incumbent: Sequence[float], families: Sequence[str]
-) -> Comparison:
-    """Paired comparison of two arms, task by task.
-
-    Evidence is the anytime-valid e-value of the discordant pairs: it keeps its meaning however
-    many tasks have been looked at. Each generation's test stands on its own.
-    """
-    wins, losses = discordant(candidate, incumbent)
-    return Comparison(
-        cell=cell,
-        mean=sum(candidate) / len(candidate),
-        wins=wins,
-        losses=losses,
-        evidence=e_value(wins, losses) if wins > losses else 0.0,
-        difference=paired_difference(candidate, incumbent, families),
-    )
+    candidates: Mapping[str, Sequence[float]],
+    incumbent: Sequence[float],
+    families: Sequence[str],
+) -> list[Comparison]:
+    """Paired comparisons of each candidate, by its cell, with the incumbent, task by task."""
+    pairs = {cell: discordant(own, incumbent) for cell, own in candidates.items()}
+    evidence = closed([e_value(wins, losses) for wins, losses in pairs.values()])
+    return [
+        Comparison(
+            cell=cell,
+            mean=sum(own) / len(own),
+            wins=pairs[cell][0],
+            losses=pairs[cell][1],
+            evidence=together,
+            difference=paired_difference(own, incumbent, families),
+        )
+        for (cell, own), together in zip(candidates.items(), evidence, strict=True)
+    ]
 
 
 def ranked(comparisons: Sequence[Comparison], settings: GateSettings) -> list[Comparison]:
-    """The candidates that are shown to be better, best first.
-
-    The threshold is 1/alpha times the number of candidates (Bonferroni over the cells).
-    """
-    if not settings.enabled:
-        passed = list(comparisons)
-    else:
-        threshold = len(comparisons) / settings.alpha
-        passed = [c for c in comparisons if c.evidence >= threshold and c.difference.low > 0]
+    """The candidates that are shown to be better, best first."""
+    passed = list(comparisons)
+    if settings.enabled:
+        threshold = 1 / settings.alpha
+        passed = [c for c in passed if c.evidence >= threshold and c.difference.low > 0]
     best = max((c.mean for c in passed), default=0.0)
 
     def order(c: Comparison) -> tuple[float, int]:
