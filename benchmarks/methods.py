@@ -73,13 +73,14 @@ class Bench(NamedTuple):
     Args:
         suite: laid over a recipe.
         each: about how many tokens one episode writes.
-        budget: tokens that a recipe may take; where an episode takes a few, more episodes fit.
+        budget: tokens that a recipe may take: what RFT's smallest generation does (100 samples of 6
+            tasks), and more where an episode takes few.
         most: tasks of a generation.
     """
 
     suite: str
     each: int
-    budget: int = 24_000
+    budget: int = 48_000
     most: int = 64
 
 
