@@ -10,6 +10,7 @@ import ast
 import json
 import math
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ _Found = tuple[int, str, list[Any], dict[str, Any]]  # where it ends, name, argu
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 _JSON_NAMES = {"true": True, "false": False, "null": None}
 WHOLE = "text/plain"  # a parameter that is all of what the agent writes
+_PARSING = threading.Lock()
 
 
 class Language(NamedTuple):
@@ -190,6 +192,16 @@ def _json_call(text: str, start: int) -> _Found | None:
         return None
 
 
+def expression(text: str) -> ast.expr:
+    """The tree of one expression, from any thread; raises as ``ast.parse``.
+
+    One at a time: CPython 3.11 counts the depth of all trees that are being made together, and
+    where a finalizer lets another thread make one in between, both end with a SystemError.
+    """
+    with _PARSING:
+        return ast.parse(text, mode="eval").body
+
+
 def _python_call(text: str, match: re.Match[str]) -> _Found | None:
     end = _end_of(text, match.end() - 1)
     if end is None:
@@ -197,7 +209,7 @@ def _python_call(text: str, match: re.Match[str]) -> _Found | None:
     inner = _ESCAPE.sub(_escaped, text[match.end() : end - 1])
     for begin, close in (("f(", ")"), ("{", "}")):  # key=value, or else key: value
         try:
-            node = ast.parse(f"{begin}{inner}{close}", mode="eval").body
+            node = expression(f"{begin}{inner}{close}")
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
         try:

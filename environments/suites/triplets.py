@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from environments.base import Action, Briefing, Environment, Task
-from environments.calls import write_action
+from environments.calls import expression, write_action
 from environments.grading.grader import Grader, Problem, Test
 from environments.kinds.code import SUBMIT, CodeAnswer
 from environments.kinds.text import TextAnswer, answer_tool
@@ -158,7 +158,7 @@ def made(kind: str, program: str, pairs: Sequence[Pair]) -> Task:
 def value_of(text: str) -> str | None:
     """A literal as Python itself writes it; None where it is none."""
     try:
-        return repr(ast.literal_eval(text.strip()))
+        return repr(ast.literal_eval(expression(text.strip())))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 

@@ -1,6 +1,9 @@
 """Calls as an agent writes them."""
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,8 @@ import pytest
 from environments.base import Tool
 from environments.calls import parse_call, read_action, write_action, write_call
 from environments.tools import PythonCode, tools_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Shop:
@@ -184,3 +189,40 @@ def test_what_is_written_for_a_lone_text_is_read(media: str, argument: str, text
 def test_other_tools_take_no_lone_text() -> None:
     with pytest.raises(ValueError, match="search"):
         write_action(TOOLS[0], "red")
+
+
+CROWD = """
+import gc, sys, threading
+from environments.calls import parse_call
+
+class Finalised:
+    def __init__(self):
+        self.cycle = self
+
+    def __del__(self):
+        for _ in range(50):  # long enough for another thread to take its turn
+            pass
+
+def read(depth):
+    text = "f(a=" + "[" * depth + "]" * depth + ")"
+    for _ in range(3000):
+        Finalised()
+        assert parse_call(text), text
+
+sys.setswitchinterval(1e-6)
+gc.set_threshold(5)
+failed = []
+threading.excepthook = lambda told: failed.append(told.exc_value)
+threads = [threading.Thread(target=read, args=(depth,)) for depth in (1, 5, 20, 30)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit(str(failed[0]) if failed else 0)
+"""
+
+
+def test_calls_are_read_in_several_threads() -> None:
+    """CPython 3.11 takes the depth of one thread's tree for another's."""
+    done = subprocess.run([sys.executable, "-c", CROWD], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
