@@ -11,13 +11,13 @@ from agent.evolution.acquire import GenerateSettings
 
 OBJECTIVES = ("weighted", "dpo", "kto", "grpo")  # that have settings of their own
 OFF = ("none", "sample", 0)  # of a setting that is nothing
+_Only = tuple[str, tuple[object, ...]]
 
 
 def _only(group: str, names: str, decides: str, *values: object) -> dict[str, _Only]:
     return {f"{group}.{name}": (f"{group}.{decides}", values) for name in names.split()}
 
 
-_Only = tuple[str, tuple[object, ...]]
 ONLY: dict[str, _Only] = {
     **{f"update_weights.{name}": ("update_weights.objective", (name,)) for name in OBJECTIVES},
     **_only("update_weights", "merge", "merge.how"),

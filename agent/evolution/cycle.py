@@ -301,8 +301,7 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
     successes = {cell: [own[task.id] for task in tasks] for cell, own in played.items()}
     candidates = {cell: successes[cell] for cell in gate.CELLS if cell in agents}
     comparisons = gate.compare(candidates, successes["incumbent"], families)
-    threshold = 1 / settings.alpha
-    told = [gate.explain(c, threshold) for c in comparisons]
+    told = [gate.explain(c, settings.threshold) for c in comparisons]
     chosen, remarks = "incumbent", list(candidate.notes)
     if broken := len(run.tasks("gate")) - len(tasks):
         remarks.append(f"{broken} gate tasks left out because an episode broke")
@@ -316,7 +315,7 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
         best = next(c for c in comparisons if c.cell == chosen)
         if not settings.enabled:
             remarks.insert(0, "gate.enabled=false: it goes on whatever the test says")
-        reason = "; ".join([gate.explain(best, threshold), *remarks])
+        reason = "; ".join([gate.explain(best, settings.threshold), *remarks])
     elif comparisons:
         reason = "; ".join(["no candidate passed", *told, *remarks])
     else:
@@ -339,7 +338,7 @@ def evaluate(run: Run, n: int, incumbent: Generation, candidate: Candidate) -> G
         objective=proposal.weights,
         details={
             "candidate": {"memory": candidate.memory, "weights": candidate.weights},
-            "threshold": threshold,
+            "threshold": settings.threshold,
             "comparisons": [
                 {
                     "cell": c.cell,

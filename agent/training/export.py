@@ -119,9 +119,6 @@ def _whole(adapter: Path, target: Path, model: Path, dtype: str, device: str) ->
             shutil.copyfile(path, target / path.name)
 
 
-WORLD = ("verified ", "the suite's own grader")
-
-
 def amounts(kinds: Mapping[str, Sequence[str]]) -> str:
     """How many sources of each kind there are, in words: ``12 episodes, 1 rewrite``."""
     counts = {kind: len(own) for kind, own in kinds.items() if own}
@@ -152,7 +149,8 @@ def model_card(told: Mapping[str, Any], form: As) -> str:
     parents = ", ".join(told["parents"])
     judged = {kind: told["kinds"][kind] for kind in ("episodes", "rewrites")}
     by = told.get("judge", "")
-    verified, grader = ("", f"`{by}` and not the suite's grader") if by else WORLD
+    verified = "" if by else "verified "
+    grader = f"`{by}` and not the suite's grader" if by else "the suite's own grader"
     made_up = amounts({MADE_UP: told["kinds"][MADE_UP]})
     made_up = f" {made_up} with the model's own answers, which nobody judged." if made_up else ""
     return "\n".join(

@@ -171,6 +171,7 @@ def test_all_mistakes_are_told_at_once(
         ("a: [1", "is not valid YAML: line 1: expected ',' or ']'"),
         ("seed: 1\nseed: 2", "line 2: the key seed stands twice in one group"),
         ("suite: {name: mbpp}\nseed: 1\nsuite: {seconds: 3}", "line 3: the key suite stands twice"),
+        ("? [a, b]\n: 1", "is not valid YAML: line 1: found unhashable key"),
         (f"a: {'[' * 3000}", "is not valid YAML"),
         ("- 1\n- 2\n", "must hold keys and values"),
         ("", "must hold keys and values"),

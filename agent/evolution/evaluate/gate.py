@@ -40,6 +40,11 @@ class GateSettings(BaseModel):
     family_margin: float = Field(0.25, ge=0, le=1)
     tie: float = Field(0.02, ge=0, lt=1)
 
+    @property
+    def threshold(self) -> float:
+        """Evidence that is asked of a candidate."""
+        return 1 / self.alpha
+
 
 class Comparison(NamedTuple):
     """A candidate against the incumbent on the same gate tasks.
@@ -82,8 +87,7 @@ def ranked(comparisons: Sequence[Comparison], settings: GateSettings) -> list[Co
     """The candidates that are shown to be better, best first."""
     passed = list(comparisons)
     if settings.enabled:
-        threshold = 1 / settings.alpha
-        passed = [c for c in passed if c.evidence >= threshold and c.difference.low > 0]
+        passed = [c for c in passed if c.evidence >= settings.threshold and c.difference.low > 0]
     best = max((c.mean for c in passed), default=0.0)
 
     def order(c: Comparison) -> tuple[float, int]:
