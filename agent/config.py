@@ -344,9 +344,11 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str], label: str) -> C
                 "files stand before the first of them)"
             )
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Once)  # noqa: S506
         except (yaml.YAMLError, RecursionError) as error:
-            raise ConfigError(f"{override!r}: the value is not valid YAML") from error
+            told = getattr(error, "problem", "")
+            reason = f": {told}" if told else ""
+            raise ConfigError(f"{override!r}: the value is not valid YAML{reason}") from error
         _set(tree, key.split("."), value, override)
     return validate(tree, label)
 

@@ -30,12 +30,13 @@ PHASES: dict[str, str] = {
 """The phases in the order of the cycle, and the settings of each."""
 
 SUITES = "suites"  # where recipes stand that say what to evolve on, and no method
+DEFAULT = "default"  # where the recipe stands that chooses nothing else
 
 DETAILS = frozenset(
     {"weighted", "dpo", "kto", "grpo", "groups", "of", "dropout", "learning_rate", "backend",
      "launch", "corrupt", "endpoint", "teacher", "recall", "novel", "apart", "credit",
      "tasks", "talk", "against", "preset", "tell", "keep", "weigh", "worse_by", "follows",
-     "temperature"}
+     "temperature", "token_ids"}
 )  # fmt: skip
 """Settings that say how a choice is carried out, or for experiments only."""
 
@@ -98,7 +99,7 @@ class Recipe(NamedTuple):
 
     Args:
         name, description: its name, and the first line of its head comment.
-        phase: where it makes the choice that it is known for, or ``suites``.
+        phase: where it makes the choice that it is known for; ``suites``, or ``default``.
         sources: arXiv numbers of the papers, the method's own first.
         needs: what it cannot do without.
         choices: by path, what it chooses other than the default.
@@ -135,7 +136,7 @@ def described(names: Sequence[str], words: Sequence[str], config: Config) -> Rec
     sources = dict.fromkeys(re.findall(r"\b(\d{4}\.\d{5})\b", told))
     own, plain = parts(config), parts(Config())
     differ = [
-        (phase, part)
+        (phase, part, default)
         for phase in PHASES
         for part, default in zip(own[phase], plain[phase], strict=True)
         if part != default
@@ -146,7 +147,7 @@ def described(names: Sequence[str], words: Sequence[str], config: Config) -> Rec
         phase=_phase(yaml.safe_load(texts[-1]) or {} if texts else {}, config, differ),
         sources=tuple(sources),
         needs=needs(config),
-        choices={part.path: list(part.chosen) for _, part in differ},
+        choices={part.path: list(part.chosen) for _, part, _ in differ},
     )
 
 
@@ -184,16 +185,23 @@ def needs(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, [*found, "teacher" if teacher else None])))
 
 
-def _phase(tree: Mapping[str, Any], config: Config, differ: list[tuple[str, Part]]) -> str:
-    """Of the choices that are not the default's the first; a switch only if there is no other."""
+def _phase(tree: Mapping[str, Any], config: Config, differ: list[tuple[str, Part, Part]]) -> str:
+    """Of the choices that are not the default's the first; a switch only if there is no other.
+
+    What is merely left out is nothing that a method is known for.
+    """
     if "name" in (tree.get("suite") or {}):
         return SUITES
-    told = [(phase, part) for phase, part in differ if enabled(config, phase)]
-    chosen = [phase for phase, part in told if part.label != BESIDES]
-    if chosen:
-        return chosen[0]
-    if told:
-        return told[0][0]
+    if not differ:
+        return DEFAULT
+    added = [
+        (phase, part)
+        for phase, part, default in differ
+        if set(part.chosen) - set(default.chosen) and enabled(config, phase)
+    ]
+    chosen = [phase for phase, part in added if part.label != BESIDES]
+    if chosen or added:
+        return (chosen or [phase for phase, _ in added])[0]
     return "update weights" if enabled(config, "update weights") else "update memory"
 
 
@@ -249,9 +257,11 @@ def _is_group(field: FieldInfo) -> bool:
 
 
 def _is_switch(field: FieldInfo) -> bool:
-    """Whether a setting is off by default, or a group of settings that may be null."""
+    """Whether a setting is on or off, is off by default, or is a group that may be null."""
     kinds = get_args(field.annotation)
     if type(None) in kinds and any(isinstance(k, type) and issubclass(k, BaseModel) for k in kinds):
+        return True
+    if isinstance(field.default, bool):
         return True
     return field.default is None or (not field.default and not isinstance(field.default, str))
 

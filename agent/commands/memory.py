@@ -400,6 +400,17 @@ def episodes(
         item = find_item(ledger, item).id if item else ""
     digest = Digest(run / LEDGER)
     digest.update()
+    facets = queries.facets(digest)
+    there = {
+        "generation": (generation, facets["episode_generations"]),
+        "family": (family, facets["episode_families"]),
+    }
+    for option, (wanted, some) in there.items():
+        if wanted not in (None, "") and wanted not in some:
+            known_here = ", ".join(map(str, some)) or "none"
+            raise ConfigError(
+                f"--{option} {wanted}: {run} has no such episode, only of: {known_here}"
+            )
     asked = {
         "phase": phase, "split": split, "family": family, "outcome": outcome, "task": task,
         "item": item, "text": text, "limit": limit,

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from agent.recipe_parts import PHASES, SUITES, Part, Recipe
+from agent.recipe_parts import DEFAULT, PHASES, SUITES, Part, Recipe
 
 WIDTH = 78
 LABEL = 15  # columns of a choice's name
@@ -95,7 +95,7 @@ def recipe_table(recipes: Sequence[Recipe]) -> RenderableType:
     table.add_column("recipe", no_wrap=True)
     table.add_column("what it is", overflow="fold", ratio=1)
     table.add_column("needs", overflow="fold", max_width=10)
-    for phase in (SUITES, *PHASES):
+    for phase in (SUITES, DEFAULT, *PHASES):
         own = [recipe for recipe in recipes if recipe.phase == phase]
         if not own:
             continue

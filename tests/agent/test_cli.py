@@ -135,6 +135,7 @@ def test_help_lists_every_command(call: Callable[..., Said], instar: Instar) -> 
         ("feedback.by=judge", ("toy.yaml: feedback.by=judge needs feedback.judge.url",)),
         ("acquire.generate.teacher.url=http://a", ("needs acquire.generate.teacher.model",)),
         ("seed=[1", ("'seed=[1'", "not valid YAML")),
+        ("suite={seconds: 1, seconds: 2}", ("the key seconds stands twice in one group",)),
         (f"seed={'[' * 3000}", ("not valid YAML",)),
         ("suite.name=no-such-suite", ("unknown suite 'no-such-suite'", "reasoning-gym")),
         ("suite.name=tests.toy:Nope", ("tests.toy", "'Nope'", "ToySuite")),

@@ -205,6 +205,12 @@ def test_episodes(ask: Callable[..., Any], call: Callable[..., Said], mine: Path
     out = call("episodes", "--run", mine, "--limit", 2).out.splitlines()
     assert len(out) == 3 and f"✓ {run_of.COPIED.slot}" in out[1]
     assert out[-1] == f"{len(every)} episodes, {len(every) - 1} successful; 2 shown (--limit)"
+    for option, value, told in (
+        ("--generation", 9, "0, 1, 2"),
+        ("--family", "x", "double, square"),
+    ):
+        (line,) = call("episodes", "--run", mine, option, value).err.splitlines()
+        assert f"{option} {value}: {mine} has no such episode" in line and told in line
     (line,) = call("episodes", "--run", mine, "--outcome", "odd").err.splitlines()
     assert "--outcome odd: must be one of success, wrong, error, broken" in line
     assert (

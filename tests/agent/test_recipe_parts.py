@@ -16,7 +16,18 @@ from agent.evolution.acquire.settings import How, Select
 from agent.evolution.feedback.settings import By
 from agent.evolution.objective import Direction, Propose
 from agent.evolution.refine import Correct
-from agent.recipe_parts import IDLE, LABELS, NEEDS, PHASES, SUITES, enabled, needs, parts, recipe
+from agent.recipe_parts import (
+    DEFAULT,
+    IDLE,
+    LABELS,
+    NEEDS,
+    PHASES,
+    SUITES,
+    enabled,
+    needs,
+    parts,
+    recipe,
+)
 from agent.report.picture import CHOSEN, OPEN, OTHER, picture
 from agent.training.settings import Objective
 
@@ -52,6 +63,8 @@ def drawn(name: str) -> str:
         ("rlcd", "acquire", "2307.12950", set()),
         ("ldb", "refine", "2402.16906", {"verifier", "programs"}),
         ("chateval", "evaluate", "2308.07201", {"verifier", "judge"}),
+        ("rft", "update weights", "2308.01825", {"verifier"}),
+        ("v-star", "update weights", "2402.06457", {"verifier"}),
         ("quickstart", SUITES, "", {"verifier"}),
     ],
 )
@@ -66,7 +79,8 @@ def test_a_recipe_says_where_it_stands(
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_has_a_place_a_source_and_a_line(name: str) -> None:
     found = recipe(name)
-    assert found.description.endswith((".", ")")) and found.phase in (SUITES, *PHASES)
+    assert found.description.endswith((".", ")")) and found.phase in (SUITES, DEFAULT, *PHASES)
+    assert (found.phase == DEFAULT) == (name == "instar")
     assert bool(found.sources) != (found.phase == SUITES)  # a method has a paper
     text = drawn(name)
     assert max(map(len, text.splitlines())) <= 80
@@ -76,7 +90,7 @@ def test_every_recipe_has_a_place_a_source_and_a_line(name: str) -> None:
 def test_a_method_differs_from_the_default_where_it_says_so() -> None:
     assert recipe("star").choices["refine.correct"] == ["rationalise"]
     assert recipe("lmsi").choices["feedback.by"] == ["consistency"]
-    assert recipe("quickstart").choices == {"acquire": ["further_samples"]}
+    assert recipe("quickstart").choices == {"acquire": ["explore", "further_samples"]}
     assert recipe("soft").choices["acquire.select"] == ["easy-to-hard"]
     assert recipe("rest").choices["refine"] == ["thresholds"]
     assert recipe("reflexion").choices["acquire"] == ["retries"]
