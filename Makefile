@@ -30,7 +30,7 @@ vllm:
 # A process a core, each with one thread; four at most, since each may hold a model.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 \
-		--cov --cov-report=term --durations 40 $(PYTEST_ARGS)
+		--durations 40 $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
