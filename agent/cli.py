@@ -24,7 +24,7 @@ from agent.commands.environments import UNSAFE, AsJson, Unsafe, check, new_env, 
 from agent.commands.memory import episodes, memory_app
 from agent.commands.recipes import recipes_app
 from agent.commands.view import view
-from agent.openmp import share_cores
+from agent.machine import share_cores
 
 app = typer.Typer(
     name="instar",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from agent.config import Config, PolicySettings
+from agent.machine import give_back_memory
 from agent.policies.base import Policy, PolicyFailure
 from agent.report.terminal import phase
 from agent.run_folder import config_hash
@@ -228,6 +229,7 @@ def train_adapter(
             dtype=config.policy.dtype,
             device=config.policy.device,
         )
+    give_back_memory()
     return read_manifest(folder)
 
 

@@ -44,7 +44,7 @@ UNEVOLVED = {"base": "unevolved", "best_of_n": "best of n, unevolved"}  # as the
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says when it starts and stops
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed
 
-from agent.openmp import share_cores  # noqa: E402
+from agent.machine import share_cores  # noqa: E402
 
 share_cores()  # as the command `instar` does
 

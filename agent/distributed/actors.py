@@ -24,7 +24,7 @@ from agent.distributed.parcels import Parcel, unpack
 from agent.distributed.settings import RolloutSettings
 from agent.engines import Engine, words_of
 from agent.loop import Assignment, Cancelled
-from agent.openmp import share_cores
+from agent.machine import share_cores
 from agent.policies.base import Completion, Policy, Request
 from agent.policies.served import Words
 from agent.rollout import Desk, play

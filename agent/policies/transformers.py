@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.openmp import share_cores
+from agent.machine import give_back_memory, share_cores
 from agent.policies.base import Completion, Message, Request, engine_errors
 from agent.policies.chat import Chat
 from agent.policies.models import ModelError
@@ -91,6 +91,7 @@ class TransformersPolicy:
 
     def close(self) -> None:
         del self.engine
+        give_back_memory()
 
 
 def window(config: Any) -> int | None:

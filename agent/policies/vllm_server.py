@@ -301,7 +301,7 @@ class VllmServer:
         kept = {k: v for k, v in os.environ.items() if k not in ours}
         own = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": folder}
         own["PYTHONPATH"] = folder  # which is its own, and private
-        own["OMP_WAIT_POLICY"] = kept.get("OMP_WAIT_POLICY", "PASSIVE")  # see agent.openmp
+        own["OMP_WAIT_POLICY"] = kept.get("OMP_WAIT_POLICY", "PASSIVE")  # see agent.machine
         if self.rank is not None:
             own["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
         return {**kept, **own, **self.settings.environment}
