@@ -36,7 +36,7 @@ DETAILS = frozenset(
     {"weighted", "dpo", "kto", "grpo", "groups", "of", "dropout", "learning_rate", "backend",
      "launch", "corrupt", "endpoint", "teacher", "recall", "novel", "apart", "credit",
      "tasks", "talk", "against", "preset", "tell", "keep", "weigh", "worse_by", "follows",
-     "temperature", "token_ids"}
+     "temperature", "token_ids", "vouched"}
 )  # fmt: skip
 """Settings that say how a choice is carried out, or for experiments only."""
 
