@@ -50,6 +50,11 @@ class Objective(BaseModel):
     propose: Propose = "weakest"
     weight: float = Field(1.0, gt=0)
 
+    @property
+    def narrow(self) -> bool:
+        """Whether it is about some families only."""
+        return bool(self.abilities or self.families)
+
     @model_validator(mode="after")
     def _can_be_measured(self) -> Self:
         if unknown := sorted(set(self.abilities) - ABILITIES.keys()):

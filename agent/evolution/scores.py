@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from agent.config import ConfigError
@@ -48,7 +49,9 @@ class Proposal(NamedTuple):
 def propose_objective(run: Run, n: int, memory: str, weights: str) -> Proposal:
     """The objective that follows from how the agent did that leaves generation n.
 
-    Generation 0 looks everywhere in the objectives' families first.
+    Generation 0 looks everywhere in the objectives' families first. A family that has tasks to
+    practise and none in the gate split cannot be told weak or strong: an objective that is about
+    all families gives it the mean weight.
 
     Args:
         run: whose gate episodes, and whose earlier generations for what was known best.
@@ -60,12 +63,16 @@ def propose_objective(run: Run, n: int, memory: str, weights: str) -> Proposal:
     """
     settings = run.config.objective
     played = list(episodes_of(run, "gate", memory, weights).values())
+    measured = {task.family for task in run.tasks("gate")}
+    practised = {task.family for task in run.tasks("train") if task.id not in run.made}
     shares, parts, followed = settings.shares(n), dict[int, dict[str, float]](), list[Any]()
     for i, objective in enumerate(settings.follow):
         families = chosen_families(run, objective)
         now = MEASURES[objective.direction](run, n, objective, families, played)
         best = _best(run, i, now)
         own = PROPOSALS[objective.propose](now, best) if n else dict.fromkeys(families, 1.0)
+        if not objective.narrow:
+            own = own | dict.fromkeys(practised - measured, fmean(own.values()))
         parts[i] = shared(own)
         followed.append(
             objective.model_dump(mode="json", exclude_defaults=True)
@@ -76,7 +83,7 @@ def propose_objective(run: Run, n: int, memory: str, weights: str) -> Proposal:
                 "now": {family: tally.rate for family, tally in now.items()},
             }
         )
-    nowhere = {task.family: 0.0 for task in run.tasks("gate")}
+    nowhere = dict.fromkeys(measured | practised, 0.0)
     return Proposal(
         dict(sorted((nowhere | mixed(parts, shares)).items())),
         {"order": settings.order, "followed": followed},
@@ -105,7 +112,7 @@ def chosen_families(run: Run, objective: Objective) -> list[str]:
             f"objective.follow: suite {run.config.suite.name} has no family {missing[0]} in its "
             f"gate split; it has: {', '.join(every)}"
         )
-    if not objective.abilities and not objective.families:
+    if not objective.narrow:
         return every
     tags = abilities_of(run.config.suite.name, run.suite, every)
     wanted = set(objective.abilities)

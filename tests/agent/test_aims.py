@@ -29,6 +29,7 @@ from environments.abilities import ABILITIES, abilities_of, tagged
 from environments.base import Action, Environment, StepResult, SuiteError, Task, Tool
 from environments.plain import PlainSuite
 from environments.sandbox import make_sandbox
+from environments.splits import split_of
 from environments.suites import suite_names
 from environments.suites.reasoning_gym import FAMILIES
 from environments.suites.textworld_express import LEVELS
@@ -72,6 +73,21 @@ class Watched(ToySuite):
 
     def environment(self, task: Task) -> Environment:
         return _Watched(super().environment(task), task.family)
+
+
+class Rare(Tagged):
+    """One more family, of so few tasks that none is in the gate split."""
+
+    abilities = {**Tagged.abilities, "rare": ["maths"]}  # noqa: RUF012
+
+    def tasks(self) -> Sequence[Task]:
+        every = super().tasks()
+        more = [
+            Task(suite=self.name, family="rare", prompt=t.prompt, data=t.data)
+            for t in every
+            if t.family == "next"
+        ]
+        return [*every, *[t for t in more if split_of(t.id) == "train"][:2]]
 
 
 Evolve = Callable[..., Evolved]
@@ -146,6 +162,24 @@ def test_what_is_chosen_without_weights_stays_within_the_objective(run: Evolve) 
     """DiverseEvol looks at no family; it chooses among those of the objective all the same."""
     found = run("objective.follow=[{families: [next]}]", "acquire.select=k-centre", "generations=1")
     assert practised(found, 1) == {"next": 3}
+
+
+def test_a_family_that_no_gate_measures_is_practised_where_all_are(run: Evolve) -> None:
+    found = run("acquire.first_tasks=4", "acquire.tasks=8", suite="Rare")
+    assert practised(found, 1) == {"double": 1, "next": 1, "rare": 1, "square": 1}
+    assert "rare" not in {t.family for t in found.episodes("gate/")}
+    for g in found.generations:
+        told: Any = g.details["objective"]
+        (own,) = told["followed"]
+        assert g.objective["rare"] == pytest.approx(1 / 4) and "rare" not in own["now"]
+    # It has two tasks: what more its weight says goes to the others.
+    assert practised(found, 2)["rare"] == 2 and practised(found, 2).total() == 8
+
+
+def test_a_family_that_no_gate_measures_is_left_out_by_narrow_objectives(run: Evolve) -> None:
+    found = run("objective.follow=[{families: [next]}]", "acquire.first_tasks=4", suite="Rare")
+    assert practised(found, 1) == {"next": 4}
+    assert found.generations[0].objective["rare"] == 0.0
 
 
 def test_objectives_take_turns(run: Evolve) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def test_by_weights_unsolved_and_least_tried_first() -> None:
     got = by_weights(choice(pool, 4, weights={"f": 0.5, "g": 0.5}, tried=tried))
     assert names(got)[:2] == ["c", "b"] and len(got) == 4
     assert {t.family for t in by_weights(choice(pool, 3, weights={"g": 1.0}))} == {"g"}
+
+
+def test_what_a_family_has_too_few_tasks_for_goes_to_the_others() -> None:
+    pool = [task(n) for n in "abcdefgh"] + [task("x", "g"), task("y", "h"), task("z", "h")]
+    weights = {"f": 0.25, "g": 0.5, "h": 0.25, "none": 0.0, "elsewhere": 0.0}
+    got = Counter(t.family for t in by_weights(choice(pool, 8, weights=weights)))
+    # Of 8: 2, 4, 2; g has 1 of its 4, and h no more than its 2, so 3 go to f.
+    assert got == {"f": 5, "g": 1, "h": 2}
+    assert len(by_weights(choice(pool, 99, weights=weights))) == len(pool)
+    assert by_weights(choice([], 5, weights=weights)) == []
 
 
 def test_learnability_prefers_what_is_solved_now_and_then() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from agent.choices import found
 from agent.config import ConfigError
-from agent.evolution.objective import allocate
+from agent.evolution.objective import allocate, shared
 from agent.loop import seed_of
 from environments.base import Task
 from memory.embed import Vectors
@@ -245,10 +245,22 @@ def _weights(objective: Mapping[str, float], tasks: Sequence[Task]) -> dict[str,
 
 
 def _of_families(choice: Choice, last: Callable[[Task], object]) -> list[Task]:
-    """So many of each family as its weight says, in an order; ties by chance."""
+    """So many of each family as its weight says, in an order; ties by chance.
+
+    What a family has too few tasks for goes to the others, by their weights.
+    """
+    own: dict[str, list[Task]] = {}
+    for task in choice.pool:
+        own.setdefault(task.family, []).append(task)
+    weights = {f: w for f, w in choice.weights.items() if w > 0 and f in own}
+    counts = dict.fromkeys(weights, 0)
+    while weights and (rest := choice.wanted - sum(counts.values())):
+        for family, share in allocate(shared(weights), rest).items():
+            counts[family] = min(len(own[family]), counts[family] + share)
+        weights = {f: w for f, w in weights.items() if counts[f] < len(own[f])}
     chosen: list[Task] = []
-    for family, share in allocate(choice.weights, choice.wanted).items():
-        tasks = [task for task in choice.pool if task.family == family]
+    for family, share in counts.items():
+        tasks = own[family]
         random.Random(seed_of(choice.seed, family)).shuffle(tasks)
         tasks.sort(key=last)  # type: ignore[arg-type]
         chosen += tasks[:share]
