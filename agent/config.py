@@ -292,17 +292,24 @@ def read_recipe(source: str | Path) -> dict[str, Any]:
     """The settings that a YAML file, or a shipped recipe, writes down; raises as `load_config`."""
     path = find_recipe(source)
     try:
-        loaded = yaml.load(path.read_text(), _Once)  # noqa: S506
+        text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read: {error}") from error
+    loaded = _parsed(text, f"{source}:")
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{source}: must hold keys and values, as in agent/recipes/*.yaml")
+    return loaded
+
+
+def _parsed(text: str, label: str) -> Any:
+    """What a YAML text says; a ConfigError that names it, if it says nothing or something twice."""
+    try:
+        return yaml.load(text, _Once)  # noqa: S506
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             reason = f"line {error.problem_mark.line + 1}: {error.problem}"
-        raise ConfigError(f"{source}: is not valid YAML: {reason}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{source}: must hold keys and values, as in agent/recipes/*.yaml")
-    return loaded
+        raise ConfigError(f"{label} is not valid YAML: {reason}") from error
 
 
 class _Once(yaml.SafeLoader):
@@ -343,13 +350,7 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str], label: str) -> C
                 f"{override!r} is no override; write key=value, e.g. generations=5 (recipes and "
                 "files stand before the first of them)"
             )
-        try:
-            value = yaml.load(text, _Once)  # noqa: S506
-        except (yaml.YAMLError, RecursionError) as error:
-            told = getattr(error, "problem", "")
-            reason = f": {told}" if told else ""
-            raise ConfigError(f"{override!r}: the value is not valid YAML{reason}") from error
-        _set(tree, key.split("."), value, override)
+        _set(tree, key.split("."), _parsed(text, f"{override!r}: the value"), override)
     return validate(tree, label)
 
 

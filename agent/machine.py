@@ -21,8 +21,8 @@ def share_cores() -> None:
 def give_back_memory() -> None:
     """Give the system what was freed.
 
-    glibc keeps freed tensors of up to 32 MB in its heap, and the next phase's, of other sizes, do
-    not fit between what is left there: a run grew by gigabytes. Elsewhere there is nothing to do.
+    glibc keeps freed tensors of up to 32 MB in its heap: 1.7 GB of 3.2 when a small quickstart's
+    policy had ended. Elsewhere there is nothing to do.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library

@@ -199,9 +199,9 @@ def _phase(tree: Mapping[str, Any], config: Config, differ: list[tuple[str, Part
         for phase, part, default in differ
         if set(part.chosen) - set(default.chosen) and enabled(config, phase)
     ]
-    chosen = [phase for phase, part in added if part.label != BESIDES]
-    if chosen or added:
-        return (chosen or [phase for phase, _ in added])[0]
+    added.sort(key=lambda each: each[1].label == BESIDES)
+    if added:
+        return added[0][0]
     return "update weights" if enabled(config, "update weights") else "update memory"
 
 

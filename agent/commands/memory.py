@@ -400,10 +400,10 @@ def episodes(
         item = find_item(ledger, item).id if item else ""
     digest = Digest(run / LEDGER)
     digest.update()
-    facets = queries.facets(digest)
+    facets = queries.facets(digest) if family or generation is not None else {}
     there = {
-        "generation": (generation, facets["episode_generations"]),
-        "family": (family, facets["episode_families"]),
+        "generation": (generation, facets.get("episode_generations", ())),
+        "family": (family, facets.get("episode_families", ())),
     }
     for option, (wanted, some) in there.items():
         if wanted not in (None, "") and wanted not in some:

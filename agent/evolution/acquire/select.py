@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -237,11 +238,8 @@ def farthest_first(vectors: Vectors, known: Sequence[int], count: int) -> list[i
 
 def _weights(objective: Mapping[str, float], tasks: Sequence[Task]) -> dict[str, float]:
     """Weight of each family of these tasks, summing to 1; one without any has the mean weight."""
-    families = sorted({task.family for task in tasks})
-    mean = sum(objective.values()) / max(1, len(objective))
-    weights = {family: objective.get(family, mean) for family in families}
-    total = sum(weights.values()) or 1.0
-    return {family: weight / total for family, weight in weights.items()}
+    mean = fmean(objective.values() or (1.0,))
+    return shared({f: objective.get(f, mean) for f in sorted({task.family for task in tasks})})
 
 
 def _of_families(choice: Choice, last: Callable[[Task], object]) -> list[Task]:
